@@ -1,0 +1,156 @@
+"""A run folder to its model card, and to the Hub."""
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+
+from .config import RunConfig, flags_from_dict, flags_to_run, run_flags_type
+from .datasets import with_preset
+from .families import FAMILIES, AutoGenerator
+from .previews import picture_grid
+from .transforms import to_pictures
+
+
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+SAMPLES_IN_CARD = 64
+SAMPLES_SEED = 0
+PUBLISHED = ("README.md", "*.json", "*.safetensors", "samples.png", "timelapse.webp")
+METRIC_NAMES = {
+    "reconstruction_mse": "Reconstruction MSE, images in [-1, 1]",
+    "reconstruction_psnr": "Reconstruction PSNR, dB",
+    "reconstruction_ssim": "Reconstruction SSIM",
+    "laplacian_variance_reconstructions_ratio": "Variance of the Laplacian of reconstructions, ratio to real",
+    "laplacian_variance_samples_ratio": "Variance of the Laplacian of samples, ratio to real",
+    "high_frequency_energy_reconstructions_ratio": "High-frequency energy of reconstructions, ratio to real",
+    "high_frequency_energy_samples_ratio": "High-frequency energy of samples, ratio to real",
+    "median_distance_samples_ratio": "Median distance between samples, ratio to real",
+}
+
+
+def write_card(folder: Path) -> None:
+    """Writes `README.md` and `samples.png` into a run folder, from the model, `train_config.json`, `training.json` and
+    `metrics.json` in it; doing so again changes nothing.
+
+    Raises:
+        ValueError: If one of those files is missing.
+    """
+    config, training, metrics = (
+        read_json(folder, name) for name in ("train_config.json", "training.json", "metrics.json")
+    )
+    family = FAMILIES[config["family"]]
+    run = flags_to_run(
+        config["family"], flags_from_dict(run_flags_type(config["family"], family.model, family.objective), config)
+    )
+    run = dataclasses.replace(run, data=with_preset(run.data))
+    model = AutoGenerator.from_pretrained(folder)
+    samples = model.sample(SAMPLES_IN_CARD, generator=torch.Generator().manual_seed(SAMPLES_SEED))
+    picture_grid(to_pictures(samples, model.output_size)).save(folder / "samples.png")
+    name = folder.resolve().name
+    rows = {title: metrics[key] for key, title in METRIC_NAMES.items() if key in metrics}
+    card = ModelCard.from_template(
+        _metadata(name, run, rows),
+        template_path=str(TEMPLATE),
+        name=name,
+        class_name=type(model).__name__,
+        description=family.model.__doc__.split("\n\n")[0],
+        has_encoder=model.has_encoder,
+        num_parameters=model.num_parameters(),
+        config=config,
+        data=run.data,
+        training=training,
+        metrics=metrics,
+        rows={title: f"{value:.4g}" for title, value in rows.items()},
+        command=training_command(run),
+        has_timelapse=(folder / "timelapse.webp").is_file(),
+    )
+    card.save(folder / "README.md")
+
+
+def training_command(run: RunConfig) -> str:
+    """The command that trains such a model: every flag that differs from its default."""
+    defaults = run_flags_type(run.family, FAMILIES[run.family].model, FAMILIES[run.family].objective)()
+    sections = {
+        "model": (dataclasses.asdict(defaults.model), run.model),
+        "objective": (dataclasses.asdict(defaults.objective), dataclasses.asdict(run.objective)),
+        "data": (dataclasses.asdict(defaults.data), dataclasses.asdict(run.data)),
+        "train": (dataclasses.asdict(defaults.train), dataclasses.asdict(run.train)),
+    }
+    not_part_of_the_result = {
+        "data_notes",
+        "data_license",
+        "resume_from_checkpoint",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_private_repo",
+    }
+    flags = []
+    for default, given in sections.values():
+        for key, value in given.items():
+            if value != default[key] and key not in not_part_of_the_result:
+                flags.append(_flag(key, value))
+    return " \\\n    ".join([f"accelerate launch train_accelerate.py {run.family}", *flags])
+
+
+def push(folder: Path, repo_id: str, private: bool = False) -> str:
+    """Uploads what is published of a run folder (no checkpoints, logs or previews) as one commit, and returns its
+    address.
+
+    Raises:
+        ValueError: If the folder has no card yet.
+    """
+    if not (folder / "README.md").is_file():
+        raise ValueError(f"{folder} has no README.md; write it with `hf-vae card {folder}` first.")
+    api = HfApi()
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    return api.upload_folder(
+        repo_id=repo_id, folder_path=folder, allow_patterns=list(PUBLISHED), commit_message="Upload model with hf_vae"
+    )
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """The content of a JSON file of a run folder.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if not (folder / name).is_file():
+        raise ValueError(f"{folder} has no {name}: it is no finished run of train_accelerate.py.")
+    return json.loads((folder / name).read_text())
+
+
+def _metadata(name: str, run: RunConfig, rows: dict[str, float]) -> ModelCardData:
+    dataset = run.data.dataset_name or Path(run.data.train_data_dir).name
+    return ModelCardData(
+        model_name=name,
+        license=run.data.data_license or "other",
+        license_name=None if run.data.data_license else "terms-of-the-training-pictures",
+        library_name="diffusers",
+        pipeline_tag="unconditional-image-generation",
+        tags=["hf_vae", run.family, "image-generation", "latent-space"],
+        datasets=[run.data.dataset_name] if run.data.dataset_name else None,
+        eval_results=[
+            EvalResult(
+                task_type="unconditional-image-generation",
+                dataset_type=run.data.dataset_name or "imagefolder",
+                dataset_name=f"{dataset}, held-out pictures",
+                metric_type=title.split(",")[0].lower().replace(" ", "_"),
+                metric_name=title,
+                metric_value=value,
+            )
+            for title, value in rows.items()
+        ],
+        thumbnail="samples.png",
+        ignore_metadata_errors=False,
+    )
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no_{name}"
+    values = value if isinstance(value, tuple | list) else [value]
+    return " ".join([f"--{name}", *(shlex.quote(str(item)) for item in values)])

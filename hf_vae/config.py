@@ -1,0 +1,200 @@
+"""What a run is: the data, training, objective and model sections, as dataclasses, as flags and as JSON."""
+
+import dataclasses
+import inspect
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import docstring_parser
+import tyro
+
+
+FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pictures come from, and how they are cut and augmented."""
+
+    dataset_name: str | None = None
+    """A preset (cats, lfw, utkface) or the id of a dataset on the Hub."""
+    dataset_config_name: str | None = None
+    """Configuration of the Hub dataset, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub dataset; a preset brings its own."""
+    image_column: str | None = None
+    """Column that holds the images; found by itself where there is only one."""
+    train_data_dir: str | None = None
+    """A folder of pictures (nested folders are searched), a parquet file, or a folder of parquet files."""
+    data_notes: str | None = None
+    """What the pictures are, where they come from and on what terms, for the model card; a preset brings its own."""
+    data_license: str | None = None
+    """Licence of the pictures as their origin states it, such as mit or cc-by-nc-4.0; None where it states none."""
+    crop_box: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom of the part of each picture that is used, in pixels, before the centred square."""
+    validation_fraction: float = 0.1
+    """Share of the pictures held out: never trained on, and what every metric is measured on."""
+    split_seed: int = 0
+    """Seed of that split."""
+    flip: bool = True
+    """Mirror half of the pictures while training."""
+    color_jitter: float = 0.0
+    """Change brightness, contrast and saturation by up to this share while training."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how fast, and where to."""
+
+    output_dir: str = "runs/model"
+    """Folder of the run: checkpoints, previews and, at the end, the published model."""
+    seed: int = 0
+    """Seed of the weights, the order of the pictures and all noise."""
+    train_batch_size: int = 64
+    """Images in a batch, per process."""
+    gradient_accumulation_steps: int = 1
+    """Batches whose gradients are added before the weights are updated."""
+    num_train_epochs: int = 100
+    """Passes over the training pictures."""
+    max_train_steps: int | None = None
+    """Weight updates in all; overrides num_train_epochs."""
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """Precision of forward and backward passes; None takes what `accelerate launch` was told."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of every network."""
+    lr_scheduler: Literal["cosine", "linear", "constant_with_warmup", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    lr_warmup_steps: int = 200
+    """Updates over which the learning rate rises to its peak."""
+    adam_beta1: float = 0.9
+    """Decay of AdamW's mean of gradients."""
+    adam_beta2: float = 0.99
+    """Decay of AdamW's mean of squared gradients."""
+    adam_weight_decay: float = 1e-4
+    """AdamW's weight decay."""
+    max_grad_norm: float = 1.0
+    """Norm that gradients are clipped to; 0 does not clip."""
+    use_ema: bool = True
+    """Publish a running average of the weights instead of their last values."""
+    ema_decay: float = 0.999
+    """Decay of that average, approached as (1 + n) / (10 + n) at its n-th update."""
+    logging_steps: int = 50
+    """Updates between two lines of log.jsonl."""
+    preview_steps: int = 500
+    """Updates between two preview grids; 0 makes none."""
+    checkpointing_steps: int = 1000
+    """Updates between two checkpoints to resume from; 0 makes none."""
+    checkpoints_total_limit: int | None = 2
+    """Checkpoints that are kept; None keeps all."""
+    resume_from_checkpoint: str | None = None
+    """A checkpoint folder, or "latest" for the newest in output_dir."""
+    report_to: Literal["none", "tensorboard"] = "none"
+    """Tracker that gets the losses and previews beside log.jsonl."""
+    push_to_hub: bool = False
+    """Push the finished model to the Hub."""
+    hub_model_id: str | None = None
+    """Repository to push to, as name or owner/name; the name of output_dir if None."""
+    hub_private_repo: bool = False
+    """Create that repository as a private one."""
+    dry_run: bool = False
+    """Print the resolved configuration, the networks and their sizes, and stop."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run. `train_config.json` holds it, and `--recipe` reads it back.
+
+    Args:
+        family: Name of the family, a key of `FAMILIES`.
+        model: Keyword arguments of the family's model class.
+        objective: The family's objective, a frozen dataclass.
+        data: Where the pictures come from.
+        train: How long, how fast, and where to.
+    """
+
+    family: str
+    model: dict[str, Any]
+    objective: Any
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def save(self, path: Path) -> None:
+        """Writes the configuration as JSON."""
+        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+
+def run_flags_type(family: str, model_class: type, objective_class: type) -> type:
+    """The dataclass that a family's flags are read into: one field a section, the model's from its `__init__`
+    signature."""
+    model_section = _signature_as_dataclass(model_class)
+    train_defaults = TrainConfig(**objective_class.train_defaults)
+    return dataclasses.make_dataclass(
+        f"{family}Flags",
+        [
+            ("model", model_section, field(default_factory=model_section)),
+            ("objective", objective_class, field(default_factory=objective_class)),
+            ("data", DataConfig, field(default_factory=DataConfig)),
+            ("train", TrainConfig, field(default_factory=lambda: train_defaults)),
+        ],
+        frozen=True,
+    )
+
+
+def flags_to_run(family: str, flags: Any) -> RunConfig:
+    """The `RunConfig` of parsed flags."""
+    return RunConfig(family, dataclasses.asdict(flags.model), flags.objective, flags.data, flags.train)
+
+
+def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
+    """The flags that a recipe's sections stand for; what a section leaves out keeps its default.
+
+    Raises:
+        ValueError: If a section or a field is unknown; the message names it and what exists.
+    """
+    defaults = flags_type()
+    fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(flags_type)}
+    _refuse_unknown("section", set(sections) - {"family"}, set(fields))
+    for name, values in sections.items():
+        if name != "family":
+            _refuse_unknown(
+                f"field of section {name!r}", set(values), {f.name for f in dataclasses.fields(fields[name])}
+            )
+            values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            fields[name] = dataclasses.replace(fields[name], **values)
+    return flags_type(**fields)
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """The fields, as `section.field: theirs -> ours`, in which two configurations would train different weights:
+    family, model, objective and data."""
+    found = []
+    if ours["family"] != theirs["family"]:
+        found.append(f"family: {theirs['family']} -> {ours['family']}")
+    for section in ("model", "objective", "data"):
+        for key in sorted((set(ours[section]) | set(theirs[section])) - {"data_notes", "data_license"}):
+            before, now = theirs[section].get(key), ours[section].get(key)
+            if json.dumps(before) != json.dumps(now):
+                found.append(f"{section}.{key}: {before} -> {now}")
+    return found
+
+
+def _refuse_unknown(what: str, given: set[str], known: set[str]) -> None:
+    if unknown := given - known:
+        raise ValueError(f"Unknown {what}: {', '.join(sorted(unknown))}. There are: {', '.join(sorted(known))}.")
+
+
+def _signature_as_dataclass(model_class: type) -> type:
+    helps = {
+        argument.arg_name: argument.description for argument in docstring_parser.parse(model_class.__doc__).params
+    }
+    fields = []
+    for name, parameter in list(inspect.signature(model_class.__init__).parameters.items())[1:]:
+        # diffusers' scripts call the size --resolution
+        flag = tyro.conf.arg(help=helps[name], aliases=["--resolution"] if name == "image_size" else None)
+        fields.append((name, Annotated[parameter.annotation, flag], field(default=parameter.default)))
+    return dataclasses.make_dataclass(f"{model_class.__name__}Arguments", fields, frozen=True)

@@ -1,0 +1,85 @@
+"""A snapshot and held-out images to the numbers in `metrics.json`."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from . import metrics
+from .config import DataConfig
+from .datasets import load_images
+from .families import AutoGenerator
+from .latents import ENCODE_BATCH, encode_all
+from .models import ImageGenerator
+from .transforms import to_float
+
+
+SHARPNESS = {"laplacian_variance": metrics.laplacian_variance, "high_frequency_energy": metrics.high_frequency_energy}
+
+
+@torch.no_grad()
+def evaluate(model: ImageGenerator, images: torch.Tensor, seed: int = 0) -> dict[str, float | int | str]:
+    """Measures a model against held-out `images` (N, C, H, W) in [-1, 1], none of which it was trained on.
+
+    N samples are drawn from the model's own prior, seeded by `seed`, and reconstructions are decoded from posterior
+    means. Everything is measured at `image_size`, unresized, on values clipped to [-1, 1]. Sharpness is given for
+    real, sampled and reconstructed images, as the mean over images, and as a ratio to the real ones.
+
+    Raises:
+        ValueError: If the images are of another shape than the model's.
+    """
+    expected = (model.config.image_channels, model.config.image_size, model.config.image_size)
+    if tuple(images.shape[1:]) != expected:
+        raise ValueError(f"Images of shape {tuple(images.shape[1:])} do not suit this model, which makes {expected}.")
+    model.eval()
+    groups = {"real": images, "samples": _sample_all(model, len(images), seed)}
+    found: dict[str, float | int | str] = {
+        "image_size": model.config.image_size,
+        "num_heldout": len(images),
+        "num_samples": len(images),
+        "sample_seed": seed,
+        "sample_prior": model.config.prior,
+    }
+    if model.has_encoder:
+        latents = encode_all(model, images)
+        reconstructions = torch.cat(
+            [model.decode(batch).sample.float().cpu() for batch in latents.split(ENCODE_BATCH)]
+        )
+        groups["reconstructions"] = reconstructions.clamp(-1, 1)
+        for name, measure in (("mse", metrics.mse), ("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+            found[f"reconstruction_{name}"] = measure(groups["reconstructions"], images).mean().item()
+    for measure_name, measure in SHARPNESS.items():
+        means = {group: measure(values).mean().item() for group, values in groups.items()}
+        found |= {f"{measure_name}_{group}": mean for group, mean in means.items()}
+        found |= {f"{measure_name}_{group}_ratio": means[group] / means["real"] for group in groups if group != "real"}
+    distances = {group: metrics.median_distance(groups[group]) for group in ("real", "samples")}
+    found |= {f"median_distance_{group}": distance for group, distance in distances.items()}
+    found["median_distance_samples_ratio"] = distances["samples"] / distances["real"]
+    return found
+
+
+def _sample_all(model: ImageGenerator, num_images: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    counts = [min(ENCODE_BATCH, num_images - first) for first in range(0, num_images, ENCODE_BATCH)]
+    return torch.cat([model.sample(count, generator=generator).cpu() for count in counts])
+
+
+def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> dict[str, float | int | str]:
+    """Measures the model in `folder` on the pictures that `data` holds out, and writes `metrics.json` there unless
+    `save` is off.
+
+    Raises:
+        ValueError: If the folder holds no model of ours or the pictures cannot be used.
+    """
+    model = AutoGenerator.from_pretrained(folder)
+    splits = load_images(data, model.config.image_size, model.config.image_channels)
+    found = evaluate(model, to_float(splits.heldout[:]))
+    if save:
+        save_metrics(found, folder)
+    return found
+
+
+def save_metrics(found: dict[str, float | int | str], folder: Path) -> None:
+    """Writes `metrics.json`, numbers rounded to six significant digits."""
+    rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in found.items()}
+    (folder / "metrics.json").write_text(json.dumps(rounded, indent=2) + "\n")

@@ -1,0 +1,10 @@
+"""Inference only: what these modules import is torch, diffusers and each other, so that they can travel with the
+weights."""
+
+from .base import EncoderOutput, ImageGenerator
+from .dcgan import DCGAN
+from .prior import LatentPrior
+from .vae import VAE
+
+
+__all__ = ["DCGAN", "VAE", "EncoderOutput", "ImageGenerator", "LatentPrior"]

@@ -1,0 +1,45 @@
+"""The generator of a deep convolutional generative adversarial network."""
+
+import torch
+from diffusers.configuration_utils import register_to_config
+
+from .base import ImageGenerator
+from .blocks import Decoder
+
+
+class DCGAN(ImageGenerator):
+    """The generator of a deep convolutional GAN (Radford et al. 2016): noise goes in, a picture comes out, and all it
+    ever learned came from a discriminator that tried to tell its pictures from real ones. It draws crisp detail; it
+    has no encoder, so it cannot reconstruct a given picture. Its latents are N(0, I) by construction.
+
+    Args:
+        image_size: Edge of the square images that the network works at, in pixels.
+        image_channels: 3 for colour, 1 for greyscale.
+        latent_dim: Number of latents Z.
+        width: Channels at the finest scale; doubled at each coarser one.
+        max_width: Channels are never more than this.
+        block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (transposed convolutions and BatchNorm).
+        output_size: Edge of the pictures that people get, in pixels; None for image_size.
+        prior: What samples are drawn from; "standard" (N(0, I)) is what the network is trained on.
+    """
+
+    has_encoder = False
+
+    @register_to_config
+    def __init__(
+        self,
+        image_size: int = 64,
+        image_channels: int = 3,
+        latent_dim: int = 128,
+        width: int = 32,
+        max_width: int = 256,
+        block: str = "residual",
+        output_size: int | None = None,
+        prior: str = "standard",
+    ):
+        super().__init__(latent_dim)
+        self.decoder = Decoder(image_size, image_channels, latent_dim, width, max_width, block)
+
+    def forward(self, num_images: int) -> torch.Tensor:
+        """Draws images `(num_images, C, H, W)` from N(0, I), with the global random generator."""
+        return self.decode(self.latent_prior.sample(num_images, "standard")).sample

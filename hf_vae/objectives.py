@@ -1,0 +1,124 @@
+"""One frozen dataclass per family: its loss weights, and the training steps that use them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from . import losses
+from .models import ImageGenerator
+from .models.blocks import Discriminator
+from .transforms import diff_augment
+
+
+Networks = Mapping[str, nn.Module]
+Logs = dict[str, torch.Tensor]
+Step = Callable[[Networks, torch.Tensor], tuple[torch.Tensor, Logs]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a family is trained on. The fields are loss weights; `steps` says which network each step trains.
+
+    A step gets all networks and a batch `(B, C, H, W)` in [-1, 1], and returns a scalar loss and detached scalars to
+    log. In it the network that is trained may be wrapped for distributed training, so it is called through
+    `network(...)` only; the others are bare and frozen.
+    """
+
+    train_defaults: ClassVar[dict[str, Any]] = {}
+
+    def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
+        """What is trained, by name: the model, and whatever a family needs beside it."""
+        return {"model": model}
+
+    @property
+    def steps(self) -> dict[str, Step]:
+        """The steps that one batch goes through, in order; the key names the network that the step trains."""
+        return {"model": self.model_step}
+
+    def model_step(self, networks: Networks, images: torch.Tensor) -> tuple[torch.Tensor, Logs]:
+        """The step that trains the model itself."""
+        raise NotImplementedError(f"{type(self).__name__} defines no model_step.")
+
+
+@dataclass(frozen=True)
+class VAEObjective(Objective):
+    """Negative evidence lower bound with a calibrated Gaussian decoder, per value of an image:
+    `(calibrated_nll + kl_weight * KL) / (C H W)`, both in nats and summed within an image, averaged over the batch.
+
+    Args:
+        kl_weight: Weight of the KL divergence to N(0, I). 1 is the bound itself; the decoder's variance is learned, so
+            there is nothing to tune for the scale of the images.
+    """
+
+    kl_weight: float = 1.0
+
+    def model_step(self, networks: Networks, images: torch.Tensor) -> tuple[torch.Tensor, Logs]:
+        output = networks["model"](images)
+        nll = losses.calibrated_nll(output.reconstructions, images)
+        kl = losses.gaussian_kl(output.mean, output.logvar)
+        loss = (nll + self.kl_weight * kl).mean() / images[0].numel()
+        mse = losses.squared_error(output.reconstructions.detach(), images).mean() / images[0].numel()
+        return loss, {"loss": loss.detach(), "mse": mse, "kl": kl.detach().mean()}
+
+
+@dataclass(frozen=True)
+class DCGANObjective(Objective):
+    """Relativistic adversarial loss with zero-centred gradient penalties on real and fake images (R3GAN, Huang et al.
+    2024).
+
+    Args:
+        r1_gamma: Weight of half the squared gradient norm of the discriminator at real images.
+        r2_gamma: The same at fake images.
+        diff_augment: Whether the discriminator sees shifted and recoloured images, real and fake alike (Zhao et al.
+            2020).
+        discriminator_width: Channels of the discriminator at its finest scale; doubled at each coarser one.
+        discriminator_max_width: Its channels are never more than this.
+    """
+
+    train_defaults: ClassVar[dict[str, Any]] = {"learning_rate": 2e-4, "adam_beta1": 0.0, "adam_weight_decay": 0.0}
+
+    r1_gamma: float = 1.0
+    r2_gamma: float = 1.0
+    diff_augment: bool = True
+    discriminator_width: int = 32
+    discriminator_max_width: int = 256
+
+    def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
+        discriminator = Discriminator(
+            model.config.image_size,
+            model.config.image_channels,
+            self.discriminator_width,
+            self.discriminator_max_width,
+        )
+        return {"discriminator": discriminator, "model": model}
+
+    @property
+    def steps(self) -> dict[str, Step]:
+        return {"discriminator": self.discriminator_step, "model": self.model_step}
+
+    def discriminator_step(self, networks: Networks, images: torch.Tensor) -> tuple[torch.Tensor, Logs]:
+        """One forward on real and fake images together, so that one double backward gives both penalties."""
+        with torch.no_grad():
+            fakes = networks["model"](len(images)).float()
+        both = self._augment(torch.cat([images, fakes])).detach().requires_grad_()  # (2B, C, H, W)
+        logits = networks["discriminator"](both)  # (2B,)
+        real_logits, fake_logits = logits.chunk(2)
+        adversarial = losses.relativistic(real_logits, fake_logits).mean()
+        r1, r2 = (penalty.mean() for penalty in losses.gradient_penalty(logits, both).chunk(2))
+        loss = adversarial + 0.5 * (self.r1_gamma * r1 + self.r2_gamma * r2)
+        margin = (real_logits - fake_logits).detach().float().mean()
+        return loss, {"d_loss": adversarial.detach(), "d_margin": margin, "r1": r1.detach(), "r2": r2.detach()}
+
+    def model_step(self, networks: Networks, images: torch.Tensor) -> tuple[torch.Tensor, Logs]:
+        fakes = networks["model"](len(images))
+        fake_logits = networks["discriminator"](self._augment(fakes))
+        with torch.no_grad():
+            real_logits = networks["discriminator"](self._augment(images))
+        loss = losses.relativistic(fake_logits, real_logits).mean()
+        return loss, {"g_loss": loss.detach()}
+
+    def _augment(self, images: torch.Tensor) -> torch.Tensor:
+        return diff_augment(images) if self.diff_augment else images

@@ -1,0 +1,103 @@
+"""Pictures to tensors and back, the same for training and for the Space, and the augmentation of whole batches."""
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+
+
+MODES = {1: "L", 3: "RGB"}
+
+
+def square_picture(
+    picture: Image.Image, size: int, channels: int = 3, crop_box: tuple[int, int, int, int] | None = None
+) -> Image.Image:
+    """Turns any picture into a square one of `size` pixels, in RGB (`channels=3`) or greyscale (`channels=1`).
+
+    EXIF rotation is applied and transparency is laid on white; then `crop_box` (left, top, right, bottom, in pixels)
+    is cut out if given, the largest centred square is taken, and it is resized with Lanczos.
+
+    Raises:
+        ValueError: If `channels` is neither 1 nor 3, or `crop_box` does not lie inside the picture.
+    """
+    if channels not in MODES:
+        raise ValueError(f"image_channels={channels} is not possible; choose 1 (greyscale) or 3 (colour).")
+    picture = ImageOps.exif_transpose(picture)
+    if crop_box is not None:
+        left, top, right, bottom = crop_box
+        if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
+            raise ValueError(
+                f"crop_box={tuple(crop_box)} does not lie inside a picture of {picture.width}x{picture.height}."
+            )
+        picture = picture.crop((left, top, right, bottom))
+    picture = ImageOps.fit(_on_white(picture), (size, size), Image.Resampling.LANCZOS)
+    return picture.convert(MODES[channels])
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 or 32 bits: Pillow clips these on conversion instead of scaling them
+        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
+def picture_to_uint8(picture: Image.Image) -> torch.Tensor:
+    """A picture to `(C, H, W)` uint8."""
+    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return values.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 values of any shape to floats in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_pictures(images: torch.Tensor, output_size: int | None = None) -> list[Image.Image]:
+    """Images `(B, C, H, W)` in [-1, 1], clipped to that range, to pictures, resized with Lanczos to `output_size`
+    pixels if that differs from their size."""
+    values = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pictures = [Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()) for image in values]
+    if output_size and output_size != images.shape[-1]:
+        pictures = [picture.resize((output_size, output_size), Image.Resampling.LANCZOS) for picture in pictures]
+    return pictures
+
+
+def augment(images: torch.Tensor, flip: bool = True, color_jitter: float = 0.0) -> torch.Tensor:
+    """Mirrors half of the images `(B, C, H, W)` in [-1, 1] and, if `color_jitter` > 0, changes brightness, contrast
+    and saturation of each by a factor within 1 +- `color_jitter`; the result is clipped to [-1, 1]."""
+    if flip:
+        mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        images = torch.where(mirrored, images.flip(3), images)
+    if color_jitter > 0:
+        brightness, contrast, saturation = (
+            1 + color_jitter * (2 * torch.rand(3, len(images), 1, 1, 1, device=images.device) - 1)
+        )  # fmt: skip
+        images = (images + 1) * brightness - 1
+        images = _blend(images, images.mean((1, 2, 3), keepdim=True), contrast)
+        images = _blend(images, images.mean(1, keepdim=True), saturation).clamp(-1, 1)
+    return images
+
+
+def diff_augment(images: torch.Tensor) -> torch.Tensor:
+    """Differentiable augmentation for a discriminator (Zhao et al. 2020, policy "color,translation"): per image a
+    brightness offset within 0.5, a saturation within 0 to 2, a contrast within 0.5 to 1.5, and a shift of up to an
+    eighth of the edge, filled with grey. `(B, C, H, W)` to the same."""
+    num_images, _, height, width = images.shape
+    offset, saturation, contrast = torch.rand(3, num_images, 1, 1, 1, device=images.device)
+    images = images + (offset - 0.5)
+    images = _blend(images, images.mean(1, keepdim=True), 2 * saturation)
+    images = _blend(images, images.mean((1, 2, 3), keepdim=True), 0.5 + contrast)
+    reach = width // 8
+    rows, columns = (
+        torch.randint(2 * reach + 1, (num_images, 1), device=images.device) + torch.arange(edge, device=images.device)
+        for edge in (height, width)
+    )  # (B, H), (B, W)
+    padded = F.pad(images, [reach] * 4)
+    every_image = torch.arange(num_images, device=images.device)[:, None, None]
+    shifted = padded.permute(0, 2, 3, 1)[every_image, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+    return shifted.permute(0, 3, 1, 2)
+
+
+def _blend(images: torch.Tensor, anchor: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return anchor + (images - anchor) * factor

@@ -1,0 +1,84 @@
+"""What tests share: pictures that they make themselves, and tiny models of every family."""
+
+import os
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from hf_vae.evaluation import evaluate, save_metrics
+from hf_vae.families import FAMILIES
+from hf_vae.models import ImageGenerator
+from hf_vae.transforms import to_pictures
+
+
+TINY = {"image_size": 28, "latent_dim": 8, "width": 8, "max_width": 16}
+
+
+def draw_picture(number: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
+    """A face-like drawing that differs with `number`: head, eyes and mouth on a coloured ground."""
+    generator = torch.Generator().manual_seed(number)
+    colors = torch.randint(30, 226, (4, 3), generator=generator).tolist()
+    shift_x, shift_y = (torch.rand(2, generator=generator) * 0.2 - 0.1).tolist()
+    width, height = size
+    picture = Image.new("RGB", size, tuple(colors[0]))
+    draw = ImageDraw.Draw(picture)
+
+    def ellipse(center_x: float, center_y: float, radius_x: float, radius_y: float, color: list[int]) -> None:
+        x, y = (center_x + shift_x) * width, (center_y + shift_y) * height
+        draw.ellipse(
+            (x - radius_x * width, y - radius_y * height, x + radius_x * width, y + radius_y * height), tuple(color)
+        )
+
+    ellipse(0.5, 0.5, 0.32, 0.38, colors[1])
+    ellipse(0.38, 0.42, 0.06, 0.05, colors[2])
+    ellipse(0.62, 0.42, 0.06, 0.05, colors[2])
+    ellipse(0.5, 0.68, 0.14, 0.05, colors[3])
+    return picture
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps decoded pictures and what `datasets` caches out of the home folder."""
+    os.environ["HF_VAE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 different JPEGs of 48x48 pixels."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(40):
+        draw_picture(number).save(folder / f"{number:02d}.jpg", quality=95)
+    return folder
+
+
+@pytest.fixture(params=list(FAMILIES))
+def family(request: pytest.FixtureRequest) -> str:
+    """Each family's name in turn: a test that takes it covers a new family by the family's existing."""
+    return request.param
+
+
+def tiny_model(family: str, **config) -> ImageGenerator:
+    """A model of a family with random weights, small enough to run in milliseconds, in evaluation mode."""
+    torch.manual_seed(0)
+    return FAMILIES[family].model(**{**TINY, **config}).eval()
+
+
+@pytest.fixture(scope="session")
+def published_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one published model folder for each family, `faces-<family>`: config, weights, metrics and a
+    card."""
+    root = tmp_path_factory.mktemp("model_cards")
+    images = torch.rand(8, 3, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for name in FAMILIES:
+        folder = root / f"faces-{name}"
+        model = tiny_model(name)
+        model.save_pretrained(folder)
+        save_metrics(evaluate(model, images), folder)
+        to_pictures(model.sample(1))[0].save(folder / "samples.png")
+    return root
