@@ -30,7 +30,7 @@ def describe(run: RunConfig) -> str:
         f"{network_name}.{name}": layer
         for network_name, network in networks.items()
         for name, layer in network.named_modules()
-        if not any(layer.children()) and any(layer.parameters(recurse=False))
+        if list(layer.parameters(recurse=False))
     }
     for name, layer in layers.items():
         layer.register_forward_hook(record(name))

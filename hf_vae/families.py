@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from .models import DCGAN, VAE, ImageGenerator
 from .objectives import DCGANObjective, Objective, VAEObjective
@@ -40,16 +41,22 @@ class AutoGenerator:
         `from_pretrained`.
 
         Raises:
-            ValueError: If the folder has no `config.json`, or it names a class that is no family of ours.
+            ValueError: If there is no such model, or its `config.json` names a class that is no family of ours.
         """
-        if Path(path).is_dir():
-            config_file = Path(path) / "config.json"
-            if not config_file.is_file():
-                raise ValueError(f"{path} holds no config.json: it is no model folder that save_pretrained wrote.")
-        else:
-            config_file = Path(hf_hub_download(str(path), "config.json", revision=revision))
-        class_name = json.loads(config_file.read_text()).get("_class_name")
+        class_name = json.loads(cls._config_file(path, revision).read_text()).get("_class_name")
         classes = {family.model.__name__: family.model for family in FAMILIES.values()}
         if class_name not in classes:
             raise ValueError(f"{path} is a model of class {class_name!r}; the families here are {', '.join(classes)}.")
         return classes[class_name].from_pretrained(path, revision=revision, **kwargs)
+
+    @staticmethod
+    def _config_file(path: str | Path, revision: str | None) -> Path:
+        if Path(path).is_dir():
+            config_file = Path(path) / "config.json"
+            if not config_file.is_file():
+                raise ValueError(f"{path} holds no config.json: it is no model folder that save_pretrained wrote.")
+            return config_file
+        try:
+            return Path(hf_hub_download(str(path), "config.json", revision=revision))
+        except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise ValueError(f"{path} is neither a folder here nor a model that the Hub gives. {error}") from error

@@ -93,7 +93,6 @@ def train(run: RunConfig) -> Path:
     meter = Meter(accelerator, _images_per_step(config, accelerator.num_processes), seconds_before)
     _loop(accelerator, run, trainees, images, meter, first_step, num_steps)
 
-    accelerator.end_training()
     if accelerator.is_main_process:
         published = trainees.published.eval().requires_grad_(False)
         fit_prior(published, to_float(images[:PRIOR_FIT_IMAGES]))
@@ -101,6 +100,7 @@ def train(run: RunConfig) -> Path:
         save_timelapse(output_dir / "previews", output_dir / "timelapse.webp")
         write_facts(accelerator, _images_per_step(config, accelerator.num_processes), splits.facts, output_dir)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return output_dir
 
 

@@ -1,0 +1,34 @@
+# Every target does what it needs from a fresh clone, and nothing twice.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow smoke style clean
+
+demo: .venv/space.installed      ## the Space in the browser, on the models in model_cards/
+	$(BIN)/python space/app.py
+
+test: .venv/dev.installed        ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/dev.installed   ## the slow ones
+	$(BIN)/python -m pytest -m slow
+
+smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pretrained, Space: in about a minute
+	$(BIN)/python -m pytest tests/test_end_to_end.py
+
+style: .venv/dev.installed       ## format, and check what formatting cannot mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/space.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable ".[metrics,space]"
+	touch $@
+
+.venv/dev.installed: .venv/space.installed
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+clean:                           ## remove the environment; runs/ and model_cards/ stay
+	rm -rf .venv .pytest_cache .ruff_cache

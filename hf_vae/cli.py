@@ -1,0 +1,175 @@
+"""The `hf-vae` command: what people do with a trained model from a terminal."""
+
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import tyro
+from PIL import Image
+
+from .config import FLAG_STYLE, DataConfig
+from .pipeline import ImagePipeline
+from .previews import picture_grid
+
+
+def sample(
+    model: tyro.conf.Positional[str],
+    num: int = 16,
+    seed: int = 0,
+    temperature: float = 1.0,
+    prior: str | None = None,
+    columns: int = 8,
+    output: Path = Path("samples.png"),
+    overwrite: bool = False,
+) -> None:
+    """Draws pictures from a model and saves them as one grid.
+
+    Args:
+        model: Folder or Hub id of a model.
+        num: How many pictures.
+        seed: The same seed gives the same pictures.
+        temperature: Scale of the noise; below 1 is more typical and less varied.
+        prior: gaussian or standard; the model's own if left out.
+        columns: Pictures in a row.
+        output: File to write.
+        overwrite: Replace the file if it exists.
+    """
+    pictures = ImagePipeline.from_pretrained(model).sample(num, seed, temperature, prior).images
+    _save(picture_grid(pictures, columns), output, overwrite)
+
+
+def reconstruct(
+    model: tyro.conf.Positional[str],
+    pictures: tyro.conf.Positional[list[Path]],
+    output: Path = Path("reconstructions.png"),
+    overwrite: bool = False,
+) -> None:
+    """Encodes and decodes pictures: what the model sees in the upper row, what it makes of it in the lower.
+
+    Args:
+        model: Folder or Hub id of a model with an encoder.
+        pictures: Picture files.
+        output: File to write.
+        overwrite: Replace the file if it exists.
+    """
+    pipeline = ImagePipeline.from_pretrained(model)
+    originals = [_open(path) for path in pictures]
+    reconstructions = pipeline.reconstruct(originals).images
+    seen = [pipeline.prepare(picture).resize(reconstructions[0].size) for picture in originals]
+    _save(picture_grid(seen + reconstructions, len(seen)), output, overwrite)
+
+
+def interpolate(
+    model: tyro.conf.Positional[str],
+    start: tyro.conf.Positional[Path],
+    end: tyro.conf.Positional[Path],
+    frames: int = 8,
+    kind: str = "lerp",
+    output: Path = Path("interpolation.png"),
+    overwrite: bool = False,
+) -> None:
+    """Morphs one picture into another, as a strip of frames.
+
+    Args:
+        model: Folder or Hub id of a model with an encoder.
+        start: Picture file to start from.
+        end: Picture file to end at.
+        frames: Number of frames, the reconstructions of both pictures included.
+        kind: lerp or slerp.
+        output: File to write.
+        overwrite: Replace the file if it exists.
+    """
+    pictures = ImagePipeline.from_pretrained(model).interpolate(_open(start), _open(end), frames, kind).images
+    _save(picture_grid(pictures, frames), output, overwrite)
+
+
+def evaluate(
+    folder: tyro.conf.Positional[Path],
+    train_data_dir: str | None = None,
+    dataset_name: str | None = None,
+    save: bool = False,
+) -> None:
+    """Measures a model on the pictures that its training held out, and prints the numbers of its metrics.json as JSON.
+
+    Args:
+        folder: Folder of a trained model.
+        train_data_dir: Where the pictures that it was trained on lie now; as recorded in train_config.json if left out.
+        dataset_name: The same for a dataset on the Hub.
+        save: Write metrics.json into the folder.
+    """
+    from . import cards, evaluation
+
+    data = DataConfig(**cards.read_json(folder, "train_config.json")["data"])
+    if train_data_dir or dataset_name:
+        data = dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)
+    print(json.dumps(evaluation.evaluate_folder(folder, data, save), indent=2))
+
+
+def card(folder: tyro.conf.Positional[Path]) -> None:
+    """Writes a model's card, README.md, and its samples.png, from the files of its run folder.
+
+    Args:
+        folder: Folder of a trained and evaluated model.
+    """
+    from . import cards
+
+    cards.write_card(folder)
+    print(f"Wrote {folder / 'README.md'}")
+
+
+def push(folder: tyro.conf.Positional[Path], repo_id: str, private: bool = False) -> None:
+    """Uploads a model's folder to the Hub, without checkpoints, logs and previews. Log in with `hf auth login` first.
+
+    Args:
+        folder: Folder of a trained model with a card.
+        repo_id: Repository, as owner/name.
+        private: Create it as a private one.
+    """
+    from . import cards
+
+    print(cards.push(folder, repo_id, private))
+
+
+def env() -> None:
+    """Prints the versions to put into a bug report."""
+    import torch
+
+    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in ("hf_vae", "torch", "diffusers", "accelerate", "datasets", "huggingface_hub", "gradio"):
+        try:
+            print(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            print(f"{name} is not installed")
+    print(f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'not available'}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    function.__name__: function for function in (sample, reconstruct, interpolate, evaluate, card, push, env)
+}
+
+
+def main() -> None:
+    """Entry point: one subcommand a function; errors of the user are one line and exit code 1."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="hf-vae", description=__doc__, **FLAG_STYLE)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"Error: {error}. Install what training and evaluation need: pip install 'hf_vae[train,metrics]'")
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise ValueError(f"{path} is no file.")
+    return Image.open(path)
+
+
+def _save(picture: Image.Image, path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists; choose another --output, or say --overwrite.")
+    picture.save(path)
+    print(f"Wrote {path}, {picture.width}x{picture.height} pixels")

@@ -1,0 +1,98 @@
+"""The contract of section "Model", for every family."""
+
+import json
+
+import pytest
+import torch
+from conftest import TINY, tiny_model
+
+from hf_vae import FAMILIES, AutoGenerator, ImageGenerator
+from hf_vae.models.blocks import size_rule
+
+
+@pytest.fixture(params=["residual", "plain"])
+def block(request):
+    return request.param
+
+
+@pytest.mark.parametrize("image_size", [28, 32, 48, 64, 112, 128, 256])
+@pytest.mark.parametrize("image_channels", [1, 3])
+def test_every_size_and_colour_is_made(family, block, image_size, image_channels):
+    model = tiny_model(family, image_size=image_size, image_channels=image_channels, block=block)
+    images = model.sample(2)
+    assert images.shape == (2, image_channels, image_size, image_size)
+    assert images.isfinite().all() and images.abs().max() <= 1
+    if model.has_encoder:
+        assert model.encode(images).latents.shape == (2, TINY["latent_dim"])
+
+
+@pytest.mark.parametrize(("image_size", "nearest"), [(100, ("96", "112")), (27, ("28",)), (300, ("256",)), (0, ("28",))])
+def test_an_impossible_size_names_the_nearest(family, image_size, nearest):
+    with pytest.raises(ValueError, match=f"image_size={image_size}") as refusal:
+        FAMILIES[family].model(image_size=image_size)
+    assert all(size in str(refusal.value) for size in nearest)
+
+
+def test_the_size_rule_gives_a_bottom_of_four_to_seven():
+    for bottom in range(4, 8):
+        for stages in range(2, 7):
+            if 28 <= bottom * 2**stages <= 256:
+                assert size_rule(bottom * 2**stages) == (bottom, stages)
+
+
+@pytest.mark.parametrize(("config", "named"), [({"block": "resnet"}, "resnet"), ({"width": 12}, "multiples of 8")])
+def test_a_bad_configuration_is_refused_by_name(family, config, named):
+    with pytest.raises(ValueError, match=named):
+        tiny_model(family, **config)
+
+
+def test_what_is_saved_is_what_is_loaded(family, block, tmp_path, recwarn):
+    model = tiny_model(family, block=block, output_size=20)
+    model.latent_prior.fit(torch.randn(50, TINY["latent_dim"], generator=torch.Generator().manual_seed(1)))
+    model.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
+    loaded = AutoGenerator.from_pretrained(tmp_path)
+    assert type(loaded) is FAMILIES[family].model and not loaded.training
+    assert loaded.output_size == 20
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+    again = [m.sample(3, generator=torch.Generator().manual_seed(5)) for m in (model, loaded)]
+    assert torch.equal(*again)
+    assert not [warning for warning in recwarn if "config" in str(warning.message)]
+
+
+def test_sampling_follows_the_generator_and_the_temperature(family):
+    model = tiny_model(family)
+    first, same, other = (model.sample(4, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    still = model.sample(4, temperature=0.0)
+    assert torch.allclose(still[0], still[1], atol=1e-6)
+    with pytest.raises(ValueError, match="uniform"):
+        model.sample(1, prior="uniform")
+
+
+def test_encoding_has_no_noise_or_says_that_there_is_no_encoder(family):
+    model, images = tiny_model(family), torch.zeros(2, 3, 28, 28)
+    if model.has_encoder:
+        assert torch.equal(model.encode(images).latents, model.encode(images).latents)
+    else:
+        with pytest.raises(ValueError, match="no encoder"):
+            model.encode(images)
+
+
+def test_auto_generator_refuses_what_is_no_model_of_ours(tmp_path):
+    with pytest.raises(ValueError, match="no config.json"):
+        AutoGenerator.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
+    with pytest.raises(ValueError, match="UNet2DModel"):
+        AutoGenerator.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="neither a folder here nor"):
+        AutoGenerator.from_pretrained("nobody/nothing-of-this-name")
+
+
+def test_every_family_keeps_the_contract(family):
+    model = tiny_model(family)
+    assert isinstance(model, ImageGenerator)
+    shared = {"image_size", "image_channels", "latent_dim", "output_size", "prior", "block"}
+    assert shared <= set(model.config)
+    assert model.__doc__.split("\n\n")[0].strip()

@@ -1,0 +1,197 @@
+"""The loop: what a run leaves behind, and that an interrupted run ends where an uninterrupted one does."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from conftest import TINY, tiny_model
+from safetensors.torch import load_file
+from torch import nn
+
+from hf_vae import FAMILIES, AutoGenerator
+from hf_vae.checkpoints import UNFINISHED, list_checkpoints
+from hf_vae.config import DataConfig, RunConfig, TrainConfig
+from hf_vae.dry_run import describe, num_parameters
+from hf_vae.training import _exponential_average, batch_positions, train
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Each run is a process of its own in real life; accelerate keeps one state per process."""
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+def tiny_run(family: str, folder: Path, output_dir: Path, data: dict | None = None, **train_config) -> RunConfig:
+    settings = {
+        "train_batch_size": 6,
+        "max_train_steps": 6,
+        "lr_warmup_steps": 2,
+        "logging_steps": 2,
+        "preview_steps": 3,
+        "checkpointing_steps": 3,
+        **FAMILIES[family].objective.train_defaults,
+        **train_config,
+    }
+    return RunConfig(
+        family,
+        dict(TINY),
+        FAMILIES[family].objective(),
+        DataConfig(train_data_dir=str(folder), color_jitter=0.1, **(data or {})),
+        TrainConfig(output_dir=str(output_dir), **settings),
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "diffusion_pytorch_model.safetensors")
+
+
+def log_lines(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    assert weights(one).keys() == weights(other).keys()
+    for name, value in weights(one).items():
+        assert torch.equal(value, weights(other)[name]), name
+    assert log_lines(one) == log_lines(other)
+    previews = sorted(path.name for path in (one / "previews").iterdir())
+    assert previews == sorted(path.name for path in (other / "previews").iterdir())
+    for name in previews:
+        assert (one / "previews" / name).read_bytes() == (other / "previews" / name).read_bytes()
+
+
+def test_a_run_leaves_a_model_a_log_previews_and_checkpoints(family, picture_folder, tmp_path):
+    train(tiny_run(family, picture_folder, tmp_path / "run"))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.json", "diffusion_pytorch_model.safetensors", "train_config.json", "training.json"} <= names
+    assert {"log.jsonl", "timelapse.webp", "checkpoint-3", "checkpoint-6"} <= names
+    assert [line["step"] for line in log_lines(tmp_path / "run")] == [2, 3, 4, 6]
+    assert len(list((tmp_path / "run" / "previews").iterdir())) == 2
+    facts = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert facts["images_seen"] == 36 and facts["pictures"]["train"] == 36 and facts["pictures"]["heldout"] == 4
+    model = AutoGenerator.from_pretrained(tmp_path / "run")
+    untrained = tiny_model(family)
+    assert not torch.equal(model.sample(1, temperature=0.0), untrained.sample(1, temperature=0.0))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"mixed_precision": "bf16"}, {"gradient_accumulation_steps": 2}, {"use_ema": False}],
+    ids=["plain", "bf16", "accumulation", "no_ema"],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(family, settings, picture_folder, tmp_path, fresh_state):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    train(tiny_run(family, picture_folder, whole, **settings))
+    # what a kill after the checkpoint at step 3, while the next one was being written, leaves behind
+    shutil.copytree(whole, resumed, ignore=shutil.ignore_patterns("checkpoint-6", "*.safetensors", "*06.png"))
+    shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3", dirs_exist_ok=True)
+    (resumed / f"{UNFINISHED}checkpoint-6").mkdir()
+    fresh_state()
+    train(tiny_run(family, picture_folder, resumed, resume_from_checkpoint="latest", **settings))
+    assert_equal_runs(whole, resumed)
+    assert not list(resumed.glob(f"{UNFINISHED}*"))
+
+
+@pytest.fixture
+def fresh_state():
+    def reset():
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+
+    return reset
+
+
+def test_previews_do_not_change_the_weights(family, picture_folder, tmp_path, fresh_state):
+    for name, every in (("with", 2), ("without", 0)):
+        train(tiny_run(family, picture_folder, tmp_path / name, preview_steps=every, checkpointing_steps=0))
+        fresh_state()
+    for name, value in weights(tmp_path / "with").items():
+        assert torch.equal(value, weights(tmp_path / "without")[name]), name
+
+
+def test_old_checkpoints_are_deleted(picture_folder, tmp_path):
+    train(tiny_run("vae", picture_folder, tmp_path, checkpointing_steps=1, checkpoints_total_limit=2))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-5", "checkpoint-6"]
+
+
+def test_another_run_is_neither_overwritten_nor_resumed(picture_folder, tmp_path, fresh_state):
+    run = tiny_run("vae", picture_folder, tmp_path)
+    train(run)
+    fresh_state()
+    with pytest.raises(ValueError, match="holds another run"):
+        train(run)
+    fresh_state()
+    changed = dataclasses.replace(
+        tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="latest"), model={**TINY, "latent_dim": 9}
+    )
+    with pytest.raises(ValueError, match="model.latent_dim: 8 -> 9"):
+        train(changed)
+    fresh_state()
+    with pytest.raises(ValueError, match="checkpoint-7.*checkpoint-3, checkpoint-6"):
+        train(tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="checkpoint-7"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_a_checkpoint(picture_folder, tmp_path):
+    with pytest.raises(ValueError, match="not finite by step"):
+        train(tiny_run("vae", picture_folder, tmp_path, learning_rate=1e30, max_grad_norm=0.0, logging_steps=50))
+    assert not list_checkpoints(tmp_path)
+
+
+class Ranks:
+    """Stands in for an Accelerator where only the number of processes counts."""
+
+    def __init__(self, num_processes: int, process_index: int):
+        self.num_processes, self.process_index = num_processes, process_index
+
+
+@pytest.mark.parametrize("batch_size", [4, 7, 30])
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_every_picture_is_seen_once_an_epoch(batch_size, num_processes):
+    config, num_images = TrainConfig(train_batch_size=batch_size), 20
+    stream = torch.cat(
+        [
+            batch_positions(batch, num_images, config, Ranks(num_processes, rank))
+            for batch in range(30)
+            for rank in range(num_processes)
+        ]
+    )
+    epochs = stream[: len(stream) // num_images * num_images].view(-1, num_images)
+    assert (epochs.sort(1).values == torch.arange(num_images)).all()
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_the_running_average_includes_batch_norm_buffers():
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_exponential_average(0.5), use_buffers=True)
+    averaged.update_parameters(network)
+    for _ in range(200):
+        network(torch.randn(16, 2) * 3 + 5)
+        averaged.update_parameters(network)
+    assert torch.allclose(averaged.module[1].running_var, network[1].running_var, rtol=0.5)
+    assert averaged.module[1].running_var.min() > 1.5  # where the buffer started
+    assert averaged.module[1].num_batches_tracked == network[1].num_batches_tracked == 200
+
+
+def test_accumulation_updates_every_network_once(picture_folder, tmp_path):
+    """One `accumulate` around all networks; one around each made the first take one step of sixteen."""
+    train(tiny_run("dcgan", picture_folder, tmp_path, gradient_accumulation_steps=2, checkpointing_steps=6))
+    state = torch.load(tmp_path / "checkpoint-6" / "optimizer.bin", weights_only=True)["state"]
+    other = torch.load(tmp_path / "checkpoint-6" / "optimizer_1.bin", weights_only=True)["state"]
+    assert {entry["step"].item() for entry in [*state.values(), *other.values()]} == {6.0}
+
+
+def test_dry_run_shows_the_configuration_and_every_layer(family, picture_folder, tmp_path):
+    run = tiny_run(family, picture_folder, tmp_path / "never")
+    text = describe(run)
+    assert json.loads(text[: text.index("\nlayer")]) == json.loads(json.dumps(run.to_dict()))
+    for name, network in run.objective.networks(tiny_model(family)).items():
+        assert f"{num_parameters(network):,}" in text
+        assert f"{name}." in text
+    assert not (tmp_path / "never").exists()
