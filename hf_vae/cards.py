@@ -10,8 +10,8 @@ import torch
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
 from .config import RunConfig, flags_from_dict, flags_to_run, run_flags_type
-from .datasets import with_preset
 from .families import FAMILIES, AutoGenerator
+from .presets import with_preset
 from .previews import picture_grid
 from .transforms import to_pictures
 

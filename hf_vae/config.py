@@ -13,6 +13,8 @@ import tyro
 
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
 
+CHANGEABLE = {"data_notes", "data_license", "output_size", "prior"}  # what a resumed run may change: no weight follows
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -176,7 +178,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     if ours["family"] != theirs["family"]:
         found.append(f"family: {theirs['family']} -> {ours['family']}")
     for section in ("model", "objective", "data"):
-        for key in sorted((set(ours[section]) | set(theirs[section])) - {"data_notes", "data_license"}):
+        for key in sorted((set(ours[section]) | set(theirs[section])) - CHANGEABLE):
             before, now = theirs[section].get(key), ours[section].get(key)
             if json.dumps(before) != json.dumps(now):
                 found.append(f"{section}.{key}: {before} -> {now}")

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import datasets
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from .config import DataConfig
+from .presets import with_preset
 from .transforms import picture_to_uint8, square_picture
 
 
@@ -27,34 +28,6 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 BROKEN_SHARE_LIMIT = 0.01
 CACHE_VERSION = 1
 DECODE_CHUNK = 256  # pictures decoded between two writes: what bounds memory while a cache is built
-
-
-PRESETS: dict[str, DataConfig] = {
-    "cats": DataConfig(
-        dataset_name="cvdl/catfaces",
-        revision="main",
-        image_column="img",
-        data_notes="29,842 cat faces at 64x64 pixels (cvdl/catfaces on the Hub, from Ferlix/Cat-faces-dataset; collected from "
-        "Kaggle, Oxford, Pixabay and COCO). The dataset's card states the MIT licence.",
-        data_license="mit",
-    ),
-    "lfw": DataConfig(
-        dataset_name="logasja/lfw",
-        revision="main",
-        image_column="image",
-        crop_box=(83, 92, 167, 176),
-        data_notes="13,233 press photographs of public figures, Labeled Faces in the Wild (Huang et al. 2007; logasja/lfw on the "
-        "Hub), cut to the face as LFWcrop does. A research benchmark; no licence is stated.",
-    ),
-    "utkface": DataConfig(
-        dataset_name="nu-delta/utkface",
-        revision="main",
-        image_column="image",
-        data_notes="23,705 faces labelled with estimated age, gender and ethnicity, UTKFace (Zhang, Song and Qi 2017; "
-        "nu-delta/utkface on the Hub). Available for non-commercial research purposes only; the copyright belongs to "
-        "the owners of the images.",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -98,17 +71,6 @@ class DataSplits:
     facts: dict[str, int]
 
 
-def with_preset(data: DataConfig) -> DataConfig:
-    """The configuration with a preset's values where the caller left them out."""
-    preset = PRESETS.get(data.dataset_name or "")
-    if preset is None:
-        return data
-    values = {name: getattr(data, name) or value for name, value in vars(preset).items() if value is not None}
-    return replace(
-        data, **values | {"dataset_name": preset.dataset_name, "validation_fraction": data.validation_fraction}
-    )
-
-
 def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataSplits:
     """Loads the pictures that `data` names, from the cache if they were decoded before.
 
@@ -134,6 +96,11 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     )
 
     num_heldout = max(1, round(data.validation_fraction * len(images)))
+    if not 0 < data.validation_fraction < 1 or num_heldout == len(images):
+        raise ValueError(
+            f"validation_fraction={data.validation_fraction} of {len(images)} pictures leaves none to train on or "
+            "to hold out; choose a value between 0 and 1, such as 0.1."
+        )
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(data.split_seed))
     heldout, train = order[:num_heldout].sort().values, order[num_heldout:].sort().values
     facts |= {"train": len(train), "heldout": len(heldout)}
@@ -155,24 +122,36 @@ def _open_source(data: DataConfig) -> _Source:
             "Say where the pictures are: give either --dataset_name (a preset or a Hub id) or --train_data_dir."
         )
     if data.dataset_name:
-        dataset = datasets.load_dataset(
-            data.dataset_name, data.dataset_config_name, revision=data.revision, split="train"
-        )
-        return _column_source(dataset, data.image_column)
+        return _column_source(_load_from_hub(data), data.image_column)
     path = Path(data.train_data_dir).expanduser()
     if not path.exists():
         raise ValueError(f"train_data_dir={data.train_data_dir} does not exist.")
-    parquet = [path] if path.suffix == ".parquet" else sorted(path.glob("*.parquet"))
+    parquet = [path] if path.suffix == ".parquet" else sorted(path.rglob("*.parquet"))
+    files = sorted(file for file in path.rglob("*") if _is_picture(file))
+    if not parquet and not files:
+        endings = ", ".join(sorted(PICTURE_ENDINGS))
+        raise ValueError(f"train_data_dir={data.train_data_dir} holds no {endings} or .parquet file.")
+    if parquet and files:
+        raise ValueError(f"train_data_dir={data.train_data_dir} holds both pictures and parquet; name one of them.")
     if parquet:
         return _column_source(datasets.Dataset.from_parquet([str(file) for file in parquet]), data.image_column)
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURE_ENDINGS and file.is_file())
-    if not files:
-        raise ValueError(
-            f"train_data_dir={data.train_data_dir} holds no {', '.join(sorted(PICTURE_ENDINGS))} or .parquet file."
-        )
     states = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
     return _Source(fingerprint, len(files), ((str(file.relative_to(path)), file.read_bytes()) for file in files))
+
+
+def _is_picture(file: Path) -> bool:
+    """Hidden files are not: a zip from a Mac has a `._name.jpg` beside each picture that is none."""
+    return file.suffix.lower() in PICTURE_ENDINGS and not file.name.startswith(".") and file.is_file()
+
+
+def _load_from_hub(data: DataConfig) -> datasets.Dataset:
+    try:
+        return datasets.load_dataset(
+            data.dataset_name, data.dataset_config_name, revision=data.revision, split="train"
+        )
+    except OSError as error:  # what `datasets` raises for an unknown id, and without a connection
+        raise ValueError(f"dataset_name={data.dataset_name} cannot be loaded from the Hub: {error}") from error
 
 
 def _column_source(dataset: datasets.Dataset, column: str | None) -> _Source:
@@ -206,8 +185,9 @@ def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, 
         name, content = file
         try:
             with Image.open(BytesIO(content), formats=PICTURE_FORMATS) as picture:
-                picture.draft("RGB" if channels == 3 else "L", (2 * image_size, 2 * image_size))
                 return picture_to_uint8(square_picture(picture, image_size, channels, crop_box))
+        except UnidentifiedImageError:
+            return f"{name}: not a {', '.join(PICTURE_FORMATS)} picture"
         except Exception as error:  # Pillow raises whatever its decoders run into: any of it means a broken file
             return f"{name}: {error}"
 
@@ -244,7 +224,7 @@ def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, 
     for line in broken:
         print(f"Skipped a broken picture: {line}")
     print(
-        f"{num_images:,} pictures of {source.length:,}: {duplicates:,} exact copies dropped, {len(broken):,} broken skipped."
+        f"{num_images:,} of {source.length:,} pictures: {duplicates:,} copies dropped, {len(broken):,} broken skipped."
     )
 
 
@@ -261,7 +241,8 @@ def _refuse_unusable(found: int, usable: int, broken: list[str]) -> None:
     if len(broken) > BROKEN_SHARE_LIMIT * found:
         listing = "\n  ".join(broken[:50])
         raise ValueError(
-            f"{len(broken)} of {found} pictures are broken, more than {BROKEN_SHARE_LIMIT:.0%}. Remove or replace them:\n  {listing}"
+            f"{len(broken)} of {found} pictures cannot be used, more than {BROKEN_SHARE_LIMIT:.0%}. Remove or replace "
+            f"them:\n  {listing}"
         )
     if usable < 2:
         raise ValueError(f"Only {usable} distinct picture was found; training and holding out need at least 2.")

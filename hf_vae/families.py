@@ -43,11 +43,20 @@ class AutoGenerator:
         Raises:
             ValueError: If there is no such model, or its `config.json` names a class that is no family of ours.
         """
+        return cls.class_of(path, revision).from_pretrained(path, revision=revision, **kwargs)
+
+    @classmethod
+    def class_of(cls, path: str | Path, revision: str | None = None) -> type[ImageGenerator]:
+        """The class of the model at `path`, without loading its weights.
+
+        Raises:
+            ValueError: As `from_pretrained` does.
+        """
         class_name = json.loads(cls._config_file(path, revision).read_text()).get("_class_name")
         classes = {family.model.__name__: family.model for family in FAMILIES.values()}
         if class_name not in classes:
             raise ValueError(f"{path} is a model of class {class_name!r}; the families here are {', '.join(classes)}.")
-        return classes[class_name].from_pretrained(path, revision=revision, **kwargs)
+        return classes[class_name]
 
     @staticmethod
     def _config_file(path: str | Path, revision: str | None) -> Path:

@@ -58,6 +58,6 @@ def path(start: torch.Tensor, end: torch.Tensor, num_points: int, kind: str = "l
         raise ValueError(f"Interpolation {kind!r} is unknown; choose lerp or slerp.")
     cosine = torch.nn.functional.cosine_similarity(start, end, dim=0).clamp(-1, 1)
     angle = torch.arccos(cosine)
-    if angle < 1e-4 or angle > math.pi - 1e-4:  # on one line, where the circle is not defined
+    if angle < 1e-3 or angle > math.pi - 1e-3:  # on one line, as far as float32 can tell: there is no one circle
         return torch.lerp(start, end, weights)
     return (torch.sin((1 - weights) * angle) * start + torch.sin(weights * angle) * end) / torch.sin(angle)

@@ -57,7 +57,7 @@ def write_log(accelerator: Accelerator, logs: dict[str, float], output_dir: Path
 def refuse_non_finite(logs: dict[str, float], output_dir: Path) -> None:
     if bad := [name for name, value in logs.items() if not math.isfinite(value)]:
         raise ValueError(
-            f"{', '.join(bad)} is not finite by step {logs['step']}. The checkpoints in {output_dir} are older than that; "
+            f"{', '.join(bad)} is not finite by step {logs['step']}. The checkpoints in {output_dir} are older; "
             "resume from one with a lower --learning_rate."
         )
 

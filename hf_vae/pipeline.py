@@ -13,6 +13,9 @@ from .models import ImageGenerator
 from .transforms import picture_to_uint8, square_picture, to_float, to_pictures
 
 
+DECODE_BATCH = 64
+
+
 @dataclass(frozen=True)
 class PicturesOutput:
     """What every call of the pipeline returns.
@@ -20,10 +23,12 @@ class PicturesOutput:
     Args:
         images: The pictures, square, of the model's `output_size`.
         latents: The point in latent space that each was decoded from, `(B, Z)`.
+        tensors: The same pictures at the network's own size, `(B, C, H, W)` in [-1, 1]: what `metrics` measure.
     """
 
     images: list[Image.Image]
     latents: torch.Tensor
+    tensors: torch.Tensor
 
 
 class ImagePipeline:
@@ -66,8 +71,9 @@ class ImagePipeline:
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> PicturesOutput:
         """The pictures of latents `(B, Z)`."""
-        images = torch.cat([self.model.decode(batch.to(self.model.device)).sample for batch in latents.split(64)])
-        return PicturesOutput(to_pictures(images, self.model.output_size), latents)
+        batches = [self.model.decode(batch.to(self.model.device)).sample for batch in latents.split(DECODE_BATCH)]
+        tensors = torch.cat(batches).float().clamp(-1, 1).cpu()
+        return PicturesOutput(to_pictures(tensors, self.model.output_size), latents, tensors)
 
     def sample(
         self, num_images: int, seed: int | None = None, temperature: float = 1.0, prior: str | None = None

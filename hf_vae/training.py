@@ -233,7 +233,7 @@ def _open_run_folder(run: RunConfig, output_dir: Path, resuming: bool) -> None:
             )
     elif (output_dir / LOG_FILE).is_file():
         raise ValueError(
-            f"{output_dir} holds another run. Choose another --output_dir, or go on with --resume_from_checkpoint latest."
+            f"{output_dir} holds another run: choose another --output_dir, or --resume_from_checkpoint latest."
         )
     run.save(recorded)
 

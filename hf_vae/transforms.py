@@ -19,8 +19,9 @@ def square_picture(
     Raises:
         ValueError: If `channels` is neither 1 nor 3, or `crop_box` does not lie inside the picture.
     """
-    if channels not in MODES:
-        raise ValueError(f"image_channels={channels} is not possible; choose 1 (greyscale) or 3 (colour).")
+    mode = picture_mode(channels)
+    if crop_box is None:
+        picture.draft(mode, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size, and no smaller
     picture = ImageOps.exif_transpose(picture)
     if crop_box is not None:
         left, top, right, bottom = crop_box
@@ -30,7 +31,18 @@ def square_picture(
             )
         picture = picture.crop((left, top, right, bottom))
     picture = ImageOps.fit(_on_white(picture), (size, size), Image.Resampling.LANCZOS)
-    return picture.convert(MODES[channels])
+    return picture.convert(mode)
+
+
+def picture_mode(channels: int) -> str:
+    """Pillow's name for pictures of 1 (greyscale) or 3 (colour) channels.
+
+    Raises:
+        ValueError: If it is any other number.
+    """
+    if channels not in MODES:
+        raise ValueError(f"image_channels={channels} is not possible; choose 1 (greyscale) or 3 (colour).")
+    return MODES[channels]
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

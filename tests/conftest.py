@@ -1,9 +1,11 @@
 """What tests share: pictures that they make themselves, and tiny models of every family."""
 
 import os
+import tempfile
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")  # read when `datasets` is imported
 
 from pathlib import Path
 
@@ -44,7 +46,7 @@ def draw_picture(number: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keeps decoded pictures and what `datasets` caches out of the home folder."""
+    """Keeps decoded pictures out of the home folder."""
     os.environ["HF_VAE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 
 REPOSITORY = Path(__file__).parent.parent
-TINY_FLAGS = "--image_size 28 --latent_dim 8 --width 8 --max_width 16 --train_batch_size 4 --lr_warmup_steps 2".split()
+TINY_FLAGS = ["--image_size", "28", "--latent_dim", "8", "--width", "8", "--max_width", "16"]
+TINY_FLAGS += ["--train_batch_size", "4", "--lr_warmup_steps", "2"]
 
 ON_EACH_RANK = """
 import sys, torch
@@ -48,7 +49,7 @@ def launch_two(script: Path, arguments: list[str]) -> None:
 def test_both_ranks_end_with_the_same_weights_and_rank_0_alone_writes(family, picture_folder, tmp_path):
     (tmp_path / "on_each_rank.py").write_text(ON_EACH_RANK)
     flags = [family, "--train_data_dir", str(picture_folder), "--output_dir", str(tmp_path / "run"), *TINY_FLAGS]
-    flags += "--max_train_steps 4 --logging_steps 2 --preview_steps 4 --checkpointing_steps 4".split()
+    flags += ["--max_train_steps", "4", "--logging_steps", "2", "--preview_steps", "4", "--checkpointing_steps", "4"]
     launch_two(tmp_path / "on_each_rank.py", [str(tmp_path), *flags])
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first.keys() == second.keys() and first

@@ -25,7 +25,9 @@ def command(*arguments: str) -> list[str]:
 
 
 def training_flags(family: str, pictures: Path, output_dir: Path) -> list[str]:
-    flags = f"{family} --image_size 28 --latent_dim 8 --width 8 --max_width 16 --train_batch_size 8 --lr_warmup_steps 2"
+    flags = (
+        f"{family} --image_size 28 --latent_dim 8 --width 8 --max_width 16 --train_batch_size 8 --lr_warmup_steps 2"
+    )
     flags += f" --max_train_steps {STEPS} --logging_steps 5 --preview_steps 20 --checkpointing_steps 5"
     return [*flags.split(), "--train_data_dir", str(pictures), "--output_dir", str(output_dir)]
 

@@ -26,7 +26,9 @@ def test_every_size_and_colour_is_made(family, block, image_size, image_channels
         assert model.encode(images).latents.shape == (2, TINY["latent_dim"])
 
 
-@pytest.mark.parametrize(("image_size", "nearest"), [(100, ("96", "112")), (27, ("28",)), (300, ("256",)), (0, ("28",))])
+@pytest.mark.parametrize(
+    ("image_size", "nearest"), [(100, ("96", "112")), (27, ("28",)), (300, ("256",)), (0, ("28",))]
+)
 def test_an_impossible_size_names_the_nearest(family, image_size, nearest):
     with pytest.raises(ValueError, match=f"image_size={image_size}") as refusal:
         FAMILIES[family].model(image_size=image_size)

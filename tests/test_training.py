@@ -86,7 +86,9 @@ def test_a_run_leaves_a_model_a_log_previews_and_checkpoints(family, picture_fol
     [{}, {"mixed_precision": "bf16"}, {"gradient_accumulation_steps": 2}, {"use_ema": False}],
     ids=["plain", "bf16", "accumulation", "no_ema"],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(family, settings, picture_folder, tmp_path, fresh_state):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    family, settings, picture_folder, tmp_path, fresh_state
+):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     train(tiny_run(family, picture_folder, whole, **settings))
     # what a kill after the checkpoint at step 3, while the next one was being written, leaves behind

@@ -24,9 +24,9 @@ class LatentPrior(nn.Module):
 
     @property
     def explained_variance(self) -> torch.Tensor:
-        """The share of the latents' variance along each direction, `(Z,)`, summing to 1."""
+        """The share of the latents' variance along each direction, `(Z,)`, summing to 1; all 0 if nothing varies."""
         variances = self.stds.square()
-        return variances / variances.sum()
+        return variances / variances.sum().clamp(min=torch.finfo(variances.dtype).tiny)
 
     @torch.no_grad()
     def fit(self, latents: torch.Tensor) -> None:

@@ -1,0 +1,89 @@
+"""The Space: small image generators to draw from, to reconstruct and morph pictures with, and to compare.
+
+Run `python space/app.py`; it shows the models in `model_cards/`, or those that HF_VAE_MODELS names.
+"""
+
+import os
+from pathlib import Path
+
+import gradio as gr
+
+from published import open_models
+from tabs import gan_vs_vae, interpolate, reconstruct, sample
+
+
+SPACE = Path(__file__).resolve().parent
+MODEL_CARDS = (SPACE / "model_cards", SPACE.parent / "model_cards")  # on the Hub, in the repository
+
+INTRODUCTION = """# Small VAEs and GANs, side by side
+
+Draw pictures that nobody has taken, see what a model keeps of yours, morph one into another, and measure sharpness.
+"""
+
+NOTES = """The models are small and know one kind of picture; whatever else you upload is turned into the nearest thing
+they know. Of an upload, the largest centred square is used.
+
+**Privacy.** Uploads are processed in memory on this server and used for nothing else. The files that the page needs
+lie in a cache; every hour, those older than an hour are deleted. Please do not use the models to identify anybody.
+
+**API.** `/sample`, `/reconstruct`, `/interpolate` and `/compare_sharpness`; see "Use via API" below.
+"""
+
+LAUNCH_OPTIONS = {
+    # the system's fonts: a visitor's browser asks no other host for anything
+    "theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+    "css_paths": SPACE / "style.css",
+    "footer_links": ["api", "gradio"],
+    "max_file_size": "10mb",
+    "run_history": False,  # it would keep people's uploads in their browser
+    "show_error": False,  # sentences raised as gr.Error are shown all the same; tracebacks and paths are not
+    "ssr_mode": False,
+}
+
+
+def find_models() -> dict[str, Path | str]:
+    """The models to show, by name: those in HF_VAE_MODELS (folders or Hub ids, separated by commas), or else every
+    folder in `model_cards/` that holds a `config.json`.
+
+    Raises:
+        ValueError: If there are none, or two have the same name.
+    """
+    named = [place.strip() for place in os.environ.get("HF_VAE_MODELS", "").split(",") if place.strip()]
+    places = named or sorted(config.parent for cards in MODEL_CARDS for config in cards.glob("*/config.json"))
+    if not places:
+        raise ValueError(f"There are no models in {MODEL_CARDS[1]}; set HF_VAE_MODELS to model folders or Hub ids.")
+    models = {Path(place).name: place for place in places}
+    if len(models) < len(places):
+        raise ValueError(f"Two models have the same name in {', '.join(map(str, places))}; rename one of the folders.")
+    return models
+
+
+def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
+    """The Space for these models, by name: folders or Hub ids. None of them is loaded yet.
+
+    Raises:
+        ValueError: If there are no models, or one is not as published.
+    """
+    opened = open_models(models)
+    encoders = {name: model for name, model in opened.items() if model.has_encoder}
+    with gr.Blocks(title="Small VAEs and GANs", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+        gr.Markdown(INTRODUCTION)
+        with gr.Tabs():
+            sample.build(demo, opened)
+            if encoders:
+                reconstruct.build(encoders)
+                interpolate.build(encoders)
+            gan_vs_vae.build(opened)
+        with gr.Accordion("How it works, limits, privacy", open=False):
+            gr.Markdown(NOTES)
+    return demo.queue(max_size=32, default_concurrency_limit=1)
+
+
+def main() -> None:
+    """Launches the Space; GRADIO_SERVER_PORT chooses the port."""
+    port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    build_demo(find_models()).launch(server_port=port, **LAUNCH_OPTIONS)
+
+
+if __name__ == "__main__":
+    main()

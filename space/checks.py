@@ -1,0 +1,56 @@
+"""What visitors and callers of the API send, checked: each function returns a valid value or raises one sentence."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from reprlib import repr as short_repr
+from typing import Any, TypeVar
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from uploads import UploadError, open_upload
+
+
+MAX_SEED = 2**32 - 1
+
+Chosen = TypeVar("Chosen")
+
+
+def number(name: str, value: Any, lowest: float, highest: float) -> float:
+    """A finite number from `lowest` to `highest`."""
+    if not isinstance(value, int | float) or not lowest <= value <= highest:  # NaN is in no range
+        raise refusal(f"{name} is {short_repr(value)}; it must be a number from {lowest} to {highest}.")
+    return float(value)
+
+
+def whole_number(name: str, value: Any, lowest: int, highest: int) -> int:
+    """A whole number from `lowest` to `highest`; 7.0 counts as one."""
+    if not isinstance(value, int | float) or not lowest <= value <= highest or value != int(value):
+        raise refusal(f"{name} is {short_repr(value)}; it must be a whole number from {lowest} to {highest}.")
+    return int(value)
+
+
+def choice(name: str, value: Any, choices: Mapping[str, Chosen]) -> Chosen:
+    """What `value` stands for in `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise refusal(f"{name} is {short_repr(value)}; it must be one of: {', '.join(choices)}.")
+    return choices[value]
+
+
+def picture(name: str, upload: Mapping[str, Any] | None) -> Image.Image:
+    """The picture in a file that was uploaded."""
+    if not upload or not upload.get("path"):
+        raise refusal(f"{name} is missing; choose a picture first.")
+    # Gradio 6.31 checks this only for files that are sent with a "meta" entry
+    if not Path(upload["path"]).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise refusal(f"{name} was not uploaded; upload the file first.")
+    try:
+        return open_upload(upload["path"])
+    except UploadError as reason:
+        raise refusal(str(reason)) from None
+
+
+def refusal(sentence: str) -> gr.Error:
+    """An error that reaches the sender, and that the server's log does not print a traceback of."""
+    return gr.Error(sentence, print_exception=False)

@@ -1,0 +1,76 @@
+"""The models that the Space shows: folders as they are published, each loaded when somebody first asks for it."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from hf_vae.families import AutoGenerator
+from hf_vae.pipeline import ImagePipeline
+
+
+PUBLISHED_FILES = ["config.json", "metrics.json", "*.safetensors"]
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """One model folder, named `<data>-<family>`.
+
+    Args:
+        name: What the visitor chooses it by.
+        folder: Holds `config.json`, `metrics.json` and the weights.
+    """
+
+    name: str
+    folder: Path
+
+    @property
+    def data_set(self) -> str:
+        """The name of the pictures that it was trained on."""
+        return self.name.rsplit("-", 1)[0]
+
+    @cached_property
+    def has_encoder(self) -> bool:
+        """Whether it can reconstruct a picture, found out without loading the weights."""
+        return AutoGenerator.class_of(self.folder).has_encoder
+
+    @cached_property
+    def metrics(self) -> dict[str, float | int | str]:
+        """What was measured when the model was published."""
+        return json.loads((self.folder / "metrics.json").read_text())
+
+    @cached_property
+    def pipeline(self) -> ImagePipeline:
+        """The model with pictures at both ends; loaded on first use and kept."""
+        return ImagePipeline.from_pretrained(self.folder)
+
+
+def open_models(models: dict[str, Path | str]) -> dict[str, PublishedModel]:
+    """Turns names and folders or Hub ids into models; those on the Hub are downloaded.
+
+    Raises:
+        ValueError: If there are none, or a folder lacks `config.json` or `metrics.json`.
+    """
+    if not models:
+        raise ValueError("There are no models to show; name at least one model folder or Hub id.")
+    opened = {}
+    for name, place in models.items():
+        folder = Path(place)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(str(place), allow_patterns=PUBLISHED_FILES))
+        missing = [file for file in ("config.json", "metrics.json") if not (folder / file).is_file()]
+        if missing:
+            raise ValueError(f"{place} holds no {' and no '.join(missing)}: it is no published model folder.")
+        opened[name] = PublishedModel(name, folder)
+    return opened
+
+
+def comparable_models(models: dict[str, PublishedModel]) -> dict[str, list[PublishedModel]]:
+    """The data sets that at least two models were trained on, with these models; all models if there is none."""
+    groups: dict[str, list[PublishedModel]] = {}
+    for model in models.values():
+        groups.setdefault(model.data_set, []).append(model)
+    shared = {data_set: group for data_set, group in groups.items() if len(group) > 1}
+    return shared or {"all models": list(models.values())}

@@ -1,0 +1,213 @@
+"""The Space as a visitor meets it: started as a program, driven through headless Chromium."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+from conftest import draw_picture
+from PIL import Image, ImageStat
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+
+ROOT = Path(__file__).resolve().parent.parent
+SCREENSHOTS = ROOT / "screenshots"
+VIEWPORTS = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+MILLISECONDS = 30_000  # the machine may be busy training
+
+
+@pytest.fixture(scope="module")
+def address(published_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where `python space/app.py` answers, with the repository's models if it has any."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cards = ROOT / "model_cards"
+    folders = sorted(config.parent for config in (cards if cards.is_dir() else published_models).glob("*/config.json"))
+    log = tmp_path_factory.mktemp("space") / "log.txt"
+    environment = os.environ | {
+        "HF_VAE_MODELS": ",".join(map(str, folders)),
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_TEMP_DIR": str(log.parent / "cache"),
+        "PYTHONPATH": str(ROOT),
+    }
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "space/app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/", server, log)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        server.wait(10)
+    assert "Traceback" not in log.read_text()
+
+
+def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"The Space did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "no chromium is on the PATH"
+        pytest.fail(reason) if os.environ.get("HF_VAE_REQUIRE_BROWSER") == "1" else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two pictures as a phone would send them: larger than a model's, and not square."""
+    folder = tmp_path_factory.mktemp("photos")
+    paths = [folder / "first.jpg", folder / "second.png"]
+    for number, path in enumerate(paths, 1):
+        draw_picture(number, (300, 400)).save(path)
+    return paths
+
+
+def pixels(image: Locator) -> Image.Image:
+    """The file behind an <img>, as the browser got it."""
+    return Image.open(BytesIO(image.page.request.get(image.evaluate("image => image.currentSrc")).body()))
+
+
+def expect_picture(image: Locator) -> Image.Image:
+    """Waits for an <img> to be on screen and asserts that it shows something, losslessly and unsmoothed."""
+    expect(image).to_be_visible()
+    image.evaluate("image => image.decode()")
+    picture = pixels(image)
+    assert max(ImageStat.Stat(picture.convert("L")).var) > 1, "the picture is blank"
+    assert image.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+    return picture
+
+
+def open_page(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.get_by_role("tab", name="Sample", exact=True)).to_be_visible(timeout=MILLISECONDS)
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Chooses a tab; on a narrow screen the last ones are in a menu."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.locator(".overflow-menu > button").click()
+        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
+    tab.click()
+
+
+def visit_sample(page: Page, photos: list[Path]) -> None:
+    gallery = page.locator("#samples")
+    assert expect_picture(gallery.locator("img").first).format == "PNG"  # without a click
+    expect(gallery.locator("img")).to_have_count(16)
+    before = gallery.locator("img").first.get_attribute("src")
+    page.get_by_role("button", name="Another one").click()
+    expect(gallery.locator("img").first).not_to_have_attribute("src", before)
+    assert expect_picture(gallery.locator("img").last).format == "PNG"
+    assert "16 of 16" in gallery.locator("img").last.get_attribute("alt")
+
+
+def visit_reconstruct(page: Page, photos: list[Path]) -> None:
+    page.locator("#reconstruct-upload input[type=file]").set_input_files(photos[0])
+    reconstructed, seen = (expect_picture(page.locator(f"#{name} img")) for name in ("reconstructed", "seen"))
+    assert seen.format == reconstructed.format == "PNG"
+    assert seen.size == reconstructed.size
+    assert float(page.get_by_label("Similarity (PSNR, dB)").input_value()) > 0
+
+
+def visit_interpolate(page: Page, photos: list[Path]) -> None:
+    for name, photo in zip(("start", "end"), photos, strict=True):
+        page.locator(f"#{name}-upload input[type=file]").set_input_files(photo)
+        expect(page.locator(f"#{name}-upload img")).to_be_visible()
+    page.locator("#morph").click()
+    animation = expect_picture(page.locator("#animation img"))
+    assert animation.format == "WEBP"
+    assert animation.n_frames == 2 * 24 - 2  # there and back, neither end twice
+    expect(page.locator("#strip img")).to_have_count(24)
+    assert expect_picture(page.locator("#strip img").first).format == "PNG"
+    with page.expect_download() as download:
+        page.locator("#animation").get_by_label("Download").click()
+    assert Image.open(download.value.path()).n_frames == animation.n_frames
+
+
+def visit_compare(page: Page, photos: list[Path]) -> None:
+    for grid in expect_all(page.locator("#grids img")):
+        assert expect_picture(grid).format == "PNG"
+    expect(page.locator("#sentence")).to_contain_text("Sharper is not better")
+    for plot in ("sharpness", "energy"):
+        expect(page.locator(f"#{plot}-plot canvas, #{plot}-plot svg.marks").first).to_be_visible()
+
+
+def expect_all(images: Locator) -> list[Locator]:
+    """All of what a locator finds, once there are at least two."""
+    expect(images.nth(1)).to_be_visible()
+    return images.all()
+
+
+VISITS = {
+    "Sample": visit_sample,
+    "Reconstruct": visit_reconstruct,
+    "Interpolate": visit_interpolate,
+    "GAN vs VAE": visit_compare,
+}
+
+
+@pytest.mark.parametrize("screen", VIEWPORTS)
+def test_every_tab_works(browser: Browser, address: str, photos: list[Path], screen: str) -> None:
+    page = browser.new_page(viewport=VIEWPORTS[screen])
+    page.set_default_timeout(MILLISECONDS)
+    expect.set_options(timeout=MILLISECONDS)
+    complaints, hosts = [], set()
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
+    open_page(page, address)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    for name, visit in VISITS.items():
+        open_tab(page, name)
+        visit(page, photos)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        page.screenshot(path=SCREENSHOTS / f"{screen}-{name.lower().replace(' ', '-')}.png", full_page=True)
+        assert width <= VIEWPORTS[screen]["width"], f"{name} scrolls sideways"
+    page.close()
+    assert complaints == []
+    assert hosts - {None} == {"127.0.0.1"}  # None: data and blob addresses
+
+
+def test_a_refusal_is_shown_as_a_sentence(browser: Browser, address: str, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(MILLISECONDS)
+    fake = tmp_path / "fake.png"
+    fake.write_bytes(b"this is no picture")
+    open_page(page, address)
+    open_tab(page, "Reconstruct")
+    page.locator("#reconstruct-upload input[type=file]").set_input_files(fake)
+    expect(page.get_by_text("This file is no JPEG, PNG, WebP, GIF or BMP picture")).to_be_visible(timeout=MILLISECONDS)
+    page.close()

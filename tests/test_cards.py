@@ -1,0 +1,127 @@
+"""Model cards: filled in, true, and the same when written again."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from conftest import TINY
+from huggingface_hub import HfApi, ModelCard
+
+from hf_vae import FAMILIES, AutoGenerator
+from hf_vae.cards import METRIC_NAMES, push, training_command, write_card
+from hf_vae.config import DataConfig, RunConfig, TrainConfig
+from hf_vae.evaluation import evaluate_folder
+from hf_vae.presets import PRESETS
+from hf_vae.training import train
+
+
+SHIPPED = sorted(path.parent for path in (Path(__file__).parent.parent / "model_cards").glob("*/config.json"))
+MAX_WEIGHT_BYTES = 16 * 2**20
+
+
+@pytest.fixture(scope="module")
+def finished_runs(picture_folder, tmp_path_factory):
+    """One short run of each family, trained, evaluated and with its card."""
+    folders = {}
+    for name, family in FAMILIES.items():
+        folder = tmp_path_factory.mktemp("runs") / f"faces-{name}"
+        data = DataConfig(train_data_dir=str(picture_folder), data_notes="Drawn faces.", data_license="cc0-1.0")
+        settings = TrainConfig(output_dir=str(folder), train_batch_size=4, max_train_steps=2, preview_steps=1)
+        train(RunConfig(name, dict(TINY), family.objective(), data, settings))
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+        evaluate_folder(folder, data)
+        write_card(folder)
+        folders[name] = folder
+    return folders
+
+
+def assert_filled_in_and_true(folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    training = json.loads((folder / "training.json").read_text())
+    assert not re.search(r"\{\{|\{%|\bNone\b|undefined|More Information Needed|TODO", text)
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    titles = [section.split("\n")[0] for section in sections]
+    assert {"Use", "Training data", "Evaluation", "Bias, risks and limits", "Licence"} <= set(titles)
+    assert all(len(section.split()) > 15 for section in sections)
+    card = ModelCard.load(folder / "README.md")
+    published = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert published == {title: metrics[key] for key, title in METRIC_NAMES.items() if key in metrics}
+    for title, value in published.items():
+        assert f"| {title} | {value:.4g} |" in text
+    assert f"{training['steps']:,} updates" in text and f"{training['pictures']['train']:,} were trained on" in text
+    assert card.data.license and card.data.library_name == "diffusers"
+
+
+def test_a_card_is_filled_in_and_true(family, finished_runs):
+    assert_filled_in_and_true(finished_runs[family])
+    text = (finished_runs[family] / "README.md").read_text()
+    assert "Drawn faces." in text and "license: cc0-1.0" in text
+    assert ("pipe.reconstruct" in text) == FAMILIES[family].model.has_encoder
+
+
+def test_a_card_written_again_is_the_same(family, finished_runs):
+    files = ("README.md", "samples.png")
+    before = [(finished_runs[family] / name).read_bytes() for name in files]
+    write_card(finished_runs[family])
+    assert [(finished_runs[family] / name).read_bytes() for name in files] == before
+
+
+@pytest.mark.parametrize("missing", ["metrics.json", "training.json", "train_config.json"])
+def test_an_unfinished_run_gets_no_card(missing, finished_runs, tmp_path):
+    for path in finished_runs["vae"].glob("*.json"):
+        if path.name != missing:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=f"has no {missing}"):
+        write_card(tmp_path)
+
+
+def test_the_command_in_a_card_names_what_differs_from_the_defaults():
+    data = DataConfig(dataset_name="cats", flip=False, crop_box=(1, 2, 3, 4))
+    model = {"image_size": 32, "latent_dim": 128}
+    settings = TrainConfig(learning_rate=1e-3, adam_weight_decay=0.5)
+    command = training_command(RunConfig("vae", model, FAMILIES["vae"].objective(kl_weight=0.5), data, settings))
+    flags = "--image_size 32 --kl_weight 0.5 --dataset_name cats --crop_box 1 2 3 4 --no_flip --adam_weight_decay 0.5"
+    assert command.replace(" \\\n   ", "") == f"accelerate launch train_accelerate.py vae {flags}"
+
+
+def test_a_preset_card_repeats_its_terms():
+    assert all(preset.data_notes and preset.revision and preset.image_column for preset in PRESETS.values())
+
+
+def test_pushing_leaves_out_checkpoints_logs_and_previews(finished_runs, monkeypatch, tmp_path):
+    sent = {}
+
+    def create_repo(self, repo_id, private, exist_ok):
+        return type("Url", (), {"repo_id": f"me/{repo_id}"})()
+
+    def upload_folder(self, **arguments):
+        sent.update(arguments)
+        return "address"
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    assert push(finished_runs["vae"], "faces") == "address"
+    assert sent["repo_id"] == "me/faces"
+    folder = finished_runs["vae"]
+    uploaded = {
+        path.relative_to(folder).as_posix() for pattern in sent["allow_patterns"] for path in folder.glob(pattern)
+    }
+    assert {"README.md", "config.json", "diffusion_pytorch_model.safetensors", "metrics.json"} <= uploaded
+    assert not [name for name in uploaded if "checkpoint" in name or "log" in name or "previews" in name]
+    with pytest.raises(ValueError, match="no README.md"):
+        push(tmp_path, "faces")
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_every_shipped_model_loads_and_its_card_agrees_with_its_metrics(folder):
+    assert_filled_in_and_true(folder)
+    assert all(path.stat().st_size <= MAX_WEIGHT_BYTES for path in folder.glob("*.safetensors"))
+    assert not list(folder.glob("*.bin")) and not list(folder.glob("*.pkl"))
+    model = AutoGenerator.from_pretrained(folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["image_size"] == model.config.image_size
+    assert model.sample(2).isfinite().all()

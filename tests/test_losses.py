@@ -1,0 +1,89 @@
+"""Losses against their closed forms: one value per image."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from hf_vae import losses
+
+
+def random_images(seed: int, num_images: int = 4) -> torch.Tensor:
+    return torch.rand(num_images, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_squared_error_sums_over_an_image():
+    images = torch.zeros(2, 3, 8, 8)
+    reconstructions = torch.stack([torch.full((3, 8, 8), 0.5), torch.zeros(3, 8, 8)])
+    assert losses.squared_error(reconstructions, images).tolist() == [0.25 * 3 * 8 * 8, 0]
+
+
+def test_calibrated_nll_is_the_likelihood_under_the_variance_of_the_batch():
+    images, reconstructions = random_images(0), random_images(1)
+    std = (images - reconstructions).square().mean().sqrt()
+    expected = -Normal(reconstructions, std).log_prob(images).flatten(1).sum(1)
+    torch.testing.assert_close(losses.calibrated_nll(reconstructions, images), expected)
+
+
+def test_calibrated_nll_has_the_gradient_of_the_log_of_the_error():
+    images = random_images(0)
+    ours, theirs = random_images(1).requires_grad_(), random_images(1).requires_grad_()
+    losses.calibrated_nll(ours, images).mean().backward()
+    (images[0].numel() / 2 * (theirs - images).square().mean().log()).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_calibrated_nll_of_a_perfect_reconstruction_is_finite():
+    images = random_images(0)
+    expected = images[0].numel() / 2 * (math.log(2 * math.pi) - 8)  # the floor of the variance
+    torch.testing.assert_close(losses.calibrated_nll(images, images), torch.full((4,), expected))
+
+
+def test_gaussian_kl_is_zero_at_the_standard_normal():
+    assert losses.gaussian_kl(torch.zeros(3, 5), torch.zeros(3, 5)).tolist() == [0, 0, 0]
+
+
+def test_gaussian_kl_agrees_with_torch_distributions():
+    mean, logvar = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = kl_divergence(Normal(mean, torch.exp(0.5 * logvar)), Normal(0.0, 1.0)).sum(1)
+    torch.testing.assert_close(losses.gaussian_kl(mean, logvar), expected)
+
+
+def test_relativistic_is_low_where_an_image_looks_more_real_than_its_partner():
+    loss = losses.relativistic(torch.tensor([2.0, 30.0, -30.0]), torch.tensor([2.0, 0.0, 0.0]))
+    torch.testing.assert_close(loss, torch.tensor([math.log(2), 0.0, 30.0]))
+
+
+def test_relativistic_knows_only_the_difference():
+    logits, partners = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(losses.relativistic(logits + 5, partners + 5), losses.relativistic(logits, partners))
+
+
+def test_gradient_penalty_of_a_quadratic():
+    images = random_images(0).requires_grad_()
+    penalty = losses.gradient_penalty(images.square().flatten(1).sum(1), images)  # gradient 2x
+    torch.testing.assert_close(penalty, 4 * images.detach().square().flatten(1).sum(1))
+
+
+def test_gradient_penalty_trains_the_discriminator():
+    images = random_images(0).requires_grad_()
+    weight = torch.tensor(3.0, requires_grad=True)
+    losses.gradient_penalty(weight * images.flatten(1).sum(1), images).mean().backward()
+    assert weight.grad == pytest.approx(2 * 3.0 * images[0].numel())  # of weight**2 * D
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_are_summed_in_full_precision(dtype):
+    images, latents, logits = (
+        torch.ones(2, 3, 64, 64, dtype=dtype),
+        torch.ones(2, 4, dtype=dtype),
+        torch.ones(2, dtype=dtype),
+    )
+    for loss in (
+        losses.squared_error(-4 * images, 4 * images),  # 786,432: more than float16 can hold
+        losses.calibrated_nll(-images, images),
+        losses.gaussian_kl(latents, latents),
+        losses.relativistic(logits, logits),
+    ):
+        assert loss.dtype == torch.float32 and loss.shape == (2,) and loss.isfinite().all()
