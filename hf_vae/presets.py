@@ -5,18 +5,19 @@ from dataclasses import replace
 from .config import DataConfig
 
 
+# A commit where one is known; "main" where none could be looked up.
 PRESETS: dict[str, DataConfig] = {
     "cats": DataConfig(
         dataset_name="cvdl/catfaces",
         revision="main",
         image_column="img",
-        data_notes="29,842 cat faces at 64x64 pixels (cvdl/catfaces on the Hub, from Ferlix/Cat-faces-dataset; collected "
-        "from Kaggle, Oxford, Pixabay and COCO). The dataset's card states the MIT licence.",
+        data_notes="29,842 cat faces at 64x64 pixels (cvdl/catfaces on the Hub, from Ferlix/Cat-faces-dataset; "
+        "collected from Kaggle, Oxford, Pixabay and COCO). The dataset's card states the MIT licence.",
         data_license="mit",
     ),
     "lfw": DataConfig(
         dataset_name="logasja/lfw",
-        revision="main",
+        revision="0ee47979927a48dadf11083cb53b51439fa92dc9",
         image_column="image",
         crop_box=(83, 92, 167, 176),
         data_notes="13,233 press photographs of public figures, Labeled Faces in the Wild (Huang et al. 2007; "
