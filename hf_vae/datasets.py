@@ -3,8 +3,8 @@ split."""
 
 import hashlib
 import json
+import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .config import DataConfig
 from .presets import with_preset
-from .transforms import picture_to_uint8, square_picture
+from .transforms import picture_mode, picture_to_uint8, square_picture, to_float
 
 
 PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
@@ -48,6 +48,11 @@ class ImageSet:
     def __getitem__(self, positions: torch.Tensor | slice) -> torch.Tensor:
         """The images at `positions` of this set: uint8 `(B, C, H, W)`."""
         return self.images[self.indices[positions].to(self.images.device)]
+
+    def batches(self, num_images: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
+        """The first `num_images` of this set, or all if there are fewer: floats `(B, C, H, W)` in [-1, 1]."""
+        end = min(num_images, len(self))
+        return (to_float(self[slice(first, min(first + batch_size, end))]) for first in range(0, end, batch_size))
 
     def to(self, device: torch.device) -> "ImageSet":
         """The same set with its images on `device`, if that is a GPU with four times the room; else as it is."""
@@ -80,8 +85,9 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
 
     Raises:
         ValueError: If `data` names no source or two, the source or its image column does not exist, more than 1% of
-            the files are broken, or fewer than two distinct pictures are left.
+            the files cannot be used, or there are too few pictures to train on some and hold out others.
     """
+    picture_mode(image_channels)  # refuses a number of channels that no picture has, before any picture is blamed
     data = with_preset(data)
     source = _open_source(data)
     recipe = [CACHE_VERSION, source.fingerprint, image_size, image_channels, data.crop_box]
@@ -91,9 +97,7 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
         _build_cache(source, folder, image_size, image_channels, data.crop_box)
     facts = json.loads((folder / "facts.json").read_text())
     shape = (facts.pop("images"), image_channels, image_size, image_size)
-    images = torch.from_file(str(folder / "images.uint8"), size=torch.Size(shape).numel(), dtype=torch.uint8).view(
-        shape
-    )
+    images = torch.from_file(str(folder / "images.uint8"), size=math.prod(shape), dtype=torch.uint8).view(shape)
 
     num_heldout = max(1, round(data.validation_fraction * len(images)))
     if not 0 < data.validation_fraction < 1 or num_heldout == len(images):
@@ -191,9 +195,11 @@ def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, 
         except Exception as error:  # Pillow raises whatever its decoders run into: any of it means a broken file
             return f"{name}: {error}"
 
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as building:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
+        building = Path(temporary) / folder.name
+        building.mkdir()
         with (
-            open(Path(building) / "images.uint8", "wb") as out,
+            open(building / "images.uint8", "wb") as out,
             ThreadPoolExecutor() as pool,
             tqdm(total=source.length, desc="Decoding pictures", unit="picture", disable=None) as progress,
         ):
@@ -216,25 +222,17 @@ def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, 
         _refuse_unusable(source.length, num_images, broken)
         facts = {"images": num_images, "pictures_found": source.length}
         facts |= {"duplicates_dropped": duplicates, "broken_skipped": len(broken)}
-        (Path(building) / "facts.json").write_text(json.dumps(facts))
-        ready = Path(building).with_suffix(".ready")
-        shutil.move(building, ready)
-        Path(building).mkdir()  # what the context manager removes
-        _move_into_place(ready, folder)
+        (building / "facts.json").write_text(json.dumps(facts))
+        try:
+            building.rename(folder)
+        except OSError:  # another process may have built the same cache meanwhile
+            if not folder.is_dir():
+                raise
     for line in broken:
         print(f"Skipped a broken picture: {line}")
     print(
         f"{num_images:,} of {source.length:,} pictures: {duplicates:,} copies dropped, {len(broken):,} broken skipped."
     )
-
-
-def _move_into_place(ready: Path, folder: Path) -> None:
-    try:
-        ready.rename(folder)
-    except OSError:  # another process built the same cache meanwhile
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(ready)
 
 
 def _refuse_unusable(found: int, usable: int, broken: list[str]) -> None:

@@ -71,7 +71,7 @@ def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> dict[s
     Raises:
         ValueError: If the folder holds no model of ours or the pictures cannot be used.
     """
-    model = AutoGenerator.from_pretrained(folder)
+    model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     splits = load_images(data, model.config.image_size, model.config.image_channels)
     found = evaluate(model, to_float(splits.heldout[:]))
     if save:

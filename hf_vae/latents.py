@@ -1,6 +1,7 @@
 """What is done in latent space: fitting a model's prior and components to a data set, and paths between latents."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 
@@ -26,16 +27,17 @@ def encode_all(model: ImageGenerator, images: torch.Tensor, generator: torch.Gen
 
 
 @torch.no_grad()
-def fit_prior(model: ImageGenerator, images: torch.Tensor, seed: int = 0) -> None:
+def fit_prior(model: ImageGenerator, batches: Iterable[torch.Tensor], seed: int = 0) -> None:
     """Fits the model's prior and principal components, in place.
 
-    With an encoder: to one posterior draw of each of `images` (N, C, H, W) in [-1, 1] and of its mirror image. Without
-    one the prior stays N(0, I), in which every direction is alike; the directions are then those along which the
-    decoder's first layer changes most, its right singular vectors (SeFa, Shen and Zhou 2021).
+    With an encoder: to one posterior draw of each image of `batches`, each `(B, C, H, W)` in [-1, 1], and of its
+    mirror image. Without one the prior stays N(0, I), in which every direction is alike; the directions are then those
+    along which the decoder's first layer changes most, its right singular vectors (SeFa, Shen and Zhou 2021).
     """
     if model.has_encoder:
         generator = torch.Generator().manual_seed(seed)
-        model.latent_prior.fit(torch.cat([encode_all(model, views, generator) for views in (images, images.flip(3))]))
+        latents = [encode_all(model, torch.cat([batch, batch.flip(3)]), generator) for batch in batches]
+        model.latent_prior.fit(torch.cat(latents))
     else:
         weight = model.decoder.head.weight.double()  # (features, Z)
         directions = torch.linalg.eigh(weight.T @ weight).eigenvectors.flip(1).T

@@ -17,15 +17,15 @@ LOG_FILE = "log.jsonl"
 
 
 class Meter:
-    """Averages what the steps log, on the device, and measures speed, between two readings. `seconds_before` is what
-    the run took before it was resumed."""
+    """Averages what the steps log, on the device, and measures speed, between two readings. `images_per_step`
+    counts all ranks; `first_step` and `seconds_before` are where the run was when it was resumed."""
 
-    def __init__(self, accelerator: Accelerator, images_per_step: int, seconds_before: float):
+    def __init__(self, accelerator: Accelerator, images_per_step: int, first_step: int, seconds_before: float):
         self._accelerator = accelerator
-        self._images_per_step = images_per_step * accelerator.num_processes
+        self._images_per_step = images_per_step
         self._sums: Logs = {}
         self._count = 0
-        self._last_step: int | None = None
+        self._last_step = first_step
         self._since = time.perf_counter()
         self._start = self._since - seconds_before
 
@@ -41,13 +41,13 @@ class Meter:
         logs = {"step": step} | {name: value.item() for name, value in means.items()}
         now = time.perf_counter()
         logs["seconds"] = now - self._start
-        if self._last_step is not None:
-            logs["images_per_second"] = (step - self._last_step) * self._images_per_step / (now - self._since)
+        logs["images_per_second"] = (step - self._last_step) * self._images_per_step / (now - self._since)
         self._sums, self._count, self._last_step, self._since = {}, 0, step, now
         return logs
 
 
 def write_log(accelerator: Accelerator, logs: dict[str, float], output_dir: Path) -> None:
+    """Appends a line to `log.jsonl`, and hands the values to the tracker."""
     if accelerator.is_main_process:
         with open(output_dir / LOG_FILE, "a") as log:
             log.write(json.dumps(logs) + "\n")
@@ -55,6 +55,11 @@ def write_log(accelerator: Accelerator, logs: dict[str, float], output_dir: Path
 
 
 def refuse_non_finite(logs: dict[str, float], output_dir: Path) -> None:
+    """Stops a run whose losses have become infinite or not a number.
+
+    Raises:
+        ValueError: Names which, and by which step.
+    """
     if bad := [name for name, value in logs.items() if not math.isfinite(value)]:
         raise ValueError(
             f"{', '.join(bad)} is not finite by step {logs['step']}. The checkpoints in {output_dir} are older; "

@@ -1,5 +1,6 @@
 """Fixed-seed grids during training, and the timelapse that they add up to."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -26,11 +27,12 @@ def picture_grid(pictures: list[Image.Image], columns: int = GRID_COLUMNS) -> Im
     return grid
 
 
-def draw_preview(model: ImageGenerator, images: torch.Tensor) -> Image.Image:
-    """Samples of the same noise at any time of a run. `images` (N, C, H, W) in [-1, 1] are what the prior is fitted on
-    first, since a prior fitted to an earlier encoder does not suit this one. No global random state is touched."""
+def draw_preview(model: ImageGenerator, batches: Iterable[torch.Tensor]) -> Image.Image:
+    """Samples of the same noise at any time of a run. `batches`, each `(B, C, H, W)` in [-1, 1], are what the prior is
+    fitted on first, since a prior fitted to an earlier encoder does not suit this one. No global random state is
+    touched."""
     model.eval()
-    fit_prior(model, images)
+    fit_prior(model, batches)
     generator = torch.Generator().manual_seed(PREVIEW_SEED)
     return picture_grid(to_pictures(model.sample(PREVIEW_IMAGES, generator=generator), model.output_size))
 

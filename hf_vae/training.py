@@ -28,7 +28,7 @@ from .transforms import augment, to_float
 
 
 PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian over a few hundred latents, and cheap to encode
-PRIOR_FIT_IMAGES = 50_000
+PRIOR_FIT_IMAGES = 50_000  # enough for one over a thousand latents
 
 
 @dataclass
@@ -90,12 +90,12 @@ def train(run: RunConfig) -> Path:
     _print_plan(run, accelerator, trainees, splits.facts, first_step, num_steps)
     if accelerator.log_with:
         accelerator.init_trackers("hf_vae")
-    meter = Meter(accelerator, _images_per_step(config, accelerator.num_processes), seconds_before)
+    meter = Meter(accelerator, _images_per_step(config, accelerator.num_processes), first_step, seconds_before)
     _loop(accelerator, run, trainees, images, meter, first_step, num_steps)
 
     if accelerator.is_main_process:
         published = trainees.published.eval().requires_grad_(False)
-        fit_prior(published, to_float(images[:PRIOR_FIT_IMAGES]))
+        fit_prior(published, images.batches(PRIOR_FIT_IMAGES))
         published.save_pretrained(output_dir)
         save_timelapse(output_dir / "previews", output_dir / "timelapse.webp")
         write_facts(accelerator, _images_per_step(config, accelerator.num_processes), splits.facts, output_dir)
@@ -273,10 +273,10 @@ def _write_preview(
     accelerator: Accelerator, model: ImageGenerator, images: ImageSet, output_dir: Path, step: int
 ) -> None:
     was_training = model.training
-    grid = draw_preview(model, to_float(images[:PREVIEW_FIT_IMAGES]))
+    grid = draw_preview(model, images.batches(PREVIEW_FIT_IMAGES))
     model.train(was_training)
     folder = output_dir / "previews"
     folder.mkdir(exist_ok=True)
     grid.save(folder / f"step_{step:07d}.png")
     for tracker in accelerator.trackers:
-        tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, dataformats="NHWC")
+        tracker.log_images({"samples": np.asarray(grid.convert("RGB"))[None]}, step=step, dataformats="NHWC")

@@ -13,7 +13,10 @@ import torch
 from conftest import draw_picture
 from safetensors.torch import load_file
 
+import app
+import published
 from hf_vae import AutoGenerator
+from tabs import sample
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -61,7 +64,7 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_path, monkeypatch):
+def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_path):
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     run(command("train_accelerate.py", *training_flags(family, pictures, quiet)))
     kill_after_a_checkpoint(command("train_accelerate.py", *training_flags(family, pictures, killed)), killed)
@@ -88,7 +91,6 @@ def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_pat
     run(command("train_accelerate.py", *recipe, "--output_dir", str(again), "--max_train_steps", "2"))
     assert json.loads((again / "training.json").read_text())["steps"] == 2
 
-    import app
-
-    demo = app.build_demo({"smoke": killed})
-    assert demo is not None
+    models = published.open_models({"smoke": killed})
+    assert len(sample.draw(models, "smoke", count=3, seed=0, temperature=1.0)) == 3
+    assert app.build_demo({"smoke": killed})

@@ -157,7 +157,7 @@ def test_fitting_is_deterministic_and_leaves_the_global_generator_alone(family, 
     for number, model in enumerate(models):
         torch.manual_seed(number)
         before = torch.get_rng_state()
-        latents.fit_prior(model, images)
+        latents.fit_prior(model, [images])
         assert torch.equal(torch.get_rng_state(), before)
     first, second = (model.latent_prior.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -165,7 +165,7 @@ def test_fitting_is_deterministic_and_leaves_the_global_generator_alone(family, 
 
 def test_a_fitted_model_has_orthonormal_directions_and_keeps_its_weights(family, images):
     model, untouched = tiny_model(family), tiny_model(family)
-    latents.fit_prior(model, images)
+    latents.fit_prior(model, [images])
     directions = model.latent_prior.directions
     torch.testing.assert_close(directions @ directions.T, torch.eye(len(directions)), atol=1e-5, rtol=0)
     for name, value in untouched.state_dict().items():
@@ -179,7 +179,7 @@ def test_a_prior_is_fitted_on_pictures_and_their_mirror_images(family, images):
         model = tiny_model(family)
         encode = model.encode
         model.encode = lambda batch, encode=encode: EncoderOutput(encode(batch).latents)  # no noise
-        latents.fit_prior(model, views)
+        latents.fit_prior(model, [views])
         priors.append(model.latent_prior)
     torch.testing.assert_close(priors[0].mean, priors[1].mean)
     torch.testing.assert_close(priors[0].stds, priors[1].stds)
@@ -190,7 +190,7 @@ def test_a_prior_is_fitted_on_draws_of_the_posterior(family, images):
     model = tiny_model(family)
     if model.encode(images).logvar is None:
         pytest.skip("has no posterior")
-    latents.fit_prior(model, images)
+    latents.fit_prior(model, [images])
     spread_of_means = latents.encode_all(model, images).var(0).sum()
     assert (
         model.latent_prior.stds.square().sum()
@@ -202,7 +202,7 @@ def test_without_an_encoder_the_prior_stays_standard_and_directions_fall_in_effe
     model = tiny_model(family)
     if model.has_encoder:
         pytest.skip("has an encoder")
-    latents.fit_prior(model, images)
+    latents.fit_prior(model, [images])
     prior = model.latent_prior
     assert torch.equal(prior.mean, torch.zeros(8)) and torch.equal(prior.stds, torch.ones(8))
     effects = (model.decoder.head.weight @ prior.directions.T).norm(dim=0)
