@@ -1,0 +1,37 @@
+"""Preview grids and the timelapse."""
+
+import torch
+from conftest import draw_picture, tiny_model
+from PIL import Image
+
+from hf_vae.previews import draw_preview, picture_grid, save_timelapse
+
+
+def test_a_grid_holds_every_picture_in_order():
+    pictures = [Image.new("RGB", (4, 3), (number, 0, 0)) for number in range(5)]
+    grid = picture_grid(pictures, columns=2)
+    assert grid.size == (8, 9)
+    assert [grid.getpixel((4 * (n % 2), 3 * (n // 2)))[0] for n in range(5)] == list(range(5))
+    assert picture_grid(pictures[:1], columns=8).size == (4, 3)
+
+
+def test_the_same_weights_give_the_same_preview_and_no_global_noise_is_used(family):
+    images = torch.rand(12, 3, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    first = draw_preview(tiny_model(family), [images])
+    model = tiny_model(family)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert draw_preview(model, [images]).tobytes() == first.tobytes()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_timelapse_has_one_frame_for_each_preview(tmp_path):
+    for number in range(3):
+        draw_picture(number).save(tmp_path / f"step_{number:07d}.png")
+    save_timelapse(tmp_path, tmp_path / "timelapse.webp")
+    assert Image.open(tmp_path / "timelapse.webp").n_frames == 3
+
+
+def test_without_previews_there_is_no_timelapse(tmp_path):
+    save_timelapse(tmp_path, tmp_path / "timelapse.webp")
+    assert not (tmp_path / "timelapse.webp").exists()
