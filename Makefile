@@ -23,7 +23,7 @@ style: .venv/dev.installed       ## format, and check what formatting cannot men
 
 .venv/space.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable ".[metrics,space]"
+	$(PIP) --editable ".[space]"
 	touch $@
 
 .venv/dev.installed: .venv/space.installed

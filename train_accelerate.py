@@ -5,6 +5,7 @@ accelerate launch train_accelerate.py --recipe model_cards/cats-vae/train_config
 """
 
 import argparse
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -14,42 +15,38 @@ import tyro
 from accelerate import PartialState
 
 from hf_vae import cards, dry_run, evaluation, training
-from hf_vae.config import FLAG_STYLE, RunConfig, flags_from_dict, flags_to_run, run_flags_type
+from hf_vae.config import FLAG_STYLE, RunConfig, flags_to_run
 from hf_vae.families import FAMILIES
-
-
-FLAGS = {name: run_flags_type(name, family.model, family.objective) for name, family in FAMILIES.items()}
+from hf_vae.recipes import flags_from_recipe, flags_type
 
 
 def parse_arguments(arguments: list[str]) -> RunConfig:
     """Reads a family and its flags, or `--recipe FILE` and flags that override it.
 
     Raises:
-        ValueError: If the recipe is missing, names no family of ours, or holds a section or field that does not exist.
+        ValueError: If the recipe is missing, or its family, a section or a field does not exist.
     """
     recipe_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     recipe_parser.add_argument("--recipe", type=Path)
     known, flags = recipe_parser.parse_known_args(arguments)
     if known.recipe is None:
+        types = {name: flags_type(name) for name in FAMILIES}
         commands = [
             Annotated[
-                flags_type, tyro.conf.subcommand(name, description=FAMILIES[name].model.__doc__.split("\n\n")[0])
+                types[name],
+                tyro.conf.subcommand(name, description=inspect.cleandoc(family.model.__doc__).split("\n\n")[0]),
             ]
-            for name, flags_type in FLAGS.items()
+            for name, family in FAMILIES.items()
         ]
         parsed = tyro.cli(Union[tuple(commands)], description=__doc__, args=flags, **FLAG_STYLE)  # noqa: UP007
-        return flags_to_run(next(name for name, flags_type in FLAGS.items() if type(parsed) is flags_type), parsed)
+        return flags_to_run(next(name for name in FAMILIES if type(parsed) is types[name]), parsed)
     if not known.recipe.is_file():
         raise ValueError(
             f"--recipe {known.recipe} is no file; a recipe is the train_config.json of a published model."
         )
-    sections = json.loads(known.recipe.read_text())
-    family = sections.get("family")
-    if family not in FLAGS:
-        raise ValueError(f"{known.recipe} is a recipe for family {family!r}; the families are {', '.join(FLAGS)}.")
-    return flags_to_run(
-        family, tyro.cli(FLAGS[family], default=flags_from_dict(FLAGS[family], sections), args=flags, **FLAG_STYLE)
-    )
+    recipe = json.loads(known.recipe.read_text())
+    defaults = flags_from_recipe(recipe)
+    return flags_to_run(recipe["family"], tyro.cli(type(defaults), default=defaults, args=flags, **FLAG_STYLE))
 
 
 def main() -> None:

@@ -1,18 +1,19 @@
 """A run folder to its model card, and to the Hub."""
 
 import dataclasses
+import inspect
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
-from .config import RunConfig, flags_from_dict, flags_to_run, run_flags_type
-from .families import FAMILIES, AutoGenerator
+from .config import RunConfig
+from .families import AutoGenerator
 from .presets import with_preset
 from .previews import picture_grid
+from .recipes import run_from_recipe, training_command
 from .transforms import to_pictures
 
 
@@ -42,10 +43,7 @@ def write_card(folder: Path) -> None:
     config, training, metrics = (
         read_json(folder, name) for name in ("train_config.json", "training.json", "metrics.json")
     )
-    family = FAMILIES[config["family"]]
-    run = flags_to_run(
-        config["family"], flags_from_dict(run_flags_type(config["family"], family.model, family.objective), config)
-    )
+    run = run_from_recipe(config)
     run = dataclasses.replace(run, data=with_preset(run.data))
     model = AutoGenerator.from_pretrained(folder)
     samples = model.sample(SAMPLES_IN_CARD, generator=torch.Generator().manual_seed(SAMPLES_SEED))
@@ -57,7 +55,7 @@ def write_card(folder: Path) -> None:
         template_path=str(TEMPLATE),
         name=name,
         class_name=type(model).__name__,
-        description=family.model.__doc__.split("\n\n")[0],
+        description=inspect.cleandoc(type(model).__doc__).split("\n\n")[0],
         has_encoder=model.has_encoder,
         num_parameters=model.num_parameters(),
         config=config,
@@ -71,31 +69,6 @@ def write_card(folder: Path) -> None:
     card.save(folder / "README.md")
 
 
-def training_command(run: RunConfig) -> str:
-    """The command that trains such a model: every flag that differs from its default."""
-    defaults = run_flags_type(run.family, FAMILIES[run.family].model, FAMILIES[run.family].objective)()
-    sections = {
-        "model": (dataclasses.asdict(defaults.model), run.model),
-        "objective": (dataclasses.asdict(defaults.objective), dataclasses.asdict(run.objective)),
-        "data": (dataclasses.asdict(defaults.data), dataclasses.asdict(run.data)),
-        "train": (dataclasses.asdict(defaults.train), dataclasses.asdict(run.train)),
-    }
-    not_part_of_the_result = {
-        "data_notes",
-        "data_license",
-        "resume_from_checkpoint",
-        "push_to_hub",
-        "hub_model_id",
-        "hub_private_repo",
-    }
-    flags = []
-    for default, given in sections.values():
-        for key, value in given.items():
-            if value != default[key] and key not in not_part_of_the_result:
-                flags.append(_flag(key, value))
-    return " \\\n    ".join([f"accelerate launch train_accelerate.py {run.family}", *flags])
-
-
 def push(folder: Path, repo_id: str, private: bool = False) -> str:
     """Uploads what is published of a run folder (no checkpoints, logs or previews) as one commit, and returns its
     address.
@@ -105,10 +78,12 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     """
     if not (folder / "README.md").is_file():
         raise ValueError(f"{folder} has no README.md; write it with `hf-vae card {folder}` first.")
+    # names rather than patterns: the Hub client's `*` matches what lies in checkpoints, too
+    names = [path.name for pattern in PUBLISHED for path in folder.glob(pattern)]
     api = HfApi()
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     return api.upload_folder(
-        repo_id=repo_id, folder_path=folder, allow_patterns=list(PUBLISHED), commit_message="Upload model with hf_vae"
+        repo_id=repo_id, folder_path=folder, allow_patterns=names, commit_message="Upload model with hf_vae"
     )
 
 
@@ -147,10 +122,3 @@ def _metadata(name: str, run: RunConfig, rows: dict[str, float]) -> ModelCardDat
         thumbnail="samples.png",
         ignore_metadata_errors=False,
     )
-
-
-def _flag(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no_{name}"
-    values = value if isinstance(value, tuple | list) else [value]
-    return " ".join([f"--{name}", *(shlex.quote(str(item)) for item in values)])

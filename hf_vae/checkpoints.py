@@ -59,6 +59,8 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, total
 
 
 def _flush_to_disk(path: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -98,7 +98,7 @@ def evaluate(
     Args:
         folder: Folder of a trained model.
         train_data_dir: Where the pictures that it was trained on lie; as in train_config.json if left out.
-        dataset_name: The same for a dataset on the Hub.
+        dataset_name: The same for a preset or a dataset on the Hub.
         save: Write metrics.json into the folder.
     """
     from . import cards, evaluation

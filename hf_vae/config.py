@@ -13,6 +13,7 @@ import tyro
 
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
 
+ONE_LAUNCH = {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "dry_run"}
 CHANGEABLE = {"data_notes", "data_license", "output_size", "prior"}  # what a resumed run may change: no weight follows
 
 
@@ -123,11 +124,14 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain values."""
         return dataclasses.asdict(self)
 
     def save(self, path: Path) -> None:
-        """Writes the configuration as JSON."""
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        """Writes the configuration as JSON: a recipe, so without what concerned this one launch."""
+        sections = self.to_dict()
+        sections["train"] = {name: value for name, value in sections["train"].items() if name not in ONE_LAUNCH}
+        path.write_text(json.dumps(sections, indent=2) + "\n")
 
 
 def run_flags_type(family: str, model_class: type, objective_class: type) -> type:

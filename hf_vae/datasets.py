@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -50,9 +51,10 @@ class ImageSet:
         return self.images[self.indices[positions].to(self.images.device)]
 
     def batches(self, num_images: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
-        """The first `num_images` of this set, or all if there are fewer: floats `(B, C, H, W)` in [-1, 1]."""
-        end = min(num_images, len(self))
-        return (to_float(self[slice(first, min(first + batch_size, end))]) for first in range(0, end, batch_size))
+        """`num_images` of this set, evenly spread, or all if there are fewer: floats `(B, C, H, W)` in [-1, 1]."""
+        count = min(num_images, len(self))
+        chosen = torch.arange(count) * len(self) // count
+        return (to_float(self[positions]) for positions in chosen.split(batch_size))
 
     def to(self, device: torch.device) -> "ImageSet":
         """The same set with its images on `device`, if that is a GPU with four times the room; else as it is."""
@@ -154,12 +156,12 @@ def _load_from_hub(data: DataConfig) -> datasets.Dataset:
         return datasets.load_dataset(
             data.dataset_name, data.dataset_config_name, revision=data.revision, split="train"
         )
-    except OSError as error:  # what `datasets` raises for an unknown id, and without a connection
+    except (OSError, RuntimeError) as error:  # an unknown id or no connection; a dataset that is a script
         raise ValueError(f"dataset_name={data.dataset_name} cannot be loaded from the Hub: {error}") from error
 
 
 def _column_source(dataset: datasets.Dataset, column: str | None) -> _Source:
-    image_columns = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    image_columns = [name for name, feature in dataset.features.items() if _holds_pictures(feature)]
     if column is None and len(image_columns) == 1:
         column = image_columns[0]
     if column not in image_columns:
@@ -169,6 +171,13 @@ def _column_source(dataset: datasets.Dataset, column: str | None) -> _Source:
         )
     rows = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     return _Source(rows._fingerprint, len(rows), _column_files(rows, column))
+
+
+def _holds_pictures(feature: Any) -> bool:
+    """Whether a column is marked as images, or is what an image column is stored as: bytes, or bytes with a path."""
+    if isinstance(feature, datasets.Value):
+        return feature.dtype in ("binary", "large_binary")
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and feature.keys() == {"bytes", "path"})
 
 
 def _column_files(rows: datasets.Dataset, column: str) -> Iterator[tuple[str, bytes]]:
@@ -189,6 +198,8 @@ def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, 
         name, content = file
         try:
             with Image.open(BytesIO(content), formats=PICTURE_FORMATS) as picture:
+                if crop_box is None:  # which counts pixels; else a large JPEG is decoded at a fraction of its size
+                    picture.draft(picture_mode(channels), (2 * image_size, 2 * image_size))
                 return picture_to_uint8(square_picture(picture, image_size, channels, crop_box))
         except UnidentifiedImageError:
             return f"{name}: not a {', '.join(PICTURE_FORMATS)} picture"

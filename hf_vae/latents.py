@@ -39,7 +39,7 @@ def fit_prior(model: ImageGenerator, batches: Iterable[torch.Tensor], seed: int 
         latents = [encode_all(model, torch.cat([batch, batch.flip(3)]), generator) for batch in batches]
         model.latent_prior.fit(torch.cat(latents))
     else:
-        weight = model.decoder.head.weight.double()  # (features, Z)
+        weight = model.decoder.head.weight.cpu().double()  # (features, Z)
         directions = torch.linalg.eigh(weight.T @ weight).eigenvectors.flip(1).T
         model.latent_prior.set_directions(directions, torch.ones(len(directions)))
 

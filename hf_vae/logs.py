@@ -67,10 +67,10 @@ def refuse_non_finite(logs: dict[str, float], output_dir: Path) -> None:
         )
 
 
-def drop_log_after(step: int, output_dir: Path, accelerator: Accelerator) -> float:
+def drop_log_after(step: int, output_dir: Path) -> float:
     """Removes the lines that a resumed run will write again, and returns the seconds that the lines kept took."""
     log = output_dir / LOG_FILE
-    if not accelerator.is_main_process or not log.is_file():
+    if not log.is_file():
         return 0.0
     kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
     log.write_text("".join(f"{line}\n" for line in kept))
@@ -80,12 +80,12 @@ def drop_log_after(step: int, output_dir: Path, accelerator: Accelerator) -> flo
 def write_facts(accelerator: Accelerator, images_per_step: int, pictures: dict[str, int], output_dir: Path) -> None:
     """Writes `training.json`: what a card says about how the model came about, beyond its configuration."""
     last = json.loads((output_dir / LOG_FILE).read_text().splitlines()[-1])
-    on_gpu = accelerator.device.type == "cuda"
+    names = {"cuda": torch.cuda.get_device_name, "cpu": lambda: f"CPU, {torch.get_num_threads()} thread(s)"}
     facts = {
         "steps": last["step"],
         "images_seen": last["step"] * images_per_step,
         "seconds": round(last["seconds"]),
-        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} thread(s)",
+        "device": names.get(accelerator.device.type, lambda: accelerator.device.type)(),
         "num_processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
         "pictures": pictures,

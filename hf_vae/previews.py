@@ -37,6 +37,18 @@ def draw_preview(model: ImageGenerator, batches: Iterable[torch.Tensor]) -> Imag
     return picture_grid(to_pictures(model.sample(PREVIEW_IMAGES, generator=generator), model.output_size))
 
 
+def preview_file(folder: Path, step: int) -> Path:
+    """Where the preview after `step` updates is."""
+    return folder / f"step_{step:07d}.png"
+
+
+def drop_previews_after(step: int, folder: Path) -> None:
+    """Removes the previews that a resumed run will draw again."""
+    for file in folder.glob("step_*.png"):
+        if file > preview_file(folder, step):
+            file.unlink()
+
+
 def save_timelapse(folder: Path, path: Path) -> None:
     """Joins the PNG grids in `folder`, in order of their names, into one animated WebP at `path`; the last one stays
     for 2 s."""

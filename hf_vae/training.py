@@ -3,12 +3,13 @@
 import json
 import math
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -23,10 +24,11 @@ from .latents import fit_prior
 from .logs import LOG_FILE, Meter, drop_log_after, refuse_non_finite, write_facts, write_log
 from .models import ImageGenerator
 from .objectives import Logs, Objective
-from .previews import draw_preview, save_timelapse
+from .previews import draw_preview, drop_previews_after, preview_file, save_timelapse
 from .transforms import augment, to_float
 
 
+DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait for the first one to download and decode
 PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian over a few hundred latents, and cheap to encode
 PRIOR_FIT_IMAGES = 50_000  # enough for one over a thousand latents
 
@@ -69,10 +71,11 @@ def train(run: RunConfig) -> Path:
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=None if config.report_to == "none" else config.report_to,
         project_config=ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs")),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=DECODING_TIME)],
     )
     checkpoint = find_checkpoint(config.resume_from_checkpoint, output_dir) if config.resume_from_checkpoint else None
     if accelerator.is_main_process:
-        _open_run_folder(run, output_dir, resuming=checkpoint is not None)
+        _open_run_folder(run, output_dir)
     set_seed(config.seed)
     model = FAMILIES[run.family].model(**run.model)
     with accelerator.main_process_first():
@@ -86,7 +89,9 @@ def train(run: RunConfig) -> Path:
     if checkpoint:
         accelerator.load_state(str(checkpoint))
         first_step = checkpoint_step(checkpoint)
-        seconds_before = drop_log_after(first_step, output_dir, accelerator)
+    if config.resume_from_checkpoint and accelerator.is_main_process:
+        seconds_before = drop_log_after(first_step, output_dir)
+        drop_previews_after(first_step, output_dir / "previews")
     _print_plan(run, accelerator, trainees, splits.facts, first_step, num_steps)
     if accelerator.log_with:
         accelerator.init_trackers("hf_vae")
@@ -121,7 +126,7 @@ def _loop(
         for micro_step in range(config.gradient_accumulation_steps):
             batch_number = (step - 1) * config.gradient_accumulation_steps + micro_step
             rows = batch_positions(batch_number, len(images), config, accelerator)
-            batch = to_float(images[rows].to(accelerator.device, non_blocking=True))
+            batch = to_float(images[rows].to(accelerator.device))
             batch = augment(batch, run.data.flip, run.data.color_jitter)
             with accelerator.accumulate(*trainees.prepared.values()):
                 meter.add(update(accelerator, trainees, run.objective, batch, config))
@@ -133,7 +138,7 @@ def _loop(
 
         is_last = step == num_steps
         checkpoint_is_due = _is_due(step, config.checkpointing_steps, is_last)
-        if _is_due(step, config.logging_steps, is_last) or checkpoint_is_due:  # so no checkpoint holds unseen NaNs
+        if _is_due(step, config.logging_steps, is_last) or checkpoint_is_due or is_last:  # no unseen NaN is kept
             logs = meter.read(step) | {"learning_rate": trainees.schedulers["model"].get_last_lr()[0]}
             progress.set_postfix({name: f"{value:.4g}" for name, value in logs.items() if name != "step"})
             refuse_non_finite(logs, output_dir)
@@ -158,7 +163,9 @@ def update(
         loss, step_logs = step({**trainees.bare, name: trained}, images)
         accelerator.backward(loss)
         if accelerator.sync_gradients and config.max_grad_norm:
-            accelerator.clip_grad_norm_(trained.parameters(), config.max_grad_norm)
+            # not accelerate's own clipping, which unscales the other optimizers' half-gathered fp16 gradients, too
+            accelerator.unscale_gradients(trainees.optimizers[name])
+            nn.utils.clip_grad_norm_(trained.parameters(), config.max_grad_norm)
         trainees.optimizers[name].step()
         trainees.optimizers[name].zero_grad()
         logs |= step_logs
@@ -223,10 +230,10 @@ def _exponential_average(decay: float):
     return average
 
 
-def _open_run_folder(run: RunConfig, output_dir: Path, resuming: bool) -> None:
+def _open_run_folder(run: RunConfig, output_dir: Path) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     recorded = output_dir / "train_config.json"
-    if resuming and recorded.is_file():
+    if run.train.resume_from_checkpoint and recorded.is_file():
         if changed := differences(run.to_dict(), json.loads(recorded.read_text())):
             raise ValueError(
                 f"{output_dir} was trained differently, so it cannot be resumed. Changed: {'; '.join(changed)}."
@@ -277,6 +284,6 @@ def _write_preview(
     model.train(was_training)
     folder = output_dir / "previews"
     folder.mkdir(exist_ok=True)
-    grid.save(folder / f"step_{step:07d}.png")
+    grid.save(preview_file(folder, step))
     for tracker in accelerator.trackers:
         tracker.log_images({"samples": np.asarray(grid.convert("RGB"))[None]}, step=step, dataformats="NHWC")

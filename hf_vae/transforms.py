@@ -20,8 +20,6 @@ def square_picture(
         ValueError: If `channels` is neither 1 nor 3, or `crop_box` does not lie inside the picture.
     """
     mode = picture_mode(channels)
-    if crop_box is None:
-        picture.draft(mode, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size, and no smaller
     picture = ImageOps.exif_transpose(picture)
     if crop_box is not None:
         left, top, right, bottom = crop_box

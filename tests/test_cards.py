@@ -8,12 +8,14 @@ import pytest
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from conftest import TINY
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.utils import filter_repo_objects
 
 from hf_vae import FAMILIES, AutoGenerator
-from hf_vae.cards import METRIC_NAMES, push, training_command, write_card
+from hf_vae.cards import METRIC_NAMES, push, write_card
 from hf_vae.config import DataConfig, RunConfig, TrainConfig
 from hf_vae.evaluation import evaluate_folder
 from hf_vae.presets import PRESETS
+from hf_vae.recipes import training_command
 from hf_vae.training import train
 
 
@@ -107,11 +109,11 @@ def test_pushing_leaves_out_checkpoints_logs_and_previews(finished_runs, monkeyp
     assert push(finished_runs["vae"], "faces") == "address"
     assert sent["repo_id"] == "me/faces"
     folder = finished_runs["vae"]
-    uploaded = {
-        path.relative_to(folder).as_posix() for pattern in sent["allow_patterns"] for path in folder.glob(pattern)
-    }
+    everything = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert any("checkpoint-" in name for name in everything)
+    uploaded = set(filter_repo_objects(everything, allow_patterns=sent["allow_patterns"]))
     assert {"README.md", "config.json", "diffusion_pytorch_model.safetensors", "metrics.json"} <= uploaded
-    assert not [name for name in uploaded if "checkpoint" in name or "log" in name or "previews" in name]
+    assert not [name for name in uploaded if "/" in name or "log" in name]
     with pytest.raises(ValueError, match="no README.md"):
         push(tmp_path, "faces")
 

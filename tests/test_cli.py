@@ -73,7 +73,7 @@ def test_reconstruct_and_interpolate(family, hf_vae, published_models, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sample", "nobody/nothing"], "neither a folder here nor"),
+        (["sample", "nobody/nothing"], "neither a model folder here nor"),
         (["reconstruct", "{model}", "missing.png"], "missing.png is no file"),
         (["card", "{model}"], "has no train_config.json"),
         (["push", "{model}", "--repo_id", "me/x"], "has no README.md"),

@@ -6,6 +6,8 @@ from io import BytesIO
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import draw_picture
@@ -277,6 +279,13 @@ def test_a_preset_is_loaded_from_its_place_on_the_hub(monkeypatch):
 def test_exactly_one_source_is_needed(options):
     with pytest.raises(ValueError, match=r"either --dataset_name .* or --train_data_dir"):
         load_images(DataConfig(**options), 28, 3)
+
+
+@pytest.mark.parametrize("cell", [lambda content: content, lambda content: {"bytes": content, "path": None}])
+def test_parquet_that_does_not_say_that_it_holds_images_is_read(cell, tmp_path):
+    table = pa.table({"face": [cell(png(number)) for number in range(4)], "label": [1, 2, 3, 4]})
+    pq.write_table(table, tmp_path / "faces.parquet")
+    assert torch.equal(all_images(load(tmp_path / "faces.parquet")), drawn(range(4)))
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path):

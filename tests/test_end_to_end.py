@@ -87,7 +87,7 @@ def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_pat
 
     # a recipe is the train_config.json of a published model; flags given beside it win
     again = tmp_path / "again"
-    recipe = ["--recipe", str(killed / "train_config.json"), "--no_push_to_hub", "--resume_from_checkpoint", "None"]
+    recipe = ["--recipe", str(killed / "train_config.json")]
     run(command("train_accelerate.py", *recipe, "--output_dir", str(again), "--max_train_steps", "2"))
     assert json.loads((again / "training.json").read_text())["steps"] == 2
 

@@ -20,6 +20,7 @@ LAYERS = [
     {"models"},
     {"families", "objectives", "latents", "metrics", "datasets"},
     {"training", "evaluation", "previews", "checkpoints", "logs", "dry_run"},
+    {"recipes"},
     {"pipeline", "cards", "__init__"},
     {"cli"},
 ]

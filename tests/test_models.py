@@ -83,12 +83,12 @@ def test_encoding_has_no_noise_or_says_that_there_is_no_encoder(family):
 
 
 def test_auto_generator_refuses_what_is_no_model_of_ours(tmp_path):
-    with pytest.raises(ValueError, match="no config.json"):
+    with pytest.raises(ValueError, match="no file named config.json"):
         AutoGenerator.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
     with pytest.raises(ValueError, match="UNet2DModel"):
         AutoGenerator.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="neither a folder here nor"):
+    with pytest.raises(ValueError, match="neither a model folder here nor"):
         AutoGenerator.from_pretrained("nobody/nothing-of-this-name")
 
 

@@ -1,4 +1,4 @@
-"""A family that is defined here and registered trains, resumes, publishes, samples and is shown: nothing else changes."""
+"""A family that is defined here and registered goes the whole way, from flags to the Space: nothing else changes."""
 
 import json
 from dataclasses import dataclass

@@ -110,6 +110,24 @@ def fresh_state():
     return reset
 
 
+def test_resuming_what_was_killed_before_its_first_checkpoint_starts_over(picture_folder, tmp_path, fresh_state):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(tiny_run("vae", picture_folder, whole))
+    shutil.copytree(whole, killed, ignore=shutil.ignore_patterns("checkpoint-*", "*.safetensors"))
+    (killed / "previews" / "step_0000099.png").write_bytes(b"of a longer run")
+    fresh_state()
+    train(tiny_run("vae", picture_folder, killed, resume_from_checkpoint="latest"))
+    assert_equal_runs(whole, killed)
+
+
+def test_a_recipe_keeps_nothing_of_the_launch(picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="latest", hub_model_id="me/mine")
+    train(run)
+    recipe = json.loads((tmp_path / "train_config.json").read_text())
+    assert not {"resume_from_checkpoint", "hub_model_id", "push_to_hub", "dry_run"} & recipe["train"].keys()
+    assert recipe["train"]["max_train_steps"] == 6
+
+
 def test_previews_do_not_change_the_weights(family, picture_folder, tmp_path, fresh_state):
     for name, every in (("with", 2), ("without", 0)):
         train(tiny_run(family, picture_folder, tmp_path / name, preview_steps=every, checkpointing_steps=0))

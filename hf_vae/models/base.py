@@ -1,8 +1,9 @@
 """The contract that every family keeps: images to flat latents and back, and samples from the prior inside the
 model."""
 
+import os
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -29,11 +30,10 @@ class ImageGenerator(ModelMixin, ConfigMixin):
     """A small image generator with a latent space that a person can hold.
 
     Images are `(B, C, H, W)` floats in [-1, 1]; latents are flat, `(B, Z)`. A family's `__init__` signature is its
-    configuration: it holds `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`, builds
-        `self.decoder` and,
-    where there is one, `self.encoder`. The `LatentPrior` is part of the model, so that one `config.json` and one
-    safetensors file are all there is. `forward` is the training path and returns every tensor that the family's
-    objective needs.
+    configuration, and holds `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`; it builds
+    `self.decoder` and, where there is one, `self.encoder`. The `LatentPrior` is part of the model, so that one
+    `config.json` and one safetensors file are all there is. `forward` is the training path and returns every tensor
+    that the family's objective needs.
     """
 
     has_encoder: ClassVar[bool] = True
@@ -41,6 +41,12 @@ class ImageGenerator(ModelMixin, ConfigMixin):
     def __init__(self, latent_dim: int):
         super().__init__()
         self.latent_prior = LatentPrior(latent_dim)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+        """Loads a model from a folder or a Hub id, in evaluation mode, as diffusers' models do."""
+        kwargs.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @property
     def output_size(self) -> int:

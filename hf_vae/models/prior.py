@@ -37,8 +37,9 @@ class LatentPrior(nn.Module):
         """
         if len(latents) < 2:
             raise ValueError(f"A prior needs at least 2 latents to be fitted on; got {len(latents)}.")
-        variances, vectors = torch.linalg.eigh(latents.double().T.cov())  # ascending, vectors in columns
-        self.mean.copy_(latents.double().mean(0))
+        latents = latents.cpu().double()  # not every accelerator has double precision
+        variances, vectors = torch.linalg.eigh(latents.T.cov())  # ascending, vectors in columns
+        self.mean.copy_(latents.mean(0))
         self.set_directions(vectors.flip(1).T, variances.flip(0).clamp(min=0).sqrt())
 
     @torch.no_grad()

@@ -9,10 +9,8 @@ from .base import EncoderOutput, ImageGenerator
 from .blocks import Decoder, Encoder
 
 
-LOGVAR_RANGE = (
-    -10.0,
-    4.0,
-)  # standard deviations from 0.0067 to 7.4: never so wide that bf16 or fp16 overflow hides it
+# Standard deviations from 0.0067 to 7.4: never so wide that an overflow in half precision hides it.
+LOGVAR_RANGE = (-10.0, 4.0)
 
 
 class VAEOutput(NamedTuple):
