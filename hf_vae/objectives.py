@@ -80,8 +80,8 @@ class DCGANObjective(Objective):
 
     train_defaults: ClassVar[dict[str, Any]] = {"learning_rate": 2e-4, "adam_beta1": 0.0, "adam_weight_decay": 0.0}
 
-    r1_gamma: float = 1.0
-    r2_gamma: float = 1.0
+    r1_gamma: float = 0.2
+    r2_gamma: float = 0.2
     diff_augment: bool = True
     discriminator_width: int = 32
     discriminator_max_width: int = 256
