@@ -80,15 +80,23 @@ def drop_log_after(step: int, output_dir: Path) -> float:
 def write_facts(accelerator: Accelerator, images_per_step: int, pictures: dict[str, int], output_dir: Path) -> None:
     """Writes `training.json`: what a card says about how the model came about, beyond its configuration."""
     last = json.loads((output_dir / LOG_FILE).read_text().splitlines()[-1])
-    names = {"cuda": torch.cuda.get_device_name, "cpu": lambda: f"CPU, {torch.get_num_threads()} thread(s)"}
     facts = {
         "steps": last["step"],
         "images_seen": last["step"] * images_per_step,
         "seconds": round(last["seconds"]),
-        "device": names.get(accelerator.device.type, lambda: accelerator.device.type)(),
+        "device": _device_name(accelerator.device),
         "num_processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
         "pictures": pictures,
         "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")},
     }
     (output_dir / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    return device.type
