@@ -5,7 +5,6 @@ accelerate launch train_accelerate.py --recipe model_cards/cats-vae/train_config
 """
 
 import argparse
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -20,6 +19,9 @@ from hf_vae.families import FAMILIES
 from hf_vae.recipes import flags_from_recipe, flags_type
 
 
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells report it
+
+
 def parse_arguments(arguments: list[str]) -> RunConfig:
     """Reads a family and its flags, or `--recipe FILE` and flags that override it.
 
@@ -32,10 +34,7 @@ def parse_arguments(arguments: list[str]) -> RunConfig:
     if known.recipe is None:
         types = {name: flags_type(name) for name in FAMILIES}
         commands = [
-            Annotated[
-                types[name],
-                tyro.conf.subcommand(name, description=inspect.cleandoc(family.model.__doc__).split("\n\n")[0]),
-            ]
+            Annotated[types[name], tyro.conf.subcommand(name, description=family.description)]
             for name, family in FAMILIES.items()
         ]
         parsed = tyro.cli(Union[tuple(commands)], description=__doc__, args=flags, **FLAG_STYLE)  # noqa: UP007
@@ -65,6 +64,9 @@ def main() -> None:
                 print(cards.push(output_dir, run.train.hub_model_id or output_dir.name, run.train.hub_private_repo))
     except ValueError as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        print("Stopped. The same command with --resume_from_checkpoint latest goes on.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A run folder to its model card, and to the Hub."""
 
 import dataclasses
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
 from .config import RunConfig
-from .families import AutoGenerator
+from .families import FAMILIES, AutoGenerator
 from .presets import with_preset
 from .previews import picture_grid
 from .recipes import run_from_recipe, training_command
@@ -55,7 +54,7 @@ def write_card(folder: Path) -> None:
         template_path=str(TEMPLATE),
         name=name,
         class_name=type(model).__name__,
-        description=inspect.cleandoc(type(model).__doc__).split("\n\n")[0],
+        description=FAMILIES[run.family].description,
         has_encoder=model.has_encoder,
         num_parameters=model.num_parameters(),
         config=config,

@@ -1,6 +1,7 @@
 """The families: the one place that names them all. A family is tested, trained, published and shown by having a line
 here."""
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ class Family:
 
     model: type[ImageGenerator]
     objective: type[Objective]
+
+    @property
+    def description(self) -> str:
+        """What the family is, in a paragraph: the first of its class docstring."""
+        return inspect.cleandoc(self.model.__doc__).split("\n\n")[0]
 
 
 FAMILIES: dict[str, Family] = {
