@@ -1,5 +1,7 @@
 """The generator of a deep convolutional generative adversarial network."""
 
+from typing import Literal
+
 import torch
 from diffusers.configuration_utils import register_to_config
 
@@ -33,9 +35,9 @@ class DCGAN(ImageGenerator):
         latent_dim: int = 128,
         width: int = 32,
         max_width: int = 256,
-        block: str = "residual",
+        block: Literal["residual", "plain"] = "residual",
         output_size: int | None = None,
-        prior: str = "standard",
+        prior: Literal["gaussian", "standard"] = "standard",
     ):
         super().__init__(latent_dim)
         self.decoder = Decoder(image_size, image_channels, latent_dim, width, max_width, block)

@@ -1,6 +1,6 @@
 """The variational autoencoder."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -47,9 +47,9 @@ class VAE(ImageGenerator):
         latent_dim: int = 128,
         width: int = 32,
         max_width: int = 192,
-        block: str = "residual",
+        block: Literal["residual", "plain"] = "residual",
         output_size: int | None = None,
-        prior: str = "gaussian",
+        prior: Literal["gaussian", "standard"] = "gaussian",
     ):
         super().__init__(latent_dim)
         self.encoder = Encoder(image_size, image_channels, 2 * latent_dim, width, max_width, block)
