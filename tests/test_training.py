@@ -10,6 +10,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from conftest import TINY, tiny_model
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from hf_vae import FAMILIES, AutoGenerator
@@ -205,6 +206,16 @@ def test_accumulation_updates_every_network_once(picture_folder, tmp_path):
     state = torch.load(tmp_path / "checkpoint-6" / "optimizer.bin", weights_only=True)["state"]
     other = torch.load(tmp_path / "checkpoint-6" / "optimizer_1.bin", weights_only=True)["state"]
     assert {entry["step"].item() for entry in [*state.values(), *other.values()]} == {6.0}
+
+
+@pytest.mark.parametrize("image_channels", [1, 3])
+def test_tensorboard_gets_losses_and_previews(image_channels, picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path, report_to="tensorboard")
+    train(dataclasses.replace(run, model={**TINY, "image_channels": image_channels}))
+    events = EventAccumulator(str(next((tmp_path / "logs").rglob("events.*")).parent)).Reload()
+    assert {"loss", "mse", "kl", "learning_rate", "images_per_second"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss")] == [line["step"] for line in log_lines(tmp_path)]
+    assert [event.step for event in events.Images("samples")] == [3, 6]
 
 
 def test_dry_run_shows_the_configuration_and_every_layer(family, picture_folder, tmp_path):
