@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 import app
 import published
 from hf_vae import AutoGenerator
+from hf_vae.checkpoints import checkpoint_step, list_checkpoints
 from tabs import sample
 
 
 REPOSITORY = Path(__file__).parent.parent
-STEPS = 60
+STEPS = 150
 
 
 def command(*arguments: str) -> list[str]:
@@ -31,7 +32,7 @@ def training_flags(family: str, pictures: Path, output_dir: Path) -> list[str]:
     flags = (
         f"{family} --image_size 28 --latent_dim 8 --width 8 --max_width 16 --train_batch_size 8 --lr_warmup_steps 2"
     )
-    flags += f" --max_train_steps {STEPS} --logging_steps 5 --preview_steps 20 --checkpointing_steps 5"
+    flags += f" --max_train_steps {STEPS} --logging_steps 5 --preview_steps 50 --checkpointing_steps 5"
     return [*flags.split(), "--train_data_dir", str(pictures), "--output_dir", str(output_dir)]
 
 
@@ -49,7 +50,7 @@ def kill_after_a_checkpoint(arguments: list[str], output_dir: Path) -> None:
         arguments, cwd=REPOSITORY, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not (output_dir / "checkpoint-10").exists():
+    while not any(checkpoint_step(checkpoint) >= 10 for checkpoint in list_checkpoints(output_dir)):
         assert process.poll() is None and time.monotonic() < deadline, "the run ended, or wrote no checkpoint"
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
