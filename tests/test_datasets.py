@@ -311,6 +311,17 @@ def test_hidden_files_are_no_pictures(folder):
     assert load(folder).facts["pictures_found"] == 12
 
 
+def test_a_dataset_repository_is_loaded_as_from_the_hub(tmp_path):
+    """The real loading code: `datasets` reads a folder that is laid out like a repository in the same way."""
+    rows = [{"img": {"path": None, "bytes": png(number)}, "label": number} for number in range(4)]
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.Value("int64")})
+    (tmp_path / "catfaces" / "data").mkdir(parents=True)
+    table = datasets.Dataset.from_list(rows, features=features)
+    table.to_parquet(str(tmp_path / "catfaces" / "data" / "train-00000-of-00001.parquet"))
+    splits = load_images(DataConfig(dataset_name=str(tmp_path / "catfaces")), 28, 3)
+    assert torch.equal(all_images(splits), drawn(range(4)))
+
+
 def test_an_unknown_dataset_is_named():
     with pytest.raises(ValueError, match="dataset_name=nobody/nothing cannot be loaded"):
         load_images(DataConfig(dataset_name="nobody/nothing"), 28, 3)
