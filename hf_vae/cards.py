@@ -29,6 +29,7 @@ METRIC_NAMES = {
     "high_frequency_energy_reconstructions_ratio": "High-frequency energy of reconstructions, ratio to real",
     "high_frequency_energy_samples_ratio": "High-frequency energy of samples, ratio to real",
     "median_distance_samples_ratio": "Median distance between samples, ratio to real",
+    "nearest_distance_samples_ratio": "Median distance of a sample to the nearest other one, ratio to real",
 }
 
 

@@ -57,9 +57,10 @@ def evaluate(model: ImageGenerator, images: torch.Tensor, seed: int = 0) -> dict
         found |= {f"{measure_name}_{group}": mean for group, mean in means.items()}
         found |= {f"{measure_name}_{group}_ratio": means[group] / means["real"] for group in groups if group != "real"}
     some = torch.linspace(0, len(images) - 1, min(len(images), DISTANCE_IMAGES)).long()
-    distances = {group: metrics.median_distance(groups[group][some]) for group in ("real", "samples")}
-    found |= {f"median_distance_{group}": distance for group, distance in distances.items()}
-    found["median_distance_samples_ratio"] = distances["samples"] / distances["real"]
+    for name, measure in (("median", metrics.median_distance), ("nearest", metrics.nearest_distance)):
+        real, sampled = (measure(groups[group][some]) for group in ("real", "samples"))
+        found |= {f"{name}_distance_real": real, f"{name}_distance_samples": sampled}
+        found[f"{name}_distance_samples_ratio"] = sampled / real
     return found
 
 

@@ -59,13 +59,30 @@ def high_frequency_energy(images: torch.Tensor) -> torch.Tensor:
 
 
 def median_distance(images: torch.Tensor) -> float:
-    """How much a set `(B, C, H, W)` repeats itself: the median, over all pairs, of the root mean squared difference
-    between 16x16 thumbnails (area averages), on the scale of [0, 255].
+    """How varied a set `(B, C, H, W)` is: the median, over all pairs, of the root mean squared difference between
+    16x16 thumbnails (area averages), on the scale of [0, 255].
 
     Raises:
         ValueError: If there are fewer than two images.
     """
+    pairs = torch.ones(len(images), len(images), dtype=torch.bool, device=images.device).triu(1)
+    return _thumbnail_distances(images)[pairs].median().item()
+
+
+def nearest_distance(images: torch.Tensor) -> float:
+    """How much a set `(B, C, H, W)` repeats itself: the same difference from each image to the nearest other one, the
+    median over images. It notices a few motifs drawn over and over, which `median_distance` does not.
+
+    Raises:
+        ValueError: If there are fewer than two images.
+    """
+    return _thumbnail_distances(images).fill_diagonal_(math.inf).min(1).values.median().item()
+
+
+def _thumbnail_distances(images: torch.Tensor) -> torch.Tensor:
     if len(images) < 2:
         raise ValueError(f"A distance needs at least 2 images; got {len(images)}.")
     thumbnails = F.adaptive_avg_pool2d(images.float() * 127.5, THUMBNAIL_SIZE).flatten(1)  # (B, C*16*16)
-    return (torch.pdist(thumbnails).median() / math.sqrt(thumbnails.shape[1])).item()
+    # not the faster way through a matrix product, which does not give 0 for equal images
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(thumbnails, thumbnails, compute_mode=exact) / math.sqrt(thumbnails.shape[1])  # (B, B)

@@ -107,6 +107,15 @@ def test_median_distance_is_that_of_the_middle_pair(values, expected):
     assert metrics.median_distance(images) == pytest.approx(expected * 127.5, rel=1e-4)
 
 
-def test_median_distance_needs_two_images(images):
+@pytest.mark.parametrize("measure", [metrics.median_distance, metrics.nearest_distance])
+def test_a_distance_needs_two_images(measure, images):
     with pytest.raises(ValueError, match="at least 2 images; got 1"):
-        metrics.median_distance(images[:1])
+        measure(images[:1])
+
+
+def test_the_nearest_distance_notices_motifs_drawn_twice(images):
+    motifs = torch.linspace(-1, 1, 5).view(5, 1, 1, 1).expand(5, 3, 16, 16)
+    assert metrics.nearest_distance(motifs) == pytest.approx(0.5 * 127.5, rel=1e-4)
+    twice = motifs.repeat(2, 1, 1, 1)
+    assert metrics.nearest_distance(twice) == 0
+    assert metrics.median_distance(twice) > 0.5 * metrics.median_distance(motifs)
