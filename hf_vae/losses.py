@@ -41,6 +41,6 @@ def relativistic(logits: torch.Tensor, partner_logits: torch.Tensor) -> torch.Te
 def gradient_penalty(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Squared norm of the gradient of each logit with respect to its own image, summed over C*H*W: R1 on real images,
     R2 on fake ones (Mescheder et al. 2018, equation 9). `logits` (B,) must come from `images` (B, C, H, W), which
-    require grad, and depend on no other image of the batch."""
+    require grad; what little a logit owes to other images of its group counts for those."""
     (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
     return gradient.float().square().flatten(1).sum(1)

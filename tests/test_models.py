@@ -7,7 +7,7 @@ import torch
 from conftest import TINY, tiny_model
 
 from hf_vae import FAMILIES, AutoGenerator, ImageGenerator
-from hf_vae.models.blocks import size_rule
+from hf_vae.models.blocks import Discriminator, size_rule
 
 
 @pytest.fixture(params=["residual", "plain"])
@@ -98,3 +98,11 @@ def test_every_family_keeps_the_contract(family):
     shared = {"image_size", "image_channels", "latent_dim", "output_size", "prior", "block"}
     assert shared <= set(model.config)
     assert model.__doc__.split("\n\n")[0].strip()
+
+
+def test_the_discriminator_sees_whether_a_batch_repeats_itself():
+    torch.manual_seed(0)
+    discriminator = Discriminator(28, 3, 8, 16)
+    images = torch.randn(4, 3, 28, 28)
+    among_others, among_copies = discriminator(images)[0], discriminator(images[:1].repeat(4, 1, 1, 1))[0]
+    assert (among_others - among_copies).abs() > 1e-4

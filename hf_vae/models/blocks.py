@@ -9,6 +9,7 @@ from torch import nn
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 28, 256
 BLOCKS = ("residual", "plain")
 GROUPS = 8
+STD_GROUP = 4
 
 
 def size_rule(image_size: int) -> tuple[int, int]:
@@ -126,8 +127,9 @@ class Decoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images `(B, C, H, W)` to logits `(B,)`, high for real ones. It has no normalisation: a gradient penalty needs
-    each logit to depend on its own image alone, and batch statistics differ between real and fake batches."""
+    """Images `(B, C, H, W)` to logits `(B,)`, high for real ones. It has no normalisation, whose statistics differ
+    between real and fake batches. The head also sees how much the features vary within groups of `STD_GROUP` images,
+    one number for each group, which a generator that repeats itself cannot hide (Karras et al. 2018, section 3)."""
 
     def __init__(self, image_size: int, image_channels: int, width: int, max_width: int):
         super().__init__()
@@ -137,8 +139,19 @@ class Discriminator(nn.Module):
         for fine, coarse in zip([image_channels, *widths], widths, strict=False):
             layers += [nn.Conv2d(fine, coarse, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         self.trunk = nn.Sequential(*layers)
+        self.mix = nn.Sequential(nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1), nn.LeakyReLU(0.2))
         self.head = nn.Linear(widths[-1] * bottom**2, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         hidden = self.trunk(images)  # (B, C, bottom, bottom)
+        spread = torch.cat([self._spread(group) for group in hidden.float().split(STD_GROUP)])  # (B, 1, 1, 1)
+        spread = spread.expand(-1, 1, *hidden.shape[2:]).to(hidden.dtype)
+        hidden = self.mix(torch.cat([hidden, spread], dim=1))  # (B, C, bottom, bottom)
         return self.head(hidden.flatten(1)).squeeze(1)  # (B,)
+
+    @staticmethod
+    def _spread(group: torch.Tensor) -> torch.Tensor:
+        """The standard deviation of each feature within a group, averaged over features: one number, for each
+        image."""
+        std = (group.var(0, unbiased=False) + 1e-8).sqrt().mean()
+        return std.expand(len(group), 1, 1, 1)
