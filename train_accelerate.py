@@ -43,7 +43,10 @@ def parse_arguments(arguments: list[str]) -> RunConfig:
         raise ValueError(
             f"--recipe {known.recipe} is no file; a recipe is the train_config.json of a published model."
         )
-    recipe = json.loads(known.recipe.read_text())
+    try:
+        recipe = json.loads(known.recipe.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--recipe {known.recipe} is no JSON: {error}") from error
     defaults = flags_from_recipe(recipe)
     return flags_to_run(recipe["family"], tyro.cli(type(defaults), default=defaults, args=flags, **FLAG_STYLE))
 

@@ -106,7 +106,7 @@ def evaluate(
     data = DataConfig(**cards.read_json(folder, "train_config.json")["data"])
     if train_data_dir or dataset_name:
         data = dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)
-    print(json.dumps(evaluation.evaluate_folder(folder, data, save), indent=2))
+    print(json.dumps(evaluation.rounded(evaluation.evaluate_folder(folder, data, save)), indent=2))
 
 
 def card(folder: tyro.conf.Positional[Path]) -> None:
@@ -159,13 +159,18 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
     except ModuleNotFoundError as error:
-        sys.exit(f"Error: {error}. Install what training and evaluation need: pip install 'hf_vae[train,metrics]'")
+        sys.exit(f"Error: {error}. Install what training and evaluation need, the extra [train].")
 
 
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise ValueError(f"{path} is no file.")
-    return Image.open(path)
+    try:
+        picture = Image.open(path)
+        picture.load()
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no picture that can be read: {error}") from error
+    return picture
 
 
 def _save(picture: Image.Image, path: Path, overwrite: bool) -> None:

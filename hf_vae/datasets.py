@@ -131,7 +131,9 @@ def _open_source(data: DataConfig) -> _Source:
         return _column_source(_load_from_hub(data), data.image_column)
     path = Path(data.train_data_dir).expanduser()
     if not path.exists():
-        raise ValueError(f"train_data_dir={data.train_data_dir} does not exist.")
+        raise ValueError(
+            f"train_data_dir={data.train_data_dir} does not exist; say where the pictures are with --train_data_dir."
+        )
     parquet = [path] if path.suffix == ".parquet" else sorted(path.rglob("*.parquet"))
     files = sorted(file for file in path.rglob("*") if _is_picture(file))
     if not parquet and not files:

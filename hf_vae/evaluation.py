@@ -91,7 +91,11 @@ def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> dict[s
     return found
 
 
+def rounded(found: dict[str, float | int | str]) -> dict[str, float | int | str]:
+    """The measures with six significant digits, as they are published."""
+    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in found.items()}
+
+
 def save_metrics(found: dict[str, float | int | str], folder: Path) -> None:
-    """Writes `metrics.json`, numbers rounded to six significant digits."""
-    rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in found.items()}
-    (folder / "metrics.json").write_text(json.dumps(rounded, indent=2) + "\n")
+    """Writes `metrics.json`."""
+    (folder / "metrics.json").write_text(json.dumps(rounded(found), indent=2) + "\n")

@@ -62,10 +62,13 @@ def train(run: RunConfig) -> Path:
     returned.
 
     Raises:
-        ValueError: If the data cannot be used, a size cannot be made, the checkpoint does not exist or belongs to
-            another run, or the loss is no longer finite.
+        ValueError: If a count is below 1, the data cannot be used, a size cannot be made, the checkpoint does not
+            exist or belongs to another run, or the loss is no longer finite.
     """
     config, output_dir = run.train, Path(run.train.output_dir)
+    for name in ("train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "logging_steps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)} is not possible; it must be at least 1.")
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,

@@ -4,6 +4,7 @@ Run `python space/app.py`; it shows the models in `model_cards/`, or those that 
 """
 
 import os
+import sys
 from pathlib import Path
 
 import gradio as gr
@@ -81,8 +82,12 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
 
 def main() -> None:
     """Launches the Space; GRADIO_SERVER_PORT chooses the port."""
-    port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
-    build_demo(find_models()).launch(server_port=port, **LAUNCH_OPTIONS)
+    try:
+        build_demo(find_models()).launch(
+            server_port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), **LAUNCH_OPTIONS
+        )
+    except (ValueError, OSError) as error:  # models that do not exist; a port that is taken
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

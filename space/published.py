@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 
 from hf_vae.families import AutoGenerator
 from hf_vae.pipeline import ImagePipeline
@@ -59,12 +60,21 @@ def open_models(models: dict[str, Path | str]) -> dict[str, PublishedModel]:
     for name, place in models.items():
         folder = Path(place)
         if not folder.is_dir():
-            folder = Path(snapshot_download(str(place), allow_patterns=PUBLISHED_FILES))
+            folder = _download(str(place))
         missing = [file for file in ("config.json", "metrics.json") if not (folder / file).is_file()]
         if missing:
             raise ValueError(f"{place} holds no {' and no '.join(missing)}: it is no published model folder.")
         opened[name] = PublishedModel(name, folder)
     return opened
+
+
+def _download(repo_id: str) -> Path:
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=PUBLISHED_FILES))
+    except (HFValidationError, OSError) as error:
+        raise ValueError(
+            f"{repo_id} is neither a model folder here nor a model that the Hub gives. {error}"
+        ) from error
 
 
 def comparable_models(models: dict[str, PublishedModel]) -> dict[str, list[PublishedModel]]:

@@ -75,12 +75,15 @@ def test_reconstruct_and_interpolate(family, hf_vae, published_models, tmp_path)
     [
         (["sample", "nobody/nothing"], "neither a model folder here nor"),
         (["reconstruct", "{model}", "missing.png"], "missing.png is no file"),
+        (["sample", "{model}", "--num", "0"], "0 samples"),
+        (["reconstruct", "{model}", "notes.txt"], "notes.txt is no picture"),
         (["card", "{model}"], "has no train_config.json"),
         (["push", "{model}", "--repo_id", "me/x"], "has no README.md"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(arguments, message, hf_vae, published_models, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no picture")
     model = str(published_models / "faces-vae")
     with pytest.raises(SystemExit, match=message) as exit_with:
         hf_vae(*[argument.format(model=model) for argument in arguments])
@@ -121,6 +124,12 @@ def test_a_recipe_is_overridden_by_flags(tmp_path):
     run = train_accelerate.parse_arguments(["--recipe", str(tmp_path / "recipe.json"), "--latent_dim", "10"])
     assert (run.family, run.model["latent_dim"], run.data.flip) == ("vae", 10, False)
     assert run.data.crop_box == (0, 0, 5, 5)
+
+
+def test_a_recipe_that_is_no_json_is_named(train, tmp_path):
+    (tmp_path / "notes.json").write_text("# notes")
+    with pytest.raises(SystemExit, match="notes.json is no JSON"):
+        train("--recipe", str(tmp_path / "notes.json"))
 
 
 @pytest.mark.parametrize("arguments", [[], ["--image_size", "100"]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY, tiny_model
 
-from hf_vae import FAMILIES, AutoGenerator, ImageGenerator
+from hf_vae import FAMILIES, VAE, AutoGenerator, ImageGenerator
 from hf_vae.models.blocks import Discriminator, size_rule
 
 
@@ -90,6 +90,16 @@ def test_auto_generator_refuses_what_is_no_model_of_ours(tmp_path):
         AutoGenerator.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="neither a model folder here nor"):
         AutoGenerator.from_pretrained("nobody/nothing-of-this-name")
+
+
+def test_a_model_of_another_class_is_refused(published_models):
+    with pytest.raises(ValueError, match="is a DCGAN, not a VAE: AutoGenerator"):
+        VAE.from_pretrained(published_models / "faces-dcgan")
+
+
+def test_no_samples_cannot_be_drawn(family):
+    with pytest.raises(ValueError, match="0 samples"):
+        tiny_model(family).sample(0)
 
 
 def test_every_family_keeps_the_contract(family):

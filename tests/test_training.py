@@ -165,6 +165,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_checkpoint(picture_fol
     assert not list_checkpoints(tmp_path)
 
 
+def test_a_count_below_one_is_refused_by_name(picture_folder, tmp_path):
+    with pytest.raises(ValueError, match="train_batch_size=0"):
+        train(tiny_run("vae", picture_folder, tmp_path, train_batch_size=0))
+
+
 class Ranks:
     """Stands in for an Accelerator where only the number of processes counts."""
 

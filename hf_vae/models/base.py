@@ -44,7 +44,16 @@ class ImageGenerator(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
-        """Loads a model from a folder or a Hub id, in evaluation mode, as diffusers' models do."""
+        """Loads a model from a folder or a Hub id, in evaluation mode, as diffusers' models do.
+
+        Raises:
+            ValueError: If it is a model of another class, of which this one would be left with random weights.
+        """
+        saved_as = cls.load_config(pretrained_model_name_or_path, **kwargs).get("_class_name")
+        if saved_as != cls.__name__:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} is a {saved_as}, not a {cls.__name__}: AutoGenerator picks a class."
+            )
         kwargs.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 

@@ -60,8 +60,10 @@ class LatentPrior(nn.Module):
         """Draws latents `(num_samples, Z)`; `temperature` scales the noise, so 0 gives the mean.
 
         Raises:
-            ValueError: If `kind` is none of `PRIORS`.
+            ValueError: If `kind` is none of `PRIORS` or `num_samples` is below 1.
         """
+        if num_samples < 1:
+            raise ValueError(f"{num_samples} samples cannot be drawn; ask for at least 1.")
         if kind not in PRIORS:
             raise ValueError(f"prior={kind!r} is unknown; choose one of {', '.join(PRIORS)}.")
         noise = randn_tensor((num_samples, len(self.mean)), generator, self.mean.device, self.mean.dtype)

@@ -75,6 +75,7 @@ def build(models: dict[str, PublishedModel]) -> None:
                     y=measure,
                     title=f"Mean {measure}",
                     x_label_angle=-25,
+                    y_lim=[0, None],  # bars from 0, so that their lengths compare
                     height=280,
                     min_width=280,
                     elem_id=elem_id,
