@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image, ImageDraw
 
 from hf_vae.evaluation import evaluate, save_metrics
@@ -63,6 +64,12 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def family(request: pytest.FixtureRequest) -> str:
     """Each family's name in turn: a test that takes it covers a new family by the family's existing."""
     return request.param
+
+
+def reset_accelerate() -> None:
+    """Makes the next run start as in a process of its own: accelerate keeps one state per process."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
 
 
 def tiny_model(family: str, **config) -> ImageGenerator:

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState, PartialState
-from conftest import TINY
+from conftest import TINY, reset_accelerate
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
 
@@ -32,8 +31,7 @@ def finished_runs(picture_folder, tmp_path_factory):
         data = DataConfig(train_data_dir=str(picture_folder), data_notes="Drawn faces.", data_license="cc0-1.0")
         settings = TrainConfig(output_dir=str(folder), train_batch_size=4, max_train_steps=2, preview_steps=1)
         train(RunConfig(name, dict(TINY), family.objective(), data, settings))
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        reset_accelerate()
         evaluate_folder(folder, data)
         write_card(folder)
         folders[name] = folder

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import tyro
-from accelerate.state import AcceleratorState, GradientState, PartialState
-from conftest import TINY, draw_picture
+from conftest import TINY, draw_picture, reset_accelerate
 from diffusers.configuration_utils import register_to_config
 
 from hf_vae import AutoGenerator, ImagePipeline, losses
@@ -79,8 +78,7 @@ class LinearCodeObjective(Objective):
 def registered(monkeypatch):
     monkeypatch.setitem(FAMILIES, "linear-code", Family(LinearCode, LinearCodeObjective))
     yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+    reset_accelerate()
 
 
 def test_a_line_in_the_registry_is_all_that_a_new_family_needs(registered, picture_folder, tmp_path):
@@ -91,8 +89,7 @@ def test_a_line_in_the_registry_is_all_that_a_new_family_needs(registered, pictu
     for more in (["--max_train_steps", "2"], ["--max_train_steps", "4", "--resume_from_checkpoint", "latest"]):
         run = flags_to_run("linear-code", tyro.cli(flags_type, args=[*arguments, *more], **FLAG_STYLE))
         folder = train(run)
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        reset_accelerate()
     assert json.loads((folder / "training.json").read_text())["steps"] == 4
     evaluate_folder(folder, run.data)
     write_card(folder)

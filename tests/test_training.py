@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
-from conftest import TINY, tiny_model
+from conftest import TINY, reset_accelerate, tiny_model
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -24,8 +23,7 @@ from hf_vae.training import _exponential_average, batch_positions, train
 def fresh_accelerate():
     """Each run is a process of its own in real life; accelerate keeps one state per process."""
     yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+    reset_accelerate()
 
 
 def tiny_run(family: str, folder: Path, output_dir: Path, data: dict | None = None, **train_config) -> RunConfig:
@@ -87,36 +85,25 @@ def test_a_run_leaves_a_model_a_log_previews_and_checkpoints(family, picture_fol
     [{}, {"mixed_precision": "bf16"}, {"gradient_accumulation_steps": 2}, {"use_ema": False}],
     ids=["plain", "bf16", "accumulation", "no_ema"],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    family, settings, picture_folder, tmp_path, fresh_state
-):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(family, settings, picture_folder, tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     train(tiny_run(family, picture_folder, whole, **settings))
     # what a kill after the checkpoint at step 3, while the next one was being written, leaves behind
     shutil.copytree(whole, resumed, ignore=shutil.ignore_patterns("checkpoint-6", "*.safetensors", "*06.png"))
     shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3", dirs_exist_ok=True)
     (resumed / f"{UNFINISHED}checkpoint-6").mkdir()
-    fresh_state()
+    reset_accelerate()
     train(tiny_run(family, picture_folder, resumed, resume_from_checkpoint="latest", **settings))
     assert_equal_runs(whole, resumed)
     assert not list(resumed.glob(f"{UNFINISHED}*"))
 
 
-@pytest.fixture
-def fresh_state():
-    def reset():
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
-
-    return reset
-
-
-def test_resuming_what_was_killed_before_its_first_checkpoint_starts_over(picture_folder, tmp_path, fresh_state):
+def test_resuming_what_was_killed_before_its_first_checkpoint_starts_over(picture_folder, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(tiny_run("vae", picture_folder, whole))
     shutil.copytree(whole, killed, ignore=shutil.ignore_patterns("checkpoint-*", "*.safetensors"))
     (killed / "previews" / "step_0000099.png").write_bytes(b"of a longer run")
-    fresh_state()
+    reset_accelerate()
     train(tiny_run("vae", picture_folder, killed, resume_from_checkpoint="latest"))
     assert_equal_runs(whole, killed)
 
@@ -129,10 +116,10 @@ def test_a_recipe_keeps_nothing_of_the_launch(picture_folder, tmp_path):
     assert recipe["train"]["max_train_steps"] == 6
 
 
-def test_previews_do_not_change_the_weights(family, picture_folder, tmp_path, fresh_state):
+def test_previews_do_not_change_the_weights(family, picture_folder, tmp_path):
     for name, every in (("with", 2), ("without", 0)):
         train(tiny_run(family, picture_folder, tmp_path / name, preview_steps=every, checkpointing_steps=0))
-        fresh_state()
+        reset_accelerate()
     for name, value in weights(tmp_path / "with").items():
         assert torch.equal(value, weights(tmp_path / "without")[name]), name
 
@@ -142,19 +129,19 @@ def test_old_checkpoints_are_deleted(picture_folder, tmp_path):
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-5", "checkpoint-6"]
 
 
-def test_another_run_is_neither_overwritten_nor_resumed(picture_folder, tmp_path, fresh_state):
+def test_another_run_is_neither_overwritten_nor_resumed(picture_folder, tmp_path):
     run = tiny_run("vae", picture_folder, tmp_path)
     train(run)
-    fresh_state()
+    reset_accelerate()
     with pytest.raises(ValueError, match="holds another run"):
         train(run)
-    fresh_state()
+    reset_accelerate()
     changed = dataclasses.replace(
         tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="latest"), model={**TINY, "latent_dim": 9}
     )
     with pytest.raises(ValueError, match="model.latent_dim: 8 -> 9"):
         train(changed)
-    fresh_state()
+    reset_accelerate()
     with pytest.raises(ValueError, match="checkpoint-7.*checkpoint-3, checkpoint-6"):
         train(tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="checkpoint-7"))
 
