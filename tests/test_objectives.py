@@ -12,7 +12,7 @@ def images():
     return torch.rand(6, 3, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def one_update(networks, step, trained, images, optimizer=None):
+def one_update(networks, step, trained, images):
     for name, network in networks.items():
         network.requires_grad_(name == trained)
     loss, logs = step(networks, images)
