@@ -19,9 +19,6 @@ from hf_vae.families import FAMILIES
 from hf_vae.recipes import flags_from_recipe, flags_type
 
 
-INTERRUPTED = 130  # 128 and the number of SIGINT, as shells report it
-
-
 def parse_arguments(arguments: list[str]) -> RunConfig:
     """Reads a family and its flags, or `--recipe FILE` and flags that override it.
 
@@ -65,11 +62,13 @@ def main() -> None:
             print(f"Published to {output_dir}: look at samples.png and README.md there.")
             if run.train.push_to_hub:
                 print(cards.push(output_dir, run.train.hub_model_id or output_dir.name, run.train.hub_private_repo))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
+    except training.TrainingInterrupted as interruption:
+        print(f"{interruption} The same command with --resume_from_checkpoint latest goes on.", file=sys.stderr)
+        sys.exit(interruption.exit_code)
     except KeyboardInterrupt:
-        print("Stopped. The same command with --resume_from_checkpoint latest goes on.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit("Stopped before training, or a second time: nothing was saved.")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import docstring_parser
 import tyro
 
+from .files import write_text_whole
+
 
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
 
@@ -55,16 +57,23 @@ class TrainConfig:
     """Folder of the run: checkpoints, previews and, at the end, the published model."""
     seed: int = 0
     """Seed of the weights, the order of the pictures and all noise."""
-    train_batch_size: int = 64
-    """Images in a batch, per process."""
+    train_batch_size: int | Literal["auto"] = 64
+    """Images in a batch, per process; "auto" for the most that fit into memory."""
     gradient_accumulation_steps: int = 1
     """Batches whose gradients are added before the weights are updated."""
     num_train_epochs: int = 100
     """Passes over the training pictures."""
     max_train_steps: int | None = None
     """Weight updates in all; overrides num_train_epochs."""
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
-    """Precision of forward and backward passes; None takes what `accelerate launch` was told."""
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
+    """Precision of forward and backward passes; "auto" for what `accelerate launch` was told, or else bf16 where the
+    hardware computes in it."""
+    compile: Literal["auto", "no", "default", "reduce-overhead", "max-autotune"] = "auto"
+    """Mode of torch.compile; "auto" for the default one on a GPU if the run is long enough to pay for it."""
+    channels_last: Literal["auto", "yes", "no"] = "auto"
+    """Store images and weights with their channels together; "auto" for on a GPU."""
+    allow_tf32: bool = True
+    """Let a GPU multiply fp32 matrices in TF32."""
     learning_rate: float = 1e-3
     """Peak learning rate of every network."""
     lr_scheduler: Literal["cosine", "linear", "constant_with_warmup", "constant"] = "cosine"
@@ -78,7 +87,7 @@ class TrainConfig:
     adam_weight_decay: float = 1e-4
     """AdamW's weight decay."""
     max_grad_norm: float = 1.0
-    """Norm that gradients are clipped to; 0 does not clip."""
+    """Norm that the gradients of each network are clipped to; 0 does not clip."""
     use_ema: bool = True
     """Publish a running average of the weights instead of their last values."""
     ema_decay: float = 0.999
@@ -131,7 +140,7 @@ class RunConfig:
         """Writes the configuration as JSON: a recipe, so without what concerned this one launch."""
         sections = self.to_dict()
         sections["train"] = {name: value for name, value in sections["train"].items() if name not in ONE_LAUNCH}
-        path.write_text(json.dumps(sections, indent=2) + "\n")
+        write_text_whole(path, json.dumps(sections, indent=2) + "\n")
 
 
 def run_flags_type(family: str, model_class: type, objective_class: type) -> type:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -56,11 +57,38 @@ class ImageSet:
         chosen = torch.arange(count) * len(self) // count
         return (to_float(self[positions]) for positions in chosen.split(batch_size))
 
+    def training_batches(
+        self, batch_size: int, seed: int, first_image: int = 0, rank: int = 0, num_ranks: int = 1
+    ) -> Iterator[torch.Tensor]:
+        """This rank's share of one batch after the other, without end: uint8 `(batch_size, C, H, W)`.
+
+        All batches of all ranks are consecutive pieces of one endless row of permutations, one for each epoch, seeded
+        by run and epoch. So every picture is seen once an epoch whatever the sizes are, and a run goes on where it was
+        by starting at `first_image`, the number of images that all ranks have seen before.
+        """
+        start = first_image + rank * batch_size
+        while True:
+            places = torch.arange(start, start + batch_size)
+            epochs = places // len(self)
+            positions = torch.cat(
+                [
+                    _permutation(len(self), seed, epoch)[places[epochs == epoch] % len(self)]
+                    for epoch in epochs.unique().tolist()
+                ]
+            )
+            yield self[positions]
+            start += num_ranks * batch_size
+
     def to(self, device: torch.device) -> "ImageSet":
         """The same set with its images on `device`, if that is a GPU with four times the room; else as it is."""
         if device.type != "cuda" or 4 * self.images.nbytes > torch.cuda.mem_get_info(device)[0]:
             return self
         return replace(self, images=self.images.to(device))
+
+
+@lru_cache(maxsize=2)
+def _permutation(num_images: int, seed: int, epoch: int) -> torch.Tensor:
+    return torch.randperm(num_images, generator=torch.Generator().manual_seed(seed + 1_000_003 * (epoch + 1)))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import json
 import torch
 from torch import nn
 
+from .batches import Batch
 from .config import RunConfig
 from .families import FAMILIES
 
@@ -36,7 +37,7 @@ def describe(run: RunConfig) -> str:
         layer.register_forward_hook(record(name))
     images = torch.zeros(2, model.config.image_channels, model.config.image_size, model.config.image_size)
     for step in run.objective.steps.values():
-        step(networks, images)
+        step(networks, Batch(images))
     rows = [f"{name:<48}{shapes[name]:<24}{num_parameters(layer):>12,}" for name, layer in layers.items()]
     totals = [f"{name:<72}{num_parameters(network):>12,}" for name, network in networks.items()]
     return "\n".join(

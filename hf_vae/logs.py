@@ -6,44 +6,99 @@ import math
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator
 
+from .checkpoints import Progress
+from .files import write_text_whole
 from .objectives import Logs
 
 
 LOG_FILE = "log.jsonl"
+MIB = 2**20
 
 
 class Meter:
-    """Averages what the steps log, on the device, and measures speed, between two readings. `images_per_step`
-    counts all ranks; `first_step` and `seconds_before` are where the run was when it was resumed."""
+    """Keeps what the steps log, on the device, until it is read; and measures speed between two readings."""
 
-    def __init__(self, accelerator: Accelerator, images_per_step: int, first_step: int, seconds_before: float):
+    def __init__(self, accelerator: Accelerator, progress: Progress, state: dict[str, Any] | None = None):
         self._accelerator = accelerator
-        self._images_per_step = images_per_step
-        self._sums: Logs = {}
-        self._count = 0
-        self._last_step = first_step
-        self._since = time.perf_counter()
-        self._start = self._since - seconds_before
+        self._waiting: list[tuple[int, Logs]] = []  # values that are still on the device, with their step
+        self._settled: list[tuple[int, dict[str, float]]] = (
+            [tuple(entry) for entry in state["values"]] if state else []
+        )
+        self._start = time.perf_counter() - (state["seconds"] if state else 0.0)
+        self._restart(progress)
 
-    def add(self, logs: Logs) -> None:
+    def add(self, step: int, logs: Logs) -> None:
         """Adds one batch's scalars, without waiting for the device."""
-        for name, value in logs.items():
-            self._sums[name] = self._sums.get(name, 0) + value
-        self._count += 1
+        self._waiting.append((step, logs))
 
-    def read(self, step: int) -> dict[str, float]:
-        """The averages over all batches and ranks since the last reading, and the speed since then; starts anew."""
-        means = self._accelerator.reduce({name: value / self._count for name, value in self._sums.items()}, "mean")
-        logs = {"step": step} | {name: value.item() for name, value in means.items()}
-        now = time.perf_counter()
-        logs["seconds"] = now - self._start
-        logs["images_per_second"] = (step - self._last_step) * self._images_per_step / (now - self._since)
-        self._sums, self._count, self._last_step, self._since = {}, 0, step, now
+    def settle(self) -> None:
+        """Fetches what is waiting, as the mean over all ranks. Called on all ranks.
+
+        Raises:
+            ValueError: If a value is infinite or not a number; it names the first such step and its terms.
+        """
+        if not self._waiting:
+            return
+        flat = torch.stack([value.float() for _, logs in self._waiting for value in logs.values()])
+        values = iter(self._accelerator.reduce(flat, "mean").tolist())
+        settled = [(step, {name: next(values) for name in logs}) for step, logs in self._waiting]
+        self._waiting = []
+        for step, logs in settled:
+            if bad := [f"{name} is {value}" for name, value in logs.items() if not self._is_sound(name, value)]:
+                raise ValueError(
+                    f"At step {step}, {' and '.join(bad)}. Nothing was saved since; resume from the last checkpoint, "
+                    "or an earlier one, with a lower --learning_rate."
+                )
+        self._settled += settled
+
+    def _is_sound(self, name: str, value: float) -> bool:
+        overflow_is_expected = self._accelerator.mixed_precision == "fp16" and name.startswith("grad_norm")
+        return math.isfinite(value) or overflow_is_expected  # the gradient scaler skips such an update
+
+    def read(self, progress: Progress) -> dict[str, float]:
+        """The averages since the last reading, the speed since then, and memory; starts anew. Called on all ranks.
+
+        Raises:
+            ValueError: As `settle` does.
+        """
+        self.settle()
+        series: dict[str, list[float]] = {}
+        for _, logs in self._settled:
+            for name, value in logs.items():
+                series.setdefault(name, []).append(value)
+        logs = {"step": progress.step} | {name: sum(values) / len(values) for name, values in series.items()}
+        logs["seconds"] = self.seconds
+        logs["images_per_second"] = (progress.images - self._images) / (time.perf_counter() - self._since)
+        logs |= memory_in_use(self._accelerator.device)
+        self._settled = []
+        self._restart(progress)
         return logs
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that the next line of the log is the same after a resume. Settle first."""
+        return {"values": self._settled, "seconds": self.seconds}
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, all its parts together."""
+        return time.perf_counter() - self._start
+
+    def _restart(self, progress: Progress) -> None:
+        self._since, self._images = time.perf_counter(), progress.images
+
+
+def memory_in_use(device: torch.device) -> dict[str, float]:
+    """Memory of this process in MiB: resident now and, on a GPU, allocated there at most so far."""
+    used = {"memory_mib": psutil.Process().memory_info().rss / MIB}
+    if device.type == "cuda":
+        used["gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
+    return used
 
 
 def write_log(accelerator: Accelerator, logs: dict[str, float], output_dir: Path) -> None:
@@ -54,43 +109,29 @@ def write_log(accelerator: Accelerator, logs: dict[str, float], output_dir: Path
     accelerator.log({name: value for name, value in logs.items() if name != "step"}, step=logs["step"])
 
 
-def refuse_non_finite(logs: dict[str, float], output_dir: Path) -> None:
-    """Stops a run whose losses have become infinite or not a number.
-
-    Raises:
-        ValueError: Names which, and by which step.
-    """
-    if bad := [name for name, value in logs.items() if not math.isfinite(value)]:
-        raise ValueError(
-            f"{', '.join(bad)} is not finite by step {logs['step']}. The checkpoints in {output_dir} are older; "
-            "resume from one with a lower --learning_rate."
-        )
-
-
-def drop_log_after(step: int, output_dir: Path) -> float:
-    """Removes the lines that a resumed run will write again, and returns the seconds that the lines kept took."""
+def drop_log_after(step: int, output_dir: Path) -> None:
+    """Removes the lines that a resumed run will write again, and one that was torn."""
     log = output_dir / LOG_FILE
-    if not log.is_file():
-        return 0.0
-    kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
-    log.write_text("".join(f"{line}\n" for line in kept))
-    return json.loads(kept[-1])["seconds"] if kept else 0.0
+    if log.is_file():
+        whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        write_text_whole(log, "".join(line for line in whole if json.loads(line)["step"] <= step))
 
 
-def write_facts(accelerator: Accelerator, images_per_step: int, pictures: dict[str, int], output_dir: Path) -> None:
+def write_facts(
+    accelerator: Accelerator, progress: Progress, seconds: float, pictures: dict[str, int], output_dir: Path
+) -> None:
     """Writes `training.json`: what a card says about how the model came about, beyond its configuration."""
-    last = json.loads((output_dir / LOG_FILE).read_text().splitlines()[-1])
     facts = {
-        "steps": last["step"],
-        "images_seen": last["step"] * images_per_step,
-        "seconds": round(last["seconds"]),
+        "steps": progress.step,
+        "images_seen": progress.images,
+        "seconds": round(seconds),
         "device": _device_name(accelerator.device),
         "num_processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
         "pictures": pictures,
         "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")},
     }
-    (output_dir / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_text_whole(output_dir / "training.json", json.dumps(facts, indent=2) + "\n")
 
 
 def _device_name(device: torch.device) -> str:

@@ -11,16 +11,21 @@ def squared_error(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.
     return (reconstructions.float() - images.float()).square().flatten(1).sum(1)
 
 
-def calibrated_nll(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+def calibrated_nll(
+    reconstructions: torch.Tensor, images: torch.Tensor, variance: torch.Tensor | None = None
+) -> torch.Tensor:
     """Negative log-likelihood in nats, summed over the D = C*H*W values of each image, under a Gaussian whose one
     variance is the best for the batch (sigma-VAE, Rybkin et al. 2021, equation 5).
 
     With s2 the batch's mean squared error, it is `D/2 (log(2 pi s2) + error / s2)`; s2 is not differentiated, which
     leaves the gradient of `D/2 log s2`. s2 has a floor of exp(-8), a standard deviation of 0.018 on images in [-1, 1].
+    Where `images` are only a share of the batch, `variance` is the s2 of the whole.
     """
     error = squared_error(reconstructions, images)
     num_values = images[0].numel()
-    variance = (error.mean() / num_values).detach().clamp(min=math.exp(-8))
+    if variance is None:
+        variance = error.mean() / num_values
+    variance = variance.detach().clamp(min=math.exp(-8))
     return 0.5 * (num_values * torch.log(2 * math.pi * variance) + error / variance)
 
 

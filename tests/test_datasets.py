@@ -15,7 +15,7 @@ from PIL import Image
 
 import hf_vae.datasets
 from hf_vae.config import DataConfig
-from hf_vae.datasets import DataSplits, load_images
+from hf_vae.datasets import DataSplits, ImageSet, load_images
 from hf_vae.presets import PRESETS
 from hf_vae.transforms import picture_to_uint8, square_picture
 
@@ -351,3 +351,21 @@ def test_two_pictures_are_enough(tmp_path):
 def test_a_set_on_the_cpu_stays_where_it_is(folder):
     train = load(folder).train
     assert train.to(torch.device("cpu")) is train
+
+
+@pytest.mark.parametrize("batch_size", [4, 7, 30])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_every_picture_is_seen_once_an_epoch(batch_size, num_ranks):
+    images = ImageSet(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1), torch.arange(20))
+    ranks = [images.training_batches(batch_size, 0, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    stream = torch.cat([next(batches).flatten() for _ in range(30) for batches in ranks])
+    epochs = stream[: len(stream) // 20 * 20].view(-1, 20)
+    assert (epochs.sort(1).values == torch.arange(20)).all()
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_the_row_of_training_pictures_goes_on_from_any_place_with_any_number_of_ranks():
+    images = ImageSet(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1), torch.arange(20))
+    whole = next(images.training_batches(60, 0)).flatten()
+    parts = [next(images.training_batches(10, 0, first_image=25, rank=rank, num_ranks=3)) for rank in range(3)]
+    assert torch.equal(torch.cat(parts).flatten(), whole[25:55])

@@ -22,11 +22,11 @@ from hf_vae import training
 import train_accelerate
 
 trained = {}
-prepare = training._prepare
+prepare = training.prepare
 def remember(*arguments):
     trained["trainees"] = prepare(*arguments)
     return trained["trainees"]
-training._prepare = remember
+training.prepare = remember
 folder = Path(sys.argv.pop(1))
 training.train(train_accelerate.parse_arguments(sys.argv[1:]))
 weights = {

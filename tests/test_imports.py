@@ -13,13 +13,16 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"config", "transforms", "losses", "models.prior", "models.blocks"},
-    {"presets"},
+    {"files", "batches", "transforms", "losses", "models.prior", "models.blocks"},
+    {"config"},
+    {"presets", "machine"},
     {"models.base"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
     {"families", "objectives", "latents", "metrics", "datasets"},
-    {"training", "evaluation", "previews", "checkpoints", "logs", "dry_run"},
+    {"trainees", "checkpoints", "interruptions", "batch_size", "previews", "dry_run"},
+    {"logs"},
+    {"training", "evaluation"},
     {"recipes"},
     {"pipeline", "cards", "__init__"},
     {"cli"},

@@ -10,6 +10,7 @@ from conftest import TINY, draw_picture, reset_accelerate
 from diffusers.configuration_utils import register_to_config
 
 from hf_vae import AutoGenerator, ImagePipeline, losses
+from hf_vae.batches import Batch
 from hf_vae.cards import write_card
 from hf_vae.config import FLAG_STYLE, flags_to_run, run_flags_type
 from hf_vae.evaluation import evaluate_folder
@@ -69,8 +70,8 @@ class LinearCodeObjective(Objective):
 
     error_weight: float = 1.0
 
-    def model_step(self, networks: Networks, images: torch.Tensor) -> tuple[torch.Tensor, Logs]:
-        loss = self.error_weight * losses.squared_error(networks["model"](images), images).mean()
+    def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
+        loss = self.error_weight * losses.squared_error(networks["model"](batch.images), batch.images).mean()
         return loss, {"loss": loss.detach()}
 
 

@@ -5,6 +5,7 @@ import torch
 from conftest import tiny_model
 
 from hf_vae import FAMILIES
+from hf_vae.batches import Batch
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def images():
 def one_update(networks, step, trained, images):
     for name, network in networks.items():
         network.requires_grad_(name == trained)
-    loss, logs = step(networks, images)
+    loss, logs = step(networks, Batch(images))
     loss.backward()
     return loss, logs
 

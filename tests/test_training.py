@@ -1,5 +1,6 @@
 """The loop: what a run leaves behind, and that an interrupted run ends where an uninterrupted one does."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -16,7 +17,8 @@ from hf_vae import FAMILIES, AutoGenerator
 from hf_vae.checkpoints import UNFINISHED, list_checkpoints
 from hf_vae.config import DataConfig, RunConfig, TrainConfig
 from hf_vae.dry_run import describe, num_parameters
-from hf_vae.training import _exponential_average, batch_positions, train
+from hf_vae.trainees import follow
+from hf_vae.training import train
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def log_lines(folder: Path) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "images_per_second", "memory_mib")} for line in lines
+    ]
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:
@@ -71,7 +75,7 @@ def test_a_run_leaves_a_model_a_log_previews_and_checkpoints(family, picture_fol
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"config.json", "diffusion_pytorch_model.safetensors", "train_config.json", "training.json"} <= names
     assert {"log.jsonl", "timelapse.webp", "checkpoint-3", "checkpoint-6"} <= names
-    assert [line["step"] for line in log_lines(tmp_path / "run")] == [2, 3, 4, 6]
+    assert [line["step"] for line in log_lines(tmp_path / "run")] == [2, 4, 6]
     assert len(list((tmp_path / "run" / "previews").iterdir())) == 2
     facts = json.loads((tmp_path / "run" / "training.json").read_text())
     assert facts["images_seen"] == 36 and facts["pictures"]["train"] == 36 and facts["pictures"]["heldout"] == 4
@@ -147,7 +151,7 @@ def test_another_run_is_neither_overwritten_nor_resumed(picture_folder, tmp_path
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_a_checkpoint(picture_folder, tmp_path):
-    with pytest.raises(ValueError, match="not finite by step"):
+    with pytest.raises(ValueError, match=r"At step \d+, .*loss is (nan|inf)"):
         train(tiny_run("vae", picture_folder, tmp_path, learning_rate=1e30, max_grad_norm=0.0, logging_steps=50))
     assert not list_checkpoints(tmp_path)
 
@@ -157,39 +161,15 @@ def test_a_count_below_one_is_refused_by_name(picture_folder, tmp_path):
         train(tiny_run("vae", picture_folder, tmp_path, train_batch_size=0))
 
 
-class Ranks:
-    """Stands in for an Accelerator where only the number of processes counts."""
-
-    def __init__(self, num_processes: int, process_index: int):
-        self.num_processes, self.process_index = num_processes, process_index
-
-
-@pytest.mark.parametrize("batch_size", [4, 7, 30])
-@pytest.mark.parametrize("num_processes", [1, 2, 3])
-def test_every_picture_is_seen_once_an_epoch(batch_size, num_processes):
-    config, num_images = TrainConfig(train_batch_size=batch_size), 20
-    stream = torch.cat(
-        [
-            batch_positions(batch, num_images, config, Ranks(num_processes, rank))
-            for batch in range(30)
-            for rank in range(num_processes)
-        ]
-    )
-    epochs = stream[: len(stream) // num_images * num_images].view(-1, num_images)
-    assert (epochs.sort(1).values == torch.arange(num_images)).all()
-    assert not torch.equal(epochs[0], epochs[1])
-
-
 def test_the_running_average_includes_batch_norm_buffers():
-    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_exponential_average(0.5), use_buffers=True)
-    averaged.update_parameters(network)
-    for _ in range(200):
+    network = nn.Sequential(nn.Identity(), nn.BatchNorm1d(2))
+    averaged = copy.deepcopy(network)
+    for num_updates in range(200):
         network(torch.randn(16, 2) * 3 + 5)
-        averaged.update_parameters(network)
-    assert torch.allclose(averaged.module[1].running_var, network[1].running_var, rtol=0.5)
-    assert averaged.module[1].running_var.min() > 1.5  # where the buffer started
-    assert averaged.module[1].num_batches_tracked == network[1].num_batches_tracked == 200
+        follow(averaged, network, num_updates, decay=0.5)
+    assert torch.allclose(averaged[1].running_var, network[1].running_var, rtol=0.5)
+    assert averaged[1].running_var.min() > 1.5  # where the buffer started
+    assert averaged[1].num_batches_tracked == network[1].num_batches_tracked == 200
 
 
 def test_accumulation_updates_every_network_once(picture_folder, tmp_path):

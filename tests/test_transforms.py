@@ -148,7 +148,7 @@ def test_output_size_is_the_size_of_the_pictures(output_size, expected):
 def test_flip_mirrors_about_half_and_does_nothing_else():
     torch.manual_seed(0)
     images = torch.rand(1000, 3, 4, 4) * 2 - 1
-    flipped = augment(images, flip=True)
+    flipped = augment(images, torch.rand(1000, 4), flip=True)
     is_mirrored = (flipped == images.flip(3)).flatten(1).all(1)
     assert (is_mirrored | (flipped == images).flatten(1).all(1)).all()
     assert 400 < is_mirrored.sum() < 600
@@ -156,17 +156,18 @@ def test_flip_mirrors_about_half_and_does_nothing_else():
 
 def test_no_augmentation_changes_nothing():
     images = torch.rand(4, 3, 8, 8) * 2 - 1
-    assert torch.equal(augment(images, flip=False, color_jitter=0), images)
+    assert torch.equal(augment(images, torch.rand(4, 4), flip=False, color_jitter=0), images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_color_jitter_recolors_each_image_by_at_most_its_share(channels):
     torch.manual_seed(0)
     grey = torch.full((64, channels, 4, 4), -0.2)
-    brightness = (augment(grey, flip=False, color_jitter=0.1) + 1) / 0.8  # plain grey: only brightness can change it
+    recolored = augment(grey, torch.rand(64, 4), flip=False, color_jitter=0.1)
+    brightness = (recolored + 1) / 0.8  # plain grey: only brightness can change it
     assert (brightness - 1).abs().max() <= 0.1 + 1e-5
     assert brightness[:, 0, 0, 0].unique().numel() > 60
-    jittered = augment(torch.rand(64, channels, 8, 8) * 2 - 1, color_jitter=0.9)
+    jittered = augment(torch.rand(64, channels, 8, 8) * 2 - 1, torch.rand(64, 4), color_jitter=0.9)
     assert jittered.min() >= -1 and jittered.max() <= 1
 
 
@@ -174,7 +175,7 @@ def test_color_jitter_recolors_each_image_by_at_most_its_share(channels):
 def test_diff_augment_passes_gradients_and_differs_per_image(channels):
     torch.manual_seed(0)
     images = torch.rand(1, channels, 32, 32).repeat(8, 1, 1, 1).requires_grad_()
-    augmented = diff_augment(images)
+    augmented = diff_augment(images, torch.rand(8, 5))
     assert augmented.shape == images.shape
     assert torch.pdist(augmented.detach().flatten(1)).min() > 0
     augmented.square().sum().backward()
@@ -183,7 +184,8 @@ def test_diff_augment_passes_gradients_and_differs_per_image(channels):
 
 def test_diff_augment_brightens_each_image_by_its_own_amount():
     torch.manual_seed(0)
-    centers = diff_augment(torch.full((64, 3, 32, 32), 0.2))[:, :, 16, 16]  # plain grey: only brightness can change it
+    grey = torch.full((64, 3, 32, 32), 0.2)  # only brightness can change it
+    centers = diff_augment(grey, torch.rand(64, 5))[:, :, 16, 16]
     assert (centers - 0.2).abs().max() <= 0.5 + 1e-5
     assert centers[:, 0].unique().numel() > 60
     torch.testing.assert_close(centers, centers[:, :1].expand(-1, 3))
@@ -193,7 +195,7 @@ def test_diff_augment_moves_content_by_up_to_an_eighth():
     torch.manual_seed(0)
     images = torch.zeros(64, 3, 32, 32)
     images[:, :, 16, 16] = 3  # brighter than anything that recolouring or filling can make
-    brightest = diff_augment(images).mean(1).flatten(1).argmax(1)
+    brightest = diff_augment(images, torch.rand(64, 5)).mean(1).flatten(1).argmax(1)
     for shifts in (brightest // 32 - 16, brightest % 32 - 16):
         assert shifts.min() < 0 < shifts.max()
         assert shifts.abs().max() <= 4

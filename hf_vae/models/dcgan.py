@@ -42,6 +42,6 @@ class DCGAN(ImageGenerator):
         super().__init__(latent_dim)
         self.decoder = Decoder(image_size, image_channels, latent_dim, width, max_width, block)
 
-    def forward(self, num_images: int) -> torch.Tensor:
-        """Draws images `(num_images, C, H, W)` from N(0, I), with the global random generator."""
-        return self.decode(self.latent_prior.sample(num_images, "standard")).sample
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Draws the images `(B, C, H, W)` of `latents` (B, Z), which are of N(0, I)."""
+        return self.decode(latents).sample

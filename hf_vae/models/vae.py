@@ -14,8 +14,8 @@ LOGVAR_RANGE = (-10.0, 4.0)
 
 
 class VAEOutput(NamedTuple):
-    """What `VAE.forward` returns: `reconstructions` (B, C, H, W), decoded from one draw of the posterior
-    N(`mean`, exp(`logvar`)), whose parameters are `(B, Z)`."""
+    """What `VAE.forward` returns: `reconstructions` (B, C, H, W), and the posterior N(`mean`, exp(`logvar`)), whose
+    parameters are `(B, Z)`."""
 
     reconstructions: torch.Tensor
     mean: torch.Tensor
@@ -59,8 +59,11 @@ class VAE(ImageGenerator):
         mean, logvar = self.encoder(images.to(self.dtype)).float().chunk(2, dim=1)  # (B, Z) each
         return EncoderOutput(latents=mean, logvar=logvar.clamp(*LOGVAR_RANGE))
 
-    def forward(self, images: torch.Tensor) -> VAEOutput:
-        """Reconstructs `images` (B, C, H, W) from one draw of their posterior, with the global random generator."""
+    def forward(self, images: torch.Tensor, noise: torch.Tensor | None = None) -> VAEOutput:
+        """Reconstructs `images` (B, C, H, W) from the draw of their posterior that `noise` (B, Z), of N(0, I), stands
+        for; from the posterior's mean without it."""
         posterior = self.encode(images)
-        latents = posterior.latents + torch.exp(0.5 * posterior.logvar) * torch.randn_like(posterior.latents)
+        latents = posterior.latents
+        if noise is not None:
+            latents = latents + torch.exp(0.5 * posterior.logvar) * noise
         return VAEOutput(self.decode(latents).sample, mean=posterior.latents, logvar=posterior.logvar)

@@ -1,0 +1,50 @@
+"""SIGTERM and Ctrl-C: the update in progress is finished and a checkpoint written before the run leaves."""
+
+import signal
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+AGREE_EVERY = 10  # updates between two times that the ranks ask each other: it costs them a wait
+
+
+class TrainingInterrupted(Exception):  # noqa: N818, it is no error
+    """A run that was told to stop, did so, and can be resumed."""
+
+    def __init__(self, signal_number: int, checkpoint: str):
+        super().__init__(f"Stopped by {signal.Signals(signal_number).name} after writing {checkpoint}.")
+        self.exit_code = 128 + signal_number  # as shells report it: 143 for SIGTERM, 130 for Ctrl-C
+
+
+class StopSignals:
+    """A context in which the first SIGTERM or Ctrl-C is noted, and a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self._received = 0
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def agreed(self, accelerator: Accelerator, step: int) -> int:
+        """The signal that any rank has received, or 0; the same on all of them."""
+        if accelerator.num_processes == 1:
+            return self._received
+        if step % AGREE_EVERY:
+            return 0
+        received = torch.tensor([self._received], device=accelerator.device)
+        return int(accelerator.gather(received).max())

@@ -1,0 +1,83 @@
+"""What suits the machine that a run is on: precision, compilation, memory layout and allocator, chosen once at its
+start and shown in its first lines."""
+
+import ctypes
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from .config import TrainConfig
+
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
+COMPILE_PAYS_FROM = 2000  # updates: compiling takes a minute
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How a run computes.
+
+    Args:
+        precision: "no", "fp16" or "bf16".
+        compile_mode: A mode of torch.compile, or None.
+        channels_last: Whether images and weights are stored with their channels together.
+    """
+
+    precision: str
+    compile_mode: str | None
+    channels_last: bool
+
+    def __str__(self) -> str:
+        layout = "channels last" if self.channels_last else "channels first"
+        return f"precision {self.precision}, compile {self.compile_mode or 'no'}, {layout}"
+
+
+def choose(config: TrainConfig, device: torch.device, num_steps: int) -> Choices:
+    """Resolves every "auto" in `config` but the batch size.
+
+    Precision is what `accelerate launch` was told, else bf16 where the hardware computes in it: emulating it is slower
+    than fp32. Compilation and channels_last are for GPUs; on a CPU, compiling has been measured to gain a tenth on
+    plain blocks and nothing on residual ones, and takes a minute (`benchmarks/`). A resumed run chooses as it did
+    before, as its length counts as a whole.
+    """
+    on_gpu = device.type == "cuda"
+    compile_mode = None if config.compile == "no" else config.compile
+    if compile_mode == "auto":
+        compile_mode = "default" if on_gpu and num_steps >= COMPILE_PAYS_FROM and shutil.which("cc") else None
+    channels_last = on_gpu if config.channels_last == "auto" else config.channels_last == "yes"
+    return Choices(choose_precision(config, device), compile_mode, channels_last)
+
+
+def choose_precision(config: TrainConfig, device: torch.device) -> str:
+    """The precision that `choose` settles on."""
+    if config.mixed_precision != "auto":
+        return config.mixed_precision
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    return told if told in ("fp16", "bf16") else "bf16" if computes_in_bfloat16(device) else "no"
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware has instructions for bf16: GPUs since Ampere, CPUs with AVX-512 BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
+
+
+def prepare_backends(device: torch.device, allow_tf32: bool) -> None:
+    """Sets what is global in a process: TF32 and convolution search on a GPU; on Linux, an allocator that keeps what
+    was freed, since a training step asks for the same sizes again and fresh pages are slow."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
+        torch.backends.cudnn.benchmark = True
+    elif sys.platform == "linux":
+        try:
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+        except (OSError, AttributeError):  # another C library than glibc: it allocates as it does
+            return
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 64 * 2**20)
