@@ -30,7 +30,7 @@ def largest_batch_size(accelerator: Accelerator, model: ImageGenerator, objectiv
         _two_updates(accelerator, model, objective, batch_size)
         return batch_size
 
-    with _within_free_memory(accelerator.device):
+    with torch.random.fork_rng(), _within_free_memory(accelerator.device):
         found = attempt()
     gc.collect()
     return int(accelerator.gather(torch.tensor([found], device=accelerator.device)).min())

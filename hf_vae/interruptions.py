@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C: the update in progress is finished and a checkpoint written before the run leaves."""
 
 import signal
+import time
 from types import FrameType
 
 import torch
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGREE_EVERY = 10  # updates between two times that the ranks ask each other: it costs them a wait
+ECHO_SECONDS = 1.0  # within which a second Ctrl-C is the first one, passed on by a launcher
 
 
 class TrainingInterrupted(Exception):  # noqa: N818, it is no error
@@ -23,7 +25,7 @@ class StopSignals:
     """A context in which the first SIGTERM or Ctrl-C is noted, and a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
-        self._received = 0
+        self._received, self._when = 0, 0.0
 
     def __enter__(self) -> "StopSignals":
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -36,9 +38,9 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self._received and number == signal.SIGINT:
+        if number == signal.SIGINT and self._received and time.monotonic() - self._when > ECHO_SECONDS:
             raise KeyboardInterrupt
-        self._received = number
+        self._received, self._when = number, time.monotonic()
 
     def agreed(self, accelerator: Accelerator, step: int) -> int:
         """The signal that any rank has received, or 0; the same on all of them."""

@@ -1,5 +1,6 @@
 """What tests share: pictures that they make themselves, and tiny models of every family."""
 
+import json
 import os
 import tempfile
 
@@ -13,13 +14,17 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 
+from hf_vae.checkpoints import MANIFEST, list_checkpoints
+from hf_vae.config import DataConfig, RunConfig, TrainConfig
 from hf_vae.evaluation import evaluate, save_metrics
 from hf_vae.families import FAMILIES
 from hf_vae.models import ImageGenerator
 from hf_vae.transforms import to_pictures
 
 
+REPOSITORY = Path(__file__).parent.parent
 TINY = {"image_size": 28, "latent_dim": 8, "width": 8, "max_width": 16}
 
 
@@ -76,6 +81,58 @@ def tiny_model(family: str, **config) -> ImageGenerator:
     """A model of a family with random weights, small enough to run in milliseconds, in evaluation mode."""
     torch.manual_seed(0)
     return FAMILIES[family].model(**{**TINY, **config}).eval()
+
+
+def tiny_run(family: str, folder: Path, output_dir: Path, data: dict | None = None, **train_config) -> RunConfig:
+    """Six updates, with checkpoints and previews after three and six, of a family's tiny model on a folder."""
+    settings = {
+        "train_batch_size": 6,
+        "max_train_steps": 6,
+        "lr_warmup_steps": 2,
+        "logging_steps": 2,
+        "preview_steps": 3,
+        "checkpointing_steps": 3,
+        **FAMILIES[family].objective.train_defaults,
+        **train_config,
+    }
+    return RunConfig(
+        family,
+        dict(TINY),
+        FAMILIES[family].objective(),
+        DataConfig(train_data_dir=str(folder), color_jitter=0.1, **(data or {})),
+        TrainConfig(output_dir=str(output_dir), **settings),
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The published weights of a run."""
+    return load_file(folder / "diffusion_pytorch_model.safetensors")
+
+
+def log_lines(folder: Path) -> list[dict]:
+    """The log of a run, but for what depends on the machine."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "images_per_second", "memory_mib")} for line in lines
+    ]
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    """Weights, running average, optimizer state, log and previews of two runs are the same, bit for bit."""
+    assert weights(one).keys() == weights(other).keys()
+    for name, value in weights(one).items():
+        assert torch.equal(value, weights(other)[name]), name
+    assert log_lines(one) == log_lines(other)
+    previews = sorted(path.name for path in (one / "previews").iterdir())
+    assert previews == sorted(path.name for path in (other / "previews").iterdir())
+    for name in previews:
+        assert (one / "previews" / name).read_bytes() == (other / "previews" / name).read_bytes()
+    newest = [list_checkpoints(folder)[-1] for folder in (one, other)]
+    assert newest[0].name == newest[1].name
+    states = [json.loads((checkpoint / MANIFEST).read_text())["files"] for checkpoint in newest]
+    assert states[0].keys() == states[1].keys() and "optimizer.bin" in states[0]
+    for name, digest in states[0].items():
+        assert digest == states[1][name] or name.startswith("random_states"), name  # of generators that are not used
 
 
 @pytest.fixture(scope="session")

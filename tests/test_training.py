@@ -4,18 +4,15 @@ import copy
 import dataclasses
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, reset_accelerate, tiny_model
-from safetensors.torch import load_file
+from conftest import TINY, assert_equal_runs, log_lines, reset_accelerate, tiny_model, tiny_run, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from hf_vae import FAMILIES, AutoGenerator
+from hf_vae import AutoGenerator
 from hf_vae.checkpoints import UNFINISHED, list_checkpoints
-from hf_vae.config import DataConfig, RunConfig, TrainConfig
 from hf_vae.dry_run import describe, num_parameters
 from hf_vae.trainees import follow
 from hf_vae.training import train
@@ -26,48 +23,6 @@ def fresh_accelerate():
     """Each run is a process of its own in real life; accelerate keeps one state per process."""
     yield
     reset_accelerate()
-
-
-def tiny_run(family: str, folder: Path, output_dir: Path, data: dict | None = None, **train_config) -> RunConfig:
-    settings = {
-        "train_batch_size": 6,
-        "max_train_steps": 6,
-        "lr_warmup_steps": 2,
-        "logging_steps": 2,
-        "preview_steps": 3,
-        "checkpointing_steps": 3,
-        **FAMILIES[family].objective.train_defaults,
-        **train_config,
-    }
-    return RunConfig(
-        family,
-        dict(TINY),
-        FAMILIES[family].objective(),
-        DataConfig(train_data_dir=str(folder), color_jitter=0.1, **(data or {})),
-        TrainConfig(output_dir=str(output_dir), **settings),
-    )
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "diffusion_pytorch_model.safetensors")
-
-
-def log_lines(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in line.items() if k not in ("seconds", "images_per_second", "memory_mib")} for line in lines
-    ]
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    assert weights(one).keys() == weights(other).keys()
-    for name, value in weights(one).items():
-        assert torch.equal(value, weights(other)[name]), name
-    assert log_lines(one) == log_lines(other)
-    previews = sorted(path.name for path in (one / "previews").iterdir())
-    assert previews == sorted(path.name for path in (other / "previews").iterdir())
-    for name in previews:
-        assert (one / "previews" / name).read_bytes() == (other / "previews" / name).read_bytes()
 
 
 def test_a_run_leaves_a_model_a_log_previews_and_checkpoints(family, picture_folder, tmp_path):

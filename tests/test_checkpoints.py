@@ -1,0 +1,199 @@
+"""Checkpoints that are torn, foreign, or cannot be written; and a run that is killed while it writes one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, assert_equal_runs, reset_accelerate, tiny_run
+
+from hf_vae.checkpoints import AVERAGED, MANIFEST, defect, find_checkpoint, list_checkpoints
+from hf_vae.recipes import run_from_recipe
+from hf_vae.training import train
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    yield
+    reset_accelerate()
+
+
+@pytest.fixture(scope="module")
+def whole(picture_folder, tmp_path_factory) -> Path:
+    """A VAE's finished run of 6 updates, with checkpoints at 3 and 6."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(tiny_run("vae", picture_folder, folder))
+    return folder
+
+
+def truncate(checkpoint: Path) -> None:
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    content = bytearray((checkpoint / "optimizer.bin").read_bytes())
+    content[len(content) // 2] ^= 1
+    (checkpoint / "optimizer.bin").write_bytes(content)
+
+
+def lose_a_file(checkpoint: Path) -> None:
+    (checkpoint / AVERAGED).unlink()
+
+
+def lose_the_manifest(checkpoint: Path) -> None:
+    (checkpoint / MANIFEST).unlink()
+
+
+def cut_the_manifest(checkpoint: Path) -> None:
+    text = (checkpoint / MANIFEST).read_text()
+    (checkpoint / MANIFEST).write_text(text[: len(text) // 2])
+
+
+def empty_the_manifest(checkpoint: Path) -> None:
+    (checkpoint / MANIFEST).write_text("[]")
+
+
+def make_foreign(checkpoint: Path) -> None:
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    manifest["run"]["model"]["latent_dim"] = 9
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+
+
+DAMAGES = {
+    truncate: "model.safetensors is not as it was written",
+    flip_a_bit: "optimizer.bin is not as it was written",
+    lose_a_file: f"{AVERAGED} is missing",
+    lose_the_manifest: f"no readable {MANIFEST}",
+    cut_the_manifest: f"no readable {MANIFEST}",
+    empty_the_manifest: f"no readable {MANIFEST}",
+    make_foreign: "belongs to another run (model.latent_dim: 9 -> 8)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_checkpoint_is_named_and_passed_over(damage, whole, picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path).to_dict()
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / "checkpoint-6")
+    warnings = []
+    assert find_checkpoint("latest", tmp_path, run, warnings.append) == tmp_path / "checkpoint-3"
+    assert len(warnings) == 1 and "checkpoint-6" in warnings[0] and DAMAGES[damage] in warnings[0]
+    with pytest.raises(ValueError, match="checkpoint-6 cannot be used"):
+        find_checkpoint("checkpoint-6", tmp_path, run)
+    damage(tmp_path / "checkpoint-3")
+    with pytest.raises(ValueError, match="None of the 2 checkpoints"):
+        find_checkpoint("latest", tmp_path, run)
+
+
+def test_a_run_goes_on_from_the_last_whole_checkpoint(family, picture_folder, tmp_path, capsys):
+    quiet, torn = tmp_path / "quiet", tmp_path / "torn"
+    train(tiny_run(family, picture_folder, quiet))
+    shutil.copytree(quiet, torn)
+    flip_a_bit(torn / "checkpoint-6")
+    reset_accelerate()
+    train(tiny_run(family, picture_folder, torn, resume_from_checkpoint="latest"))
+    assert "Passed over" in capsys.readouterr().out
+    assert_equal_runs(quiet, torn)
+
+
+def test_a_checkpoint_of_another_folder_can_be_named(whole, picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path).to_dict()
+    assert find_checkpoint(str(whole / "checkpoint-3"), tmp_path, run) == whole / "checkpoint-3"
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from hf_vae import checkpoints, training
+import train_accelerate
+
+stage, step = sys.argv.pop(1), 6
+def kill(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+written = {"after the networks": (checkpoints, "save_file"), "before the name": (checkpoints, "flush_to_disk"),
+           "in the manifest": (checkpoints.json, "dumps")}
+save = training.save_checkpoint
+def save_or_die(accelerator, output_dir, run, progress, *rest):
+    if progress.step == step:
+        setattr(*written[stage], kill)
+    save(accelerator, output_dir, run, progress, *rest)
+training.save_checkpoint = save_or_die
+training.train(train_accelerate.parse_arguments(sys.argv[1:]))
+"""
+
+STAGES = ["after the networks", "in the manifest", "before the name"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill_inside_a_checkpoint_write_costs_nothing_but_time(stage, whole, picture_folder, tmp_path):
+    recipe = json.loads((whole / "train_config.json").read_text())
+    recipe["train"]["output_dir"] = str(tmp_path)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, stage, "--recipe", str(tmp_path / "recipe.json")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+    assert list(tmp_path.glob(".writing-checkpoint-6/*"))
+    recipe["train"]["resume_from_checkpoint"] = "latest"
+    train(run_from_recipe(recipe))
+    assert_equal_runs(whole, tmp_path)
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+ON_A_SMALL_DISK = """
+set -e
+mount -t tmpfs -o size={size} tmpfs {disk}
+set +e
+{train} 2> {errors}
+echo "rc $?"
+ls -a {disk}
+mount -o remount,size=64m {disk}
+{train} --resume_from_checkpoint latest 2>> {errors}
+echo "rc $?"
+cp -r {disk}/. {kept}
+"""
+
+
+def test_a_full_disk_stops_with_one_error_and_keeps_what_was_there(whole, picture_folder, tmp_path):
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True).returncode:
+        pytest.skip("no private file system can be mounted here")
+    recipe = json.loads((whole / "train_config.json").read_text())
+    recipe["train"]["output_dir"] = str(tmp_path / "disk")
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "kept").mkdir()
+    checkpoint_size = sum(file.stat().st_size for file in (whole / "checkpoint-3").iterdir())
+    script = ON_A_SMALL_DISK.format(
+        size=int(checkpoint_size * 1.5),  # room for one checkpoint, not for two
+        disk=tmp_path / "disk",
+        kept=tmp_path / "kept",
+        errors=tmp_path / "errors",
+        train=f"{sys.executable} {REPOSITORY}/train_accelerate.py --recipe {tmp_path}/recipe.json",
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [*namespace, "sh", "-c", script], env=environment, capture_output=True, text=True, timeout=300
+    )
+    errors = (tmp_path / "errors").read_text()
+    assert done.stdout.count("rc 1") == 1 and done.stdout.count("rc 0") == 1, done.stdout + done.stderr + errors
+    before_room = done.stdout.split("rc 1")[1]
+    assert "checkpoint-3" in before_room and "checkpoint-6" not in before_room.split("***")[0]
+    assert "Traceback" not in errors
+    assert "checkpoint-6 could not be written" in errors and "stay: checkpoint-3" in errors
+    assert_equal_runs(whole, tmp_path / "kept")
+
+
+def test_the_same_step_is_written_again_without_a_moment_in_which_none_is_there(whole, picture_folder, tmp_path):
+    """A run that is resumed from an earlier checkpoint overtakes a later one."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    train(tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="checkpoint-3"))
+    assert_equal_runs(whole, tmp_path)
+    run = tiny_run("vae", picture_folder, tmp_path).to_dict()
+    assert [defect(path, run) for path in list_checkpoints(tmp_path)] == [None, None]
