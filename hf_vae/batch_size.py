@@ -27,7 +27,13 @@ def largest_batch_size(accelerator: Accelerator, model: ImageGenerator, objectiv
 
     @find_executable_batch_size(starting_batch_size=largest, reduce_batch_size_fn=lambda: next(smaller, 0))
     def attempt(batch_size: int) -> int:
-        _two_updates(accelerator, model, objective, batch_size)
+        try:
+            _two_updates(accelerator, model, objective, batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and "could not create a primitive" not in str(error):
+                raise
+            # the words that accelerate knows, for what Python and oneDNN say
+            raise RuntimeError(f"DefaultCPUAllocator: can't allocate memory ({error})") from error
         return batch_size
 
     with torch.random.fork_rng(), _within_free_memory(accelerator.device):

@@ -4,14 +4,16 @@ import copy
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import TINY, assert_equal_runs, log_lines, reset_accelerate, tiny_model, tiny_run, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from hf_vae import AutoGenerator
+from hf_vae import FAMILIES, AutoGenerator, batch_size, training
 from hf_vae.checkpoints import UNFINISHED, list_checkpoints
 from hf_vae.dry_run import describe, num_parameters
 from hf_vae.trainees import follow
@@ -111,11 +113,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_checkpoint(picture_fol
     assert not list_checkpoints(tmp_path)
 
 
-def test_a_count_below_one_is_refused_by_name(picture_folder, tmp_path):
-    with pytest.raises(ValueError, match="train_batch_size=0"):
-        train(tiny_run("vae", picture_folder, tmp_path, train_batch_size=0))
-
-
 def test_the_running_average_includes_batch_norm_buffers():
     network = nn.Sequential(nn.Identity(), nn.BatchNorm1d(2))
     averaged = copy.deepcopy(network)
@@ -153,3 +150,93 @@ def test_dry_run_shows_the_configuration_and_every_layer(family, picture_folder,
         assert f"{num_parameters(network):,}" in text
         assert f"{name}." in text
     assert not (tmp_path / "never").exists()
+
+
+def test_a_resumed_run_takes_its_learning_rate_from_the_flags(picture_folder, tmp_path):
+    """The optimizer's state brings the old one along."""
+    constant = {"lr_scheduler": "constant", "lr_warmup_steps": 0}
+    train(tiny_run("vae", picture_folder, tmp_path, max_train_steps=3, learning_rate=1e-3, **constant))
+    before = weights(tmp_path)
+    reset_accelerate()
+    resumed = {"resume_from_checkpoint": "latest", "use_ema": True, "ema_decay": 0.0}
+    train(tiny_run("vae", picture_folder, tmp_path, learning_rate=1e-9, **constant, **resumed))
+    assert [line["learning_rate"] for line in log_lines(tmp_path)] == [1e-3, 1e-3, 1e-9, 1e-9]
+    reset_accelerate()
+    state = torch.load(tmp_path / "checkpoint-6" / "optimizer.bin", weights_only=True)
+    assert [group["lr"] for group in state["param_groups"]] == [1e-9]
+    assert not torch.equal(weights(tmp_path)["decoder.head.weight"], before["decoder.head.weight"])
+
+
+def test_the_step_and_the_term_that_is_not_finite_are_named(picture_folder, tmp_path, monkeypatch):
+    update, calls = training.update, []
+
+    def spoil(*arguments):
+        calls.append(1)
+        logs = update(*arguments)
+        return logs | {"kl": logs["kl"] * float("inf")} if len(calls) == 4 else logs
+
+    monkeypatch.setattr(training, "update", spoil)
+    with pytest.raises(ValueError, match="At step 4, kl is inf. Nothing was saved since"):
+        train(tiny_run("vae", picture_folder, tmp_path, logging_steps=50))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+
+
+def test_fewer_images_than_a_batch_are_seen_several_times_in_it(family, picture_folder, tmp_path):
+    train(tiny_run(family, picture_folder, tmp_path, train_batch_size=50, max_train_steps=2))
+    facts = json.loads((tmp_path / "training.json").read_text())
+    assert facts["pictures"]["train"] == 36 and facts["images_seen"] == 100
+
+
+def test_the_largest_batch_that_fits_is_found_and_recorded(picture_folder, tmp_path, monkeypatch, capsys):
+    tried, two_updates = [], batch_size._two_updates
+
+    def with_room_for_twenty(accelerator, model, objective, size):
+        tried.append(size)
+        if size > 20:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        two_updates(accelerator, model, objective, size)
+
+    monkeypatch.setattr(batch_size, "_two_updates", with_room_for_twenty)
+    train(tiny_run("vae", picture_folder, tmp_path, train_batch_size="auto", max_train_steps=3))
+    assert tried == [36, 32, 16]  # from all there are, down the powers of two
+    assert "16 a process" in capsys.readouterr().out
+    assert json.loads((tmp_path / "train_config.json").read_text())["train"]["train_batch_size"] == 16
+    reset_accelerate()
+    train(tiny_run("vae", picture_folder, tmp_path, train_batch_size="auto", resume_from_checkpoint="latest"))
+    assert tried == [36, 32, 16]  # a resumed run goes on with what was found
+    assert json.loads((tmp_path / "training.json").read_text())["images_seen"] == 96
+
+
+def test_what_does_not_fit_into_free_memory_fails_instead_of_being_killed(monkeypatch):
+    model = FAMILIES["vae"].model(image_size=64, latent_dim=8, width=8, max_width=16)
+    monkeypatch.setattr(batch_size.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
+    found = batch_size.largest_batch_size(Accelerator(cpu=True), model, FAMILIES["vae"].objective(), 4096)
+    assert 1 <= found < 1024
+    assert torch.zeros(200 * 2**20).sum() == 0  # 800 MiB: the limit is lifted again
+
+
+@pytest.mark.parametrize(
+    "name", ["train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "logging_steps"]
+)
+def test_a_count_below_one_is_refused_by_name(name, picture_folder, tmp_path):
+    with pytest.raises(ValueError, match=f"{name}=0 is not possible"):
+        train(tiny_run("vae", picture_folder, tmp_path, **{name: 0}))
+
+
+def test_memory_after_fifty_epochs_is_that_after_two(family, picture_folder, tmp_path):
+    every_epoch = dict.fromkeys(("logging_steps", "preview_steps", "checkpointing_steps"), 6)
+    train(tiny_run(family, picture_folder, tmp_path, max_train_steps=None, num_train_epochs=50, **every_epoch))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == 50
+    assert lines[49]["memory_mib"] <= 1.02 * lines[1]["memory_mib"]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_resumes_bit_for_bit(family, picture_folder, tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    train(tiny_run(family, picture_folder, whole, compile="default"))
+    shutil.copytree(whole, resumed, ignore=shutil.ignore_patterns("checkpoint-6", "*.safetensors", "*06.png"))
+    shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3", dirs_exist_ok=True)
+    reset_accelerate()
+    train(tiny_run(family, picture_folder, resumed, compile="default", resume_from_checkpoint="latest"))
+    assert_equal_runs(whole, resumed)
