@@ -43,6 +43,10 @@ class DataConfig:
     """Share of the pictures held out: never trained on, and what every metric is measured on."""
     split_seed: int = 0
     """Seed of that split."""
+    streaming: bool = False
+    """Read the pictures while training, without a cache: for sets larger than the disk or memory."""
+    shuffle_buffer: int = 10_000
+    """Encoded pictures that streaming shuffles among; what bounds its memory."""
     flip: bool = True
     """Mirror half of the pictures while training."""
     color_jitter: float = 0.0

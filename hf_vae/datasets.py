@@ -1,15 +1,16 @@
 """Where pictures come from: a preset, the Hub, a folder or parquet; decoded once to uint8, cached on disk, and
 split."""
 
+import glob
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -96,12 +97,13 @@ class DataSplits:
     """The training and held-out pictures of a source, and what was found in it.
 
     Args:
-        train: What is trained on.
+        train: What is trained on: an `ImageSet`, or an `ImageStream`, which has its methods but no length.
         heldout: What is measured on.
-        facts: Counts for the log and the card: `pictures_found, duplicates_dropped, broken_skipped, train, heldout`.
+        facts: Counts for the log and the card: `pictures_found, duplicates_dropped, broken_skipped, train, heldout`;
+            of a stream `heldout` alone.
     """
 
-    train: ImageSet
+    train: Any
     heldout: ImageSet
     facts: dict[str, int]
 
@@ -151,29 +153,46 @@ class _Source:
 
 
 def _open_source(data: DataConfig) -> _Source:
+    refuse_unless_one_source(data)
+    if data.dataset_name:
+        return _column_source(load_from_hub(data, partial(datasets.load_dataset, split="train")), data.image_column)
+    files = find_files(data.train_data_dir)
+    if files[0].suffix == ".parquet":
+        names = [glob.escape(str(file)) for file in files]  # `datasets` takes a name with brackets for a pattern
+        return _column_source(datasets.Dataset.from_parquet(names), data.image_column)
+    path = Path(data.train_data_dir).expanduser()
+    states = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
+    return _Source(fingerprint, len(files), ((str(file.relative_to(path)), file.read_bytes()) for file in files))
+
+
+def refuse_unless_one_source(data: DataConfig) -> None:
+    """Raises a `ValueError` if `data` names no source or two."""
     if bool(data.dataset_name) == bool(data.train_data_dir):
         raise ValueError(
             "Say where the pictures are: give either --dataset_name (a preset or a Hub id) or --train_data_dir."
         )
-    if data.dataset_name:
-        return _column_source(_load_from_hub(data), data.image_column)
-    path = Path(data.train_data_dir).expanduser()
+
+
+def find_files(train_data_dir: str) -> list[Path]:
+    """The pictures of a folder and of the folders in it, or its parquet files, in the order of their paths.
+
+    Raises:
+        ValueError: If there is nothing, or both.
+    """
+    path = Path(train_data_dir).expanduser()
     if not path.exists():
         raise ValueError(
-            f"train_data_dir={data.train_data_dir} does not exist; say where the pictures are with --train_data_dir."
+            f"train_data_dir={train_data_dir} does not exist; say where the pictures are with --train_data_dir."
         )
     parquet = [path] if path.suffix == ".parquet" else sorted(path.rglob("*.parquet"))
     files = sorted(file for file in path.rglob("*") if _is_picture(file))
     if not parquet and not files:
         endings = ", ".join(sorted(PICTURE_ENDINGS))
-        raise ValueError(f"train_data_dir={data.train_data_dir} holds no {endings} or .parquet file.")
+        raise ValueError(f"train_data_dir={train_data_dir} holds no {endings} or .parquet file.")
     if parquet and files:
-        raise ValueError(f"train_data_dir={data.train_data_dir} holds both pictures and parquet; name one of them.")
-    if parquet:
-        return _column_source(datasets.Dataset.from_parquet([str(file) for file in parquet]), data.image_column)
-    states = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
-    return _Source(fingerprint, len(files), ((str(file.relative_to(path)), file.read_bytes()) for file in files))
+        raise ValueError(f"train_data_dir={train_data_dir} holds both pictures and parquet; name one of them.")
+    return parquet or files
 
 
 def _is_picture(file: Path) -> bool:
@@ -181,26 +200,39 @@ def _is_picture(file: Path) -> bool:
     return file.suffix.lower() in PICTURE_ENDINGS and not file.name.startswith(".") and file.is_file()
 
 
-def _load_from_hub(data: DataConfig) -> datasets.Dataset:
+def load_from_hub(data: DataConfig, load: Callable[..., Any]) -> Any:
+    """What `load` makes of the dataset that `data` names, called like `datasets.load_dataset`.
+
+    Raises:
+        ValueError: If it cannot be loaded.
+    """
     try:
-        return datasets.load_dataset(
-            data.dataset_name, data.dataset_config_name, revision=data.revision, split="train"
-        )
+        return load(data.dataset_name, data.dataset_config_name, revision=data.revision)
     except (OSError, RuntimeError) as error:  # an unknown id or no connection; a dataset that is a script
         raise ValueError(f"dataset_name={data.dataset_name} cannot be loaded from the Hub: {error}") from error
 
 
 def _column_source(dataset: datasets.Dataset, column: str | None) -> _Source:
-    image_columns = [name for name, feature in dataset.features.items() if _holds_pictures(feature)]
+    column = find_image_column(dataset.features, column)
+    rows = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    return _Source(rows._fingerprint, len(rows), _column_files(rows, column))
+
+
+def find_image_column(features: dict[str, Any], column: str | None) -> str:
+    """The column that holds the images: `column`, or the only one that does.
+
+    Raises:
+        ValueError: If `column` does not, or is None and there is not exactly one.
+    """
+    image_columns = [name for name, feature in features.items() if _holds_pictures(feature)]
     if column is None and len(image_columns) == 1:
         column = image_columns[0]
     if column not in image_columns:
         raise ValueError(
             f"image_column={column!r} is no image column. Image columns here: {', '.join(image_columns) or 'none'}; "
-            f"all columns: {', '.join(dataset.column_names)}."
+            f"all columns: {', '.join(features)}."
         )
-    rows = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    return _Source(rows._fingerprint, len(rows), _column_files(rows, column))
+    return column
 
 
 def _holds_pictures(feature: Any) -> bool:
@@ -225,16 +257,7 @@ def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, 
     num_images = duplicates = 0
 
     def decode(file: tuple[str, bytes]) -> torch.Tensor | str:
-        name, content = file
-        try:
-            with Image.open(BytesIO(content), formats=PICTURE_FORMATS) as picture:
-                if crop_box is None:  # which counts pixels; else a large JPEG is decoded at a fraction of its size
-                    picture.draft(picture_mode(channels), (2 * image_size, 2 * image_size))
-                return picture_to_uint8(square_picture(picture, image_size, channels, crop_box))
-        except UnidentifiedImageError:
-            return f"{name}: not a {', '.join(PICTURE_FORMATS)} picture"
-        except Exception as error:  # Pillow raises whatever its decoders run into: any of it means a broken file
-            return f"{name}: {error}"
+        return decode_picture(*file, image_size, channels, crop_box)
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
         building = Path(temporary) / folder.name
@@ -276,12 +299,33 @@ def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, 
     )
 
 
+def decode_picture(
+    name: str, content: bytes, image_size: int, channels: int, crop_box: tuple[int, int, int, int] | None
+) -> torch.Tensor | str:
+    """The picture in the `content` of a file, cut and scaled, as uint8 `(C, H, W)`; for a broken one a line that says
+    what is wrong with `name`."""
+    try:
+        with Image.open(BytesIO(content), formats=PICTURE_FORMATS) as picture:
+            if crop_box is None:  # which counts pixels; else a large JPEG is decoded at a fraction of its size
+                picture.draft(picture_mode(channels), (2 * image_size, 2 * image_size))
+            return picture_to_uint8(square_picture(picture, image_size, channels, crop_box))
+    except UnidentifiedImageError:
+        return f"{name}: not a {', '.join(PICTURE_FORMATS)} picture"
+    except Exception as error:  # Pillow raises whatever its decoders run into: any of it means a broken file
+        return f"{name}: {error}"
+
+
+def too_many_broken(found: int, num_broken: int, lines: list[str]) -> ValueError:
+    """The error that names broken pictures, `lines` being what `decode_picture` said about them."""
+    listing = "\n  ".join(lines[:50])
+    return ValueError(
+        f"{num_broken} of {found} pictures cannot be used, more than {BROKEN_SHARE_LIMIT:.0%}. Remove or replace "
+        f"them:\n  {listing}"
+    )
+
+
 def _refuse_unusable(found: int, usable: int, broken: list[str]) -> None:
     if len(broken) > BROKEN_SHARE_LIMIT * found:
-        listing = "\n  ".join(broken[:50])
-        raise ValueError(
-            f"{len(broken)} of {found} pictures cannot be used, more than {BROKEN_SHARE_LIMIT:.0%}. Remove or replace "
-            f"them:\n  {listing}"
-        )
+        raise too_many_broken(found, len(broken), broken)
     if usable < 2:
         raise ValueError(f"Only {usable} distinct picture was found; training and holding out need at least 2.")

@@ -12,6 +12,7 @@ from .datasets import load_images
 from .families import AutoGenerator
 from .latents import ENCODE_BATCH, encode_all
 from .models import ImageGenerator
+from .streaming import open_stream
 from .transforms import to_float
 
 
@@ -84,7 +85,8 @@ def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> dict[s
         ValueError: If the folder holds no model of ours or the pictures cannot be used.
     """
     model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
-    splits = load_images(data, model.config.image_size, model.config.image_channels)
+    open_images = open_stream if data.streaming else load_images
+    splits = open_images(data, model.config.image_size, model.config.image_channels)
     found = evaluate(model, to_float(splits.heldout[:]))
     if save:
         save_metrics(found, folder)

@@ -8,8 +8,8 @@ from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 
-from .models import DCGAN, VAE, ImageGenerator
-from .objectives import DCGANObjective, Objective, VAEObjective
+from .models import DCGAN, VAE, Autoencoder, ImageGenerator
+from .objectives import AutoencoderObjective, DCGANObjective, Objective, VAEObjective
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "autoencoder": Family(Autoencoder, AutoencoderObjective),
     "vae": Family(VAE, VAEObjective),
     "dcgan": Family(DCGAN, DCGANObjective),
 }

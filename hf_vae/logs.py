@@ -1,20 +1,24 @@
-"""What a run says about itself: averages on the way in `log.jsonl`, and the facts of a finished one in
-`training.json`."""
+"""What a run says about itself: averages and previews on the way, to `log.jsonl`, `previews/` and the trackers; and
+the facts of a finished one in `training.json`."""
 
 import json
 import math
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from accelerate import Accelerator
 
 from .checkpoints import Progress
 from .files import write_text_whole
+from .models import ImageGenerator
 from .objectives import Logs
+from .previews import draw_preview, preview_file
 
 
 LOG_FILE = "log.jsonl"
@@ -115,6 +119,19 @@ def drop_log_after(step: int, output_dir: Path) -> None:
     if log.is_file():
         whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
         write_text_whole(log, "".join(line for line in whole if json.loads(line)["step"] <= step))
+
+
+def write_preview(
+    accelerator: Accelerator, model: ImageGenerator, batches: Iterable[torch.Tensor], folder: Path, step: int
+) -> None:
+    """Draws the preview after `step` updates into `folder`, and hands it to the trackers."""
+    was_training = model.training
+    grid = draw_preview(model, batches)
+    model.train(was_training)
+    folder.mkdir(exist_ok=True)
+    grid.save(preview_file(folder, step))
+    for tracker in accelerator.trackers:
+        tracker.log_images({"samples": np.asarray(grid.convert("RGB"))[None]}, step=step, dataformats="NHWC")
 
 
 def write_facts(

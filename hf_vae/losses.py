@@ -11,6 +11,24 @@ def squared_error(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.
     return (reconstructions.float() - images.float()).square().flatten(1).sum(1)
 
 
+def absolute_error(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Absolute error, summed over the C*H*W values of each image: `(B, C, H, W)` twice to `(B,)`."""
+    return (reconstructions.float() - images.float()).abs().flatten(1).sum(1)
+
+
+def binary_cross_entropy(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy in nats between values moved from [-1, 1] to [0, 1], summed over the C*H*W values of each
+    image: `(B, C, H, W)` twice to `(B,)`. A reconstruction outside [-1, 1] counts as if it lay on its edge, plus the
+    distance to it, so that it is pulled back."""
+    reconstructions = reconstructions.float()
+    inside = reconstructions.clamp(-1 + 1e-4, 1 - 1e-4)
+    entropy = F.binary_cross_entropy((inside + 1) / 2, (images.float() + 1) / 2, reduction="none")
+    return (entropy + (reconstructions - inside).abs()).flatten(1).sum(1)
+
+
+RECONSTRUCTION_LOSSES = {"mse": squared_error, "l1": absolute_error, "bce": binary_cross_entropy}
+
+
 def calibrated_nll(
     reconstructions: torch.Tensor, images: torch.Tensor, variance: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -34,6 +52,12 @@ def gaussian_kl(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     (Kingma and Welling 2014, appendix B)."""
     mean, logvar = mean.float(), logvar.float()
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1)
+
+
+def active_units(mean: torch.Tensor) -> torch.Tensor:
+    """How many of Z latents carry anything: those whose posterior mean `(B, Z)` varies by more than 0.01 over the
+    images of a batch (Burda et al. 2016, section 5.2). A scalar; 0 for a batch of one."""
+    return (mean.float().var(0, correction=min(1, len(mean) - 1)) > 0.01).sum().float()
 
 
 def relativistic(logits: torch.Tensor, partner_logits: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import torch
+from accelerate.utils import parse_flag_from_env
 
 from .config import TrainConfig
 
@@ -57,6 +58,13 @@ def choose_precision(config: TrainConfig, device: torch.device) -> str:
         return config.mixed_precision
     told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     return told if told in ("fp16", "bf16") else "bf16" if computes_in_bfloat16(device) else "no"
+
+
+def use_cpu() -> bool:
+    """Whether a run stays on the CPU: because it was told so, or because its launcher started several processes where
+    there is no GPU. Left to itself, accelerate would then train one model in each of them."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or (several and not torch.accelerator.is_available())
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -56,25 +56,55 @@ def draw_latents(networks: Networks, batch: Batch) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class AutoencoderObjective(Objective):
+    """Reconstruction error, averaged over the values of an image and over the batch.
+
+    Args:
+        reconstruction_loss: "mse" (squared), "l1" (absolute) or "bce" (binary cross-entropy of values in [0, 1]).
+    """
+
+    reconstruction_loss: Literal["mse", "l1", "bce"] = "mse"
+
+    def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
+        reconstructions = networks["model"](batch.images)
+        num_values = batch.images[0].numel()
+        error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](reconstructions, batch.images)
+        loss = error.mean() / num_values
+        mse = losses.squared_error(reconstructions.detach(), batch.images).mean() / num_values
+        return loss, {"loss": loss.detach(), "mse": mse}
+
+
+@dataclass(frozen=True)
 class VAEObjective(Objective):
     """Negative evidence lower bound with a calibrated Gaussian decoder, per value of an image:
     `(calibrated_nll + kl_weight * KL) / (C H W)`, both in nats and summed within an image, averaged over the batch.
+    With another reconstruction loss, as many published systems have it: `error / (C H W) + kl_weight * KL / Z`, the
+    mean over the values of an image plus the weighted mean over its Z latents.
 
     Args:
-        kl_weight: Weight of the KL divergence to N(0, I). 1 is the bound itself; the decoder's variance is learned, so
-            there is nothing to tune for the scale of the images.
+        reconstruction_loss: "calibrated", or "mse", "l1" or "bce" with a weight that has to be tuned.
+        kl_weight: Weight of the KL divergence to N(0, I). With the calibrated loss, 1 is the bound itself, and there
+            is nothing to tune for the scale of the images: the decoder's variance is learned.
     """
 
+    reconstruction_loss: Literal["calibrated", "mse", "l1", "bce"] = "calibrated"
     kl_weight: float = 1.0
 
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
         output = networks["model"](batch.images, draw_latents(networks, batch))
         num_values = batch.images[0].numel()
         mse = losses.squared_error(output.reconstructions.detach(), batch.images).mean() / num_values
-        nll = losses.calibrated_nll(output.reconstructions, batch.images, variance=batch.mean_over_ranks(mse))
         kl = losses.gaussian_kl(output.mean, output.logvar)
-        loss = (nll + self.kl_weight * kl).mean() / num_values
-        return loss, {"loss": loss.detach(), "mse": mse, "kl": kl.detach().mean()}
+        if self.reconstruction_loss == "calibrated":
+            nll = losses.calibrated_nll(output.reconstructions, batch.images, variance=batch.mean_over_ranks(mse))
+            loss = (nll + self.kl_weight * kl).mean() / num_values
+        else:
+            error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.reconstructions, batch.images)
+            loss = error.mean() / num_values + self.kl_weight * kl.mean() / output.mean.shape[1]
+        logs = {"loss": loss.detach(), "mse": mse, "kl": kl.detach().mean()}
+        logs["kl_per_latent"] = logs["kl"] / output.mean.shape[1]
+        logs["active_units"] = losses.active_units(output.mean.detach())
+        return loss, logs
 
 
 @dataclass(frozen=True)

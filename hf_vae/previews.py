@@ -3,9 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from .latents import fit_prior
@@ -37,19 +35,6 @@ def draw_preview(model: ImageGenerator, batches: Iterable[torch.Tensor]) -> Imag
     fit_prior(model, batches)
     generator = torch.Generator().manual_seed(PREVIEW_SEED)
     return picture_grid(to_pictures(model.sample(PREVIEW_IMAGES, generator=generator), model.output_size))
-
-
-def write_preview(
-    accelerator: Accelerator, model: ImageGenerator, batches: Iterable[torch.Tensor], folder: Path, step: int
-) -> None:
-    """Draws the preview after `step` updates into `folder`, and hands it to the trackers."""
-    was_training = model.training
-    grid = draw_preview(model, batches)
-    model.train(was_training)
-    folder.mkdir(exist_ok=True)
-    grid.save(preview_file(folder, step))
-    for tracker in accelerator.trackers:
-        tracker.log_images({"samples": np.asarray(grid.convert("RGB"))[None]}, step=step, dataformats="NHWC")
 
 
 def preview_file(folder: Path, step: int) -> Path:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from diffusers.optimization import get_scheduler
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from .batches import Batch
 from .config import TrainConfig
@@ -63,7 +65,13 @@ def prepare(
     choices: Choices,
     num_steps: int,
 ) -> Trainees:
-    """Builds what is trained beside `model`, and prepares all of it for the device and the processes."""
+    """Builds what is trained beside `model`, and prepares all of it for the device and the processes.
+
+    Raises:
+        ValueError: If FSDP is asked for what it cannot do here.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        _refuse_to_shard(objective, config)
     networks = objective.networks(model)
     if choices.channels_last:
         networks = {name: network.to(memory_format=torch.channels_last) for name, network in networks.items()}
@@ -106,19 +114,37 @@ def update(
             # not accelerate's own clipping, which unscales the other optimizers' half-gathered fp16 gradients, too
             accelerator.unscale_gradients(trainees.optimizers[name])
             norm = nn.utils.clip_grad_norm_(trained.parameters(), config.max_grad_norm or torch.inf)
-            logs[f"grad_norm_{name}"] = norm.detach()
+            logs[f"grad_norm_{name}"] = _whole(norm.detach())
         trainees.optimizers[name].step()
         trainees.optimizers[name].zero_grad()
     return logs
+
+
+def _refuse_to_shard(objective: Objective, config: TrainConfig) -> None:
+    if objective.differentiated_twice:
+        names = ", ".join(objective.differentiated_twice)
+        raise ValueError(
+            f"FSDP cannot shard {names}: the loss holds its gradient, and FSDP gives the weights back "
+            "after the first differentiation. Such networks fit on every GPU: launch with "
+            "docs/launch/many_gpus.yaml."
+        )
+    if not config.use_ema:
+        raise ValueError("FSDP needs the running average, which is what every rank has whole: leave out --no_use_ema.")
 
 
 @torch.no_grad()
 def follow(averaged: nn.Module, model: nn.Module, num_updates: int, decay: float) -> None:
     """Moves the weights and buffers of `averaged` towards those of `model` by 1 - `decay`, faster in the first
     updates; `num_updates` came before this one."""
-    state, target = averaged.state_dict(), model.state_dict()
+    state = averaged.state_dict()
+    target = {name: _whole(value) for name, value in model.state_dict().items()}
     moving = [name for name, value in state.items() if value.is_floating_point()]
     speed = 1 - min(decay, (1 + num_updates) / (10 + num_updates))
     torch._foreach_lerp_([state[name] for name in moving], [target[name] for name in moving], speed)
     for name in state.keys() - moving:  # BatchNorm's counter of batches
         state[name].copy_(target[name])
+
+
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    """A tensor, gathered from all ranks where it is sharded over them (FSDP)."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator, PartialState
-from accelerate.utils import ProjectConfiguration, parse_flag_from_env, set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from tqdm import tqdm
 
 from .batch_size import largest_batch_size
@@ -20,9 +21,10 @@ from .dry_run import num_parameters
 from .families import FAMILIES
 from .interruptions import StopSignals, TrainingInterrupted
 from .latents import fit_prior
-from .logs import LOG_FILE, Meter, drop_log_after, write_facts, write_log
-from .machine import Choices, choose, choose_precision, prepare_backends
-from .previews import drop_previews_after, save_timelapse, write_preview
+from .logs import LOG_FILE, Meter, drop_log_after, write_facts, write_log, write_preview
+from .machine import Choices, choose, choose_precision, prepare_backends, use_cpu
+from .previews import drop_previews_after, save_timelapse
+from .streaming import open_stream
 from .trainees import follow, prepare, update
 from .transforms import AUGMENT_CHANCES, augment, to_float
 
@@ -59,17 +61,21 @@ class Training:
 
     def __init__(self, run: RunConfig):
         _refuse_below_one(run)
-        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=DECODING_TIME)
+        _refuse_unknown_length(run)
+        on_cpu = use_cpu()
+        state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
         self.output_dir = Path(run.train.output_dir)
         recorded = _recorded_run(run, self.output_dir)
         prepare_backends(state.device, run.train.allow_tf32)
         set_seed(run.train.seed)
         model = FAMILIES[run.family].model(**run.model)
+        open_images = open_stream if run.data.streaming else load_images
         with state.main_process_first():
-            self.data = load_images(run.data, model.config.image_size, model.config.image_channels)
+            self.data = open_images(run.data, model.config.image_size, model.config.image_channels)
         self.images = self.data.train.to(state.device)
 
         self.accelerator = accelerator = Accelerator(
+            cpu=on_cpu,
             mixed_precision=choose_precision(run.train, state.device),
             gradient_accumulation_steps=run.train.gradient_accumulation_steps,
             log_with=None if run.train.report_to == "none" else run.train.report_to,
@@ -106,9 +112,9 @@ class Training:
             TrainingInterrupted: After SIGTERM or Ctrl-C, once a checkpoint is written.
         """
         config, progress = self.run.train, self.progress
-        batches = self._batches()
         is_main = self.accelerator.is_main_process
         with (
+            closing(self._batches()) as batches,
             StopSignals() as stop,
             tqdm(total=self.num_steps, initial=progress.step, unit="step", disable=not is_main) as bar,
         ):
@@ -138,18 +144,19 @@ class Training:
         self.accelerator.end_training()
         return self.output_dir
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch, None, None]:
         """This rank's batches from where the run is, augmented."""
         ranks, data = self.accelerator.state, self.run.data
         place = {"rank": ranks.process_index, "num_ranks": ranks.num_processes}
         seed, number = self.run.train.seed, self.progress.batches
-        for images in self.images.training_batches(
-            self.run.train.train_batch_size, seed, self.progress.images, **place
-        ):
-            batch = Batch(to_float(images.to(self.accelerator.device)), seed, number, **place)
-            batch.images = augment(batch.images, batch.uniform(AUGMENT_CHANCES), data.flip, data.color_jitter)
-            yield batch
-            number += 1
+        size = self.run.train.train_batch_size
+        # closed with this generator, as a stream has threads that read ahead
+        with closing(self.images.training_batches(size, seed, self.progress.images, **place)) as batches:
+            for images in batches:
+                batch = Batch(to_float(images.to(self.accelerator.device)), seed, number, **place)
+                batch.images = augment(batch.images, batch.uniform(AUGMENT_CHANCES), data.flip, data.color_jitter)
+                yield batch
+                number += 1
 
     def _step(self, batches: Iterator[Batch]) -> None:
         """One update of every network, and of the running average."""
@@ -208,7 +215,7 @@ class Training:
     def _plan(self, choices: Choices) -> str:
         accelerator, facts = self.accelerator, self.data.facts
         parameters = ", ".join(f"{name} {num_parameters(net):,}" for name, net in self.trainees.bare.items())
-        epochs = self.num_steps * self.images_per_step / facts["train"]
+        epochs = self.num_steps * self.images_per_step / facts["train"] if "train" in facts else None
         processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
         return "\n".join(
             [
@@ -216,7 +223,8 @@ class Training:
                 f"  pictures: {', '.join(f'{name} {count:,}' for name, count in facts.items())}",
                 f"  parameters: {parameters}",
                 f"  steps {self.progress.step:,} to {self.num_steps:,} of {self.images_per_step:,} images "
-                f"({self.run.train.train_batch_size} a process; {epochs:.1f} epochs)",
+                f"({self.run.train.train_batch_size} a process"
+                f"{f'; {epochs:.1f} epochs' if epochs else ''})",
                 f"  {processes} on {accelerator.device}: {choices}",
             ]
         )
@@ -227,6 +235,13 @@ def _refuse_below_one(run: RunConfig) -> None:
         value = getattr(run.train, name)
         if value != "auto" and value < 1:
             raise ValueError(f"{name}={value} is not possible; it must be at least 1.")
+
+
+def _refuse_unknown_length(run: RunConfig) -> None:
+    if run.data.streaming and not run.train.max_train_steps:
+        raise ValueError("--streaming does not know how long an epoch is; give the length as --max_train_steps.")
+    if run.data.streaming and run.train.train_batch_size == "auto":
+        raise ValueError("--streaming does not know how many pictures there are; give a --train_batch_size, not auto.")
 
 
 def _recorded_run(run: RunConfig, output_dir: Path) -> dict | None:

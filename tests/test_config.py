@@ -40,14 +40,16 @@ def test_flags_reach_the_run(family):
     assert (run.train.learning_rate, run.train.seed) == (0.5, 3)
 
 
-def test_every_weight_of_the_objective_is_a_flag(family):
+def test_every_setting_of_the_objective_is_a_flag(family):
     defaults = FAMILIES[family].objective()
     for field in dataclasses.fields(defaults):
         value = getattr(defaults, field.name)
-        flag = f"--no_{field.name}" if value is True else f"--{field.name}"
-        argument = "" if isinstance(value, bool) else str(value + 8)
-        changed = getattr(parse(family, f"{flag} {argument}").objective, field.name)
-        assert changed == (not value if isinstance(value, bool) else value + 8)
+        if isinstance(value, bool):
+            flag, expected = f"--no_{field.name}" if value else f"--{field.name}", not value
+        else:
+            expected = "l1" if isinstance(value, str) else value + 8
+            flag = f"--{field.name} {expected}"
+        assert getattr(parse(family, flag).objective, field.name) == expected
 
 
 def test_resolution_is_another_name_of_image_size(family):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -369,3 +370,17 @@ def test_the_row_of_training_pictures_goes_on_from_any_place_with_any_number_of_
     whole = next(images.training_batches(60, 0)).flatten()
     parts = [next(images.training_batches(10, 0, first_image=25, rank=rank, num_ranks=3)) for rank in range(3)]
     assert torch.equal(torch.cat(parts).flatten(), whole[25:55])
+
+
+def test_a_slow_disk_takes_longer_and_changes_nothing(folder, monkeypatch):
+    quick = load_images(DataConfig(train_data_dir=str(folder)), 28, 3)
+    read_bytes = Path.read_bytes
+
+    def read_slowly(path: Path) -> bytes:
+        time.sleep(0.02)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_slowly)
+    monkeypatch.setenv("HF_VAE_CACHE", str(folder.parent / "another-cache"))
+    slow = load_images(DataConfig(train_data_dir=str(folder)), 28, 3)
+    assert torch.equal(slow.train[:], quick.train[:]) and torch.equal(slow.heldout[:], quick.heldout[:])

@@ -11,7 +11,10 @@ import torch
 from conftest import REPOSITORY, log_lines, reset_accelerate
 
 import train_accelerate
-from hf_vae import AutoGenerator
+from hf_vae import FAMILIES, AutoGenerator
+from hf_vae.checkpoints import list_checkpoints
+from hf_vae.config import TrainConfig
+from hf_vae.trainees import _refuse_to_shard
 from hf_vae.training import train
 
 
@@ -43,9 +46,10 @@ torch.save({key: value.detach() for key, value in weights.items()}, folder / f"r
 
 
 def launch_two(script: Path, arguments: list[str]) -> subprocess.CompletedProcess:
-    # torchrun rather than `accelerate launch`, which starts one process when it finds no GPU
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(REPOSITORY)}
+    config = REPOSITORY / "docs" / "launch" / "cpu_processes.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    command += ["--main_process_port", "0", str(script)]  # any that is free
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -61,6 +65,40 @@ def fail(accelerator, *arguments):
         raise ValueError("the second picture is made of cheese")
     return update(accelerator, *arguments)
 training.update = fail
+train_accelerate.main()
+"""
+
+
+SIGNAL_ON_RANK_1 = """
+import os, signal
+from accelerate import PartialState
+from hf_vae import training
+import train_accelerate
+
+update, calls = training.update, []
+def stop(*arguments):
+    calls.append(1)
+    if PartialState().process_index == 1 and len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return update(*arguments)
+training.update = stop
+train_accelerate.main()
+"""
+
+SHARDED = """
+import os
+os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "NO_WRAP"}
+os.environ |= {"FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from hf_vae import training
+import train_accelerate
+
+class SeeminglyOnGPUs(PartialState):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+training.PartialState = SeeminglyOnGPUs
 train_accelerate.main()
 """
 
@@ -110,3 +148,33 @@ def test_an_error_on_one_rank_ends_all_of_them_with_that_error(picture_folder, t
     assert done.returncode != 0
     assert "Error: the second picture is made of cheese" in done.stderr
     assert not (tmp_path / "run" / "diffusion_pytorch_model.safetensors").exists()
+
+
+def test_a_signal_to_one_rank_stops_all_of_them_with_a_checkpoint(picture_folder, tmp_path):
+    (tmp_path / "stop.py").write_text(SIGNAL_ON_RANK_1)
+    done = launch_two(tmp_path / "stop.py", flags_of("vae", picture_folder, tmp_path / "run", 4))
+    assert done.returncode != 0
+    assert "Stopped by SIGTERM after writing checkpoint-10" in done.stderr
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-10"]
+    assert [line["step"] for line in log_lines(tmp_path / "run")] == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.slow
+def test_sharded_networks_are_trained_as_whole_ones_are(picture_folder, tmp_path):
+    """FSDP, whose own code runs on a CPU but which accelerate only uses on GPUs, so it is told that these are some."""
+    (tmp_path / "whole.py").write_text("import train_accelerate\ntrain_accelerate.main()")
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    for name in ("whole", "sharded"):
+        flags = flags_of("vae", picture_folder, tmp_path / name, 4)
+        for more in ([], ["--resume_from_checkpoint", "checkpoint-10"]):
+            done = launch_two(tmp_path / f"{name}.py", [*flags, *more])
+            assert done.returncode == 0, done.stderr[:6000]
+    assert (tmp_path / "sharded" / "checkpoint-10" / "pytorch_model_fsdp.bin").is_file()
+    for ours, theirs in zip(log_lines(tmp_path / "whole"), log_lines(tmp_path / "sharded"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize(("family", "settings"), [("dcgan", {}), ("vae", {"use_ema": False})])
+def test_what_cannot_be_sharded_is_refused(family, settings):
+    with pytest.raises(ValueError, match="FSDP"):
+        _refuse_to_shard(FAMILIES[family].objective(), TrainConfig(**settings))

@@ -1,7 +1,9 @@
 """The layering of the package, read from its source: what a file may import, and what it may not name."""
 
 import ast
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ LAYERS = [
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
     {"families", "objectives", "latents", "metrics", "datasets"},
+    {"streaming"},
     {"trainees", "checkpoints", "interruptions", "batch_size", "previews", "dry_run"},
     {"logs"},
     {"training", "evaluation"},
@@ -29,7 +32,7 @@ LAYERS = [
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 MODEL_LIBRARIES = {"torch", "diffusers", *sys.stdlib_module_names}
-SPACE_MAY_NOT_IMPORT = {"training", "datasets"}
+SPACE_MAY_NOT_IMPORT = {"training", "datasets", "streaming"}
 
 
 def module_name(file: Path) -> str:
@@ -91,3 +94,18 @@ def test_training_names_no_family(name):
 @pytest.mark.parametrize("file", SPACE_FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_space_neither_trains_nor_loads_data_sets(file):
     assert not imported_modules(file) & SPACE_MAY_NOT_IMPORT
+
+
+WITHOUT_TRAINING_EXTRA = """
+import sys
+
+sys.modules |= dict.fromkeys(["accelerate", "datasets", "tensorboard", "psutil"])  # importing None fails
+import hf_vae, hf_vae.pipeline, app
+"""
+
+
+def test_the_space_and_the_package_need_nothing_of_the_training_extra():
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'space'}"}
+    command = [sys.executable, "-c", WITHOUT_TRAINING_EXTRA]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]

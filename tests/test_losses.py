@@ -87,3 +87,31 @@ def test_losses_are_summed_in_full_precision(dtype):
         losses.relativistic(logits, logits),
     ):
         assert loss.dtype == torch.float32 and loss.shape == (2,) and loss.isfinite().all()
+
+
+def test_absolute_error_sums_over_an_image():
+    images = torch.zeros(2, 3, 8, 8)
+    reconstructions = torch.stack([torch.full((3, 8, 8), -0.5), torch.zeros(3, 8, 8)])
+    assert losses.absolute_error(reconstructions, images).tolist() == [0.5 * 3 * 8 * 8, 0]
+
+
+def test_binary_cross_entropy_is_that_of_values_between_0_and_1():
+    images, reconstructions = random_images(0), random_images(1) * 0.9
+    p, q = (images + 1) / 2, (reconstructions + 1) / 2
+    expected = -(p * q.log() + (1 - p) * (1 - q).log()).flatten(1).sum(1)
+    torch.testing.assert_close(losses.binary_cross_entropy(reconstructions, images), expected)
+
+
+@pytest.mark.parametrize("name", losses.RECONSTRUCTION_LOSSES)
+def test_a_reconstruction_that_overshoots_is_pulled_back(name):
+    images = torch.full((1, 3, 8, 8), 0.9)
+    reconstructions = torch.full((1, 3, 8, 8), 1.5, requires_grad=True)
+    losses.RECONSTRUCTION_LOSSES[name](reconstructions, images).sum().backward()
+    assert (reconstructions.grad > 0).all()
+
+
+def test_active_units_are_the_latents_that_differ_between_images():
+    mean = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    mean[:, 1:3] = 0.7
+    assert losses.active_units(mean) == 3
+    assert losses.active_units(mean[:1]) == 0

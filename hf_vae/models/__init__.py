@@ -1,10 +1,11 @@
 """Inference only: what these modules import is torch, diffusers and each other, so that they can travel with the
 weights."""
 
+from .autoencoder import Autoencoder
 from .base import EncoderOutput, ImageGenerator
 from .dcgan import DCGAN
 from .prior import LatentPrior
 from .vae import VAE
 
 
-__all__ = ["DCGAN", "VAE", "EncoderOutput", "ImageGenerator", "LatentPrior"]
+__all__ = ["DCGAN", "VAE", "Autoencoder", "EncoderOutput", "ImageGenerator", "LatentPrior"]

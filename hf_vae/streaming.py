@@ -1,0 +1,301 @@
+"""Pictures that are read while training, for sets larger than the memory or the disk: shuffled among a bounded number
+of encoded ones, decoded on the way, and cached nowhere.
+
+In memory are, for each rank, `shuffle_buffer` encoded pictures, at the most one row group of a parquet file, and a few
+batches.
+"""
+
+import hashlib
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, cycle, islice
+from typing import Any, NamedTuple
+
+import datasets
+import torch
+from datasets.packaged_modules.parquet.parquet import Parquet
+from datasets.utils.file_utils import xopen
+from pyarrow.parquet import ParquetFile, read_schema
+
+from .config import DataConfig
+from .datasets import (
+    BROKEN_SHARE_LIMIT,
+    DECODE_CHUNK,
+    DataSplits,
+    ImageSet,
+    decode_picture,
+    find_files,
+    find_image_column,
+    load_from_hub,
+    refuse_unless_one_source,
+    too_many_broken,
+)
+from .presets import with_preset
+from .transforms import picture_mode, to_float
+
+
+HELDOUT_LIMIT = 2000  # pictures held out, which stay decoded in memory
+JUDGED_AFTER = 1000  # broken pictures count as if at least so many had been read: two of the first ten may be bad luck
+MAX_PARTS = 128  # cutting one part out takes `datasets` a pass over the list of all its files
+ROWS_READ = 64  # rows taken out of a source at a time
+BATCHES_AHEAD = 2  # decoded while the one before is trained on
+READ_BUFFER = 4 * 2**20  # bytes read of a parquet file at a time; else it is always a whole row group
+
+ReadPart = Callable[[int], Iterator[dict[str, Any] | None]]
+
+
+class _Row(NamedTuple):
+    """An encoded picture: the number of its part and its number in there, and what `datasets` stores of it."""
+
+    part: int
+    number: int
+    value: dict[str, Any]
+
+
+class ImageStream:
+    """The training pictures of a source that is read anew in each epoch, and whose number is not known.
+
+    A picture that is broken is named once and does not appear; neither does a copy of one that is held out. Its place
+    in a batch is taken by another one of that batch. So places are counted without decoding anything, and what comes
+    in which order does not depend on where a run was interrupted.
+
+    Args:
+        num_parts: Parts of the source, such as files.
+        read_part: The rows of a part, by its number: `{"path", "bytes"}` each, where one of the two may be None.
+        decode: The name and the content of a picture to uint8 `(C, H, W)`, or to a line that says what is wrong.
+        shuffle_buffer: Rows that are shuffled among.
+    """
+
+    def __init__(
+        self,
+        num_parts: int,
+        read_part: ReadPart,
+        decode: Callable[[str, bytes], torch.Tensor | str],
+        shuffle_buffer: int,
+    ):
+        self._num_parts, self._read_part, self._decode = num_parts, read_part, decode
+        self._shuffle_buffer = shuffle_buffer
+        self._heldout_places: set[tuple[int, int]] = set()
+        self._heldout_digests: set[bytes] = set()
+        self._num_read = self._num_broken = 0
+        self._broken: dict[str, None] = {}  # in the order in which they were found
+
+    def to(self, device: torch.device) -> "ImageStream":
+        """The same stream: its pictures are too many for any device."""
+        return self
+
+    def hold_out(self, every: int, first: int) -> torch.Tensor:
+        """Takes every `every`-th picture of the unshuffled source out of this stream, from number `first` on and up to
+        2,000 of them, and gives those that are neither broken nor copies: uint8 `(N, C, H, W)`.
+
+        Raises:
+            ValueError: If there are none, or none are left to train on.
+        """
+        images = []
+        chosen = islice(islice(self._rows(range(self._num_parts)), first, None, every), HELDOUT_LIMIT)
+        with ThreadPoolExecutor() as pool:
+            while chunk := list(islice(chosen, DECODE_CHUNK)):
+                self._heldout_places |= {(row.part, row.number) for row in chunk}
+                for digest, image in self._usable(pool, chunk):
+                    if digest not in self._heldout_digests:
+                        images.append(image)
+                    self._heldout_digests.add(digest)
+            can_train = any(self._images(pool, [row]) for row in self._training_rows(range(self._num_parts)))
+        if not images or not can_train:
+            raise ValueError(
+                "Too few distinct pictures were found to train on some and hold out others, which are one in "
+                f"{every}, from number {first + 1} on." + "".join(f"\n  {line}" for line in self._broken)
+            )
+        return torch.stack(images)
+
+    def batches(self, num_images: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
+        """The first `num_images` of the unshuffled stream, without the broken ones, or all if there are fewer: floats
+        `(B, C, H, W)` in [-1, 1]."""
+        rows = islice(self._training_rows(range(self._num_parts)), num_images)
+        with ThreadPoolExecutor() as pool:
+            while chunk := list(islice(rows, batch_size)):
+                if images := self._images(pool, chunk):
+                    yield to_float(torch.stack(images))
+
+    def training_batches(
+        self, batch_size: int, seed: int, first_image: int = 0, rank: int = 0, num_ranks: int = 1
+    ) -> Iterator[torch.Tensor]:
+        """This rank's share of one batch after the other, without end: uint8 `(batch_size, C, H, W)`.
+
+        As with an `ImageSet`, all batches of all ranks are consecutive pieces of one endless row of epochs: every
+        picture comes once an epoch, a batch goes on with the next epoch where one ends inside of it (so near that
+        border ranks may be in different epochs), and a run goes on where it was by starting at `first_image`, with any
+        number of ranks. For that, each rank reads all pictures, and decodes its own alone.
+
+        The parts of the source come in an order that seed and epoch decide, and go through a buffer that is drawn
+        from. To start at `first_image`, what comes before it in its epoch is read again; and the first epoch too, to
+        count it, if it was over. Nothing of that is decoded.
+
+        Raises:
+            ValueError: If more than 1% of the pictures are broken.
+        """
+        decoded = self._decoded_batches(batch_size, seed, first_image, rank, num_ranks)
+        reader = ThreadPoolExecutor(1)
+        try:
+            ahead = deque(reader.submit(next, decoded) for _ in range(BATCHES_AHEAD))
+            while True:
+                batch = ahead.popleft().result()
+                ahead.append(reader.submit(next, decoded))
+                yield batch
+        finally:
+            reader.shutdown(cancel_futures=True)
+            decoded.close()
+
+    def _decoded_batches(
+        self, batch_size: int, seed: int, first_image: int, rank: int, num_ranks: int
+    ) -> Iterator[torch.Tensor]:
+        rows: Iterator[_Row] = self._endless_rows(seed, first_image + rank * batch_size)
+        others = (num_ranks - 1) * batch_size
+        with ThreadPoolExecutor() as pool:
+            while True:
+                images = self._images(pool, list(islice(rows, batch_size)))
+                while not images:  # only in a tiny batch: look ahead, until something is usable or too much is broken
+                    following = list(islice(rows, batch_size))
+                    rows = chain(following, rows)
+                    images = self._images(pool, following)
+                yield torch.stack(list(islice(cycle(images), batch_size)))
+                next(islice(rows, others, others), None)  # skips what the other ranks train on
+
+    def _endless_rows(self, seed: int, first: int) -> Iterator[_Row]:
+        """One epoch after the other, from place `first` on."""
+        epoch = 0
+        while True:
+            length = 0
+            for row in self._shuffled_rows(random.Random(f"{seed} {epoch}")):
+                if length >= first:
+                    yield row
+                length += 1
+            epoch, first = epoch + max(1, first // length), max(0, first - length) % length
+
+    def _shuffled_rows(self, order: random.Random) -> Iterator[_Row]:
+        """The training rows of an epoch.
+
+        `IterableDataset.shuffle` is not used: it took ten times as long and, for a buffer of 10,000 pictures of 20 kB,
+        1,200 MB; and its buffer has to stay below 2 GB ("offset overflow").
+        """
+        buffer: list[_Row] = []
+        for row in self._training_rows(order.sample(range(self._num_parts), self._num_parts)):
+            buffer.append(row)
+            if len(buffer) > self._shuffle_buffer:
+                place = order.randrange(len(buffer))
+                buffer[place], buffer[-1] = buffer[-1], buffer[place]
+                yield buffer.pop()
+        order.shuffle(buffer)
+        while buffer:
+            yield buffer.pop()
+
+    def _training_rows(self, parts: Iterable[int]) -> Iterator[_Row]:
+        return (row for row in self._rows(parts) if (row.part, row.number) not in self._heldout_places)
+
+    def _rows(self, parts: Iterable[int]) -> Iterator[_Row]:
+        for part in parts:
+            for number, value in enumerate(self._read_part(part)):
+                yield _Row(part, number, value or {"path": None, "bytes": b""})
+
+    def _images(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> list[torch.Tensor]:
+        return [image for digest, image in self._usable(pool, rows) if digest not in self._heldout_digests]
+
+    def _usable(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> Iterator[tuple[bytes, torch.Tensor]]:
+        """The digest and the image of each row that is not broken. Previews and training may count at the same time:
+        a count that is lost then does not matter."""
+        for digest, image in pool.map(self._load, rows):
+            self._num_read += 1
+            if not isinstance(image, str):
+                yield digest, image
+                continue
+            self._num_broken += 1
+            if image not in self._broken:
+                print(f"Skipped a broken picture: {image}")
+            self._broken[image] = None
+            if self._num_broken > BROKEN_SHARE_LIMIT * max(self._num_read, JUDGED_AFTER):
+                raise too_many_broken(self._num_read, self._num_broken, list(self._broken))
+
+    def _load(self, row: _Row) -> tuple[bytes, torch.Tensor | str]:
+        path, content = row.value["path"], row.value["bytes"]
+        if content is None:  # a failure to read is no broken picture: it would not come again in a resumed run
+            with xopen(path, "rb") as file:
+                content = file.read()
+        name = path or f"row {row.number}" + f" of part {row.part}" * (self._num_parts > 1)
+        return hashlib.sha256(content).digest(), self._decode(name, content)
+
+
+def open_stream(data: DataConfig, image_size: int, image_channels: int) -> DataSplits:
+    """Opens the pictures that `data` names as an `ImageStream`, and holds some out.
+
+    Held out is every k-th picture of the unshuffled source, where k is 1 / `validation_fraction` rounded, beginning
+    with number `split_seed` modulo k, and 2,000 at the most. So the first 2,000 k pictures are read once before
+    training begins, and all of a set that has fewer.
+
+    Raises:
+        ValueError: If `data` names no source or two, the source or its image column does not exist, a setting is not
+            possible, or there are too few pictures to train on some and hold out others.
+    """
+    picture_mode(image_channels)  # refuses a number of channels that no picture has, before any picture is blamed
+    data = with_preset(data)
+    every = round(1 / data.validation_fraction) if 0 < data.validation_fraction < 1 else 0
+    if every < 2:
+        raise ValueError(
+            f"validation_fraction={data.validation_fraction} is not possible with streaming, which holds out every "
+            "k-th picture; choose a value above 0 and up to 0.5, such as 0.1."
+        )
+    if data.shuffle_buffer < 1:
+        raise ValueError(f"shuffle_buffer={data.shuffle_buffer} is not possible; it must be at least 1.")
+    decode = partial(decode_picture, image_size=image_size, channels=image_channels, crop_box=data.crop_box)
+    stream = ImageStream(*_open_parts(data), decode, data.shuffle_buffer)
+    heldout = stream.hold_out(every, data.split_seed % every)
+    return DataSplits(stream, ImageSet(heldout, torch.arange(len(heldout))), {"heldout": len(heldout)})
+
+
+def _open_parts(data: DataConfig) -> tuple[int, ReadPart]:
+    """The number of parts of a source, and what reads one. A folder has one for each picture, so all are shuffled."""
+    refuse_unless_one_source(data)
+    if not data.dataset_name:
+        files = [str(file) for file in find_files(data.train_data_dir)]
+        if files[0].endswith(".parquet"):
+            return _parquet_parts(files, data.image_column)
+        return len(files), lambda part: iter([{"path": files[part], "bytes": None}])
+    builder = load_from_hub(data, datasets.load_dataset_builder)
+    files = (builder.config.data_files or {}).get("train")
+    if files and isinstance(builder, Parquet):
+        return _parquet_parts(files, data.image_column)
+    return _shard_parts(builder.as_streaming_dataset(split="train"), data.image_column)
+
+
+def _parquet_parts(files: list[str], column: str | None) -> tuple[int, ReadPart]:
+    """Each file is a part. They are not read through `IterableDataset`: it holds a whole file in memory, and a process
+    that stops in the midst of one, as training does, hangs or aborts at its exit
+    (https://github.com/apache/arrow/issues/45214)."""
+    with xopen(files[0], "rb") as file:
+        column = find_image_column(datasets.Features.from_arrow_schema(read_schema(file)), column)
+
+    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
+        with (
+            xopen(files[part], "rb") as file,
+            ParquetFile(file, pre_buffer=False, buffer_size=READ_BUFFER) as parquet,
+        ):
+            for rows in parquet.iter_batches(ROWS_READ, columns=[column], use_threads=False):
+                for value in rows[column].to_pylist():
+                    yield {"path": None, "bytes": value} if isinstance(value, bytes) else value
+
+    return len(files), read_part
+
+
+def _shard_parts(dataset: datasets.IterableDataset, column: str | None) -> tuple[int, ReadPart]:
+    column = find_image_column(dataset.features or {}, column)
+    rows = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    num_parts = min(rows.num_shards, MAX_PARTS)
+
+    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
+        # cut out anew each time: two readers of one IterableDataset, such as training and a preview, share a position
+        for row in rows.shard(num_parts, part):
+            yield row[column]
+
+    return num_parts, read_part

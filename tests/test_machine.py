@@ -1,0 +1,85 @@
+"""The automatic choices: each is made from what the machine and the launcher say, and can be turned off."""
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from conftest import REPOSITORY
+
+from hf_vae import machine
+from hf_vae.config import TrainConfig
+from hf_vae.machine import COMPILE_PAYS_FROM, choose, prepare_backends, use_cpu
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+LAUNCH_FILES = sorted((REPOSITORY / "docs" / "launch").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told", "native", "expected"),
+    [
+        ("auto", None, False, "no"),
+        ("auto", None, True, "bf16"),
+        ("auto", "no", True, "bf16"),  # what `accelerate launch` says when it was told nothing
+        ("auto", "fp16", True, "fp16"),
+        ("no", "bf16", True, "no"),
+        ("bf16", None, False, "bf16"),
+    ],
+)
+def test_precision_is_what_was_asked_for_then_what_the_launcher_says_then_what_is_fast(
+    wanted, told, native, expected, monkeypatch
+):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if told:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
+    monkeypatch.setattr(machine, "computes_in_bfloat16", lambda device: native)
+    assert choose(TrainConfig(mixed_precision=wanted), CPU, 10).precision == expected
+
+
+def test_compilation_and_layout_are_for_gpus_unless_asked_for(monkeypatch):
+    monkeypatch.setattr(machine, "computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    automatic, forced = TrainConfig(), TrainConfig(compile="max-autotune", channels_last="yes")
+    off = TrainConfig(compile="no", channels_last="no")
+    on_gpu = choose(automatic, GPU, COMPILE_PAYS_FROM)
+    assert on_gpu.compile_mode == "default" and on_gpu.channels_last
+    assert choose(automatic, GPU, COMPILE_PAYS_FROM - 1).compile_mode is None
+    on_cpu = choose(automatic, CPU, COMPILE_PAYS_FROM)
+    assert on_cpu.compile_mode is None and not on_cpu.channels_last
+    assert choose(forced, CPU, 1).compile_mode == "max-autotune" and choose(forced, CPU, 1).channels_last
+    assert choose(off, GPU, 10**6).compile_mode is None and not choose(off, GPU, 10**6).channels_last
+    assert str(on_gpu) == "precision bf16, compile default, channels last"
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr(machine, "computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    assert choose(TrainConfig(), GPU, 10**6).compile_mode is None
+
+
+@pytest.mark.parametrize(
+    ("world_size", "told", "has_gpu", "expected"),
+    [("1", "", False, False), ("2", "", False, True), ("2", "", True, False), ("1", "true", True, True)],
+)
+def test_several_processes_without_a_gpu_stay_on_the_cpu_together(world_size, told, has_gpu, expected, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", told or "false")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_gpu)
+    assert use_cpu() == expected
+
+
+def test_preparing_a_cpu_leaves_results_as_they_are():
+    before = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    prepare_backends(CPU, allow_tf32=True)
+    assert torch.equal(before, torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.name)
+def test_each_launch_configuration_is_one_of_accelerate_and_has_its_command(file):
+    config = load_config_from_file(str(file))
+    assert config.num_processes >= config.num_machines >= 1
+    assert f"--config_file docs/launch/{file.name}" in (REPOSITORY / "docs" / "training.md").read_text()
+
+
+def test_there_is_a_configuration_for_each_kind_of_machine():
+    names = {file.stem for file in LAUNCH_FILES}
+    assert names == {"cpu_processes", "one_gpu", "many_gpus", "several_nodes", "fsdp"}
