@@ -1,9 +1,10 @@
 # Every target does what it needs from a fresh clone, and nothing twice.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BENCH_DATA ?=
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow smoke style clean
+.PHONY: demo test test-slow smoke bench style clean
 
 demo: .venv/space.installed      ## the Space in the browser, on the models in model_cards/
 	$(BIN)/python space/app.py
@@ -16,6 +17,10 @@ test-slow: .venv/dev.installed   ## the slow ones
 
 smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pretrained, Space: in about a minute
 	$(BIN)/python -m pytest tests/test_end_to_end.py
+
+bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA=folder for real pictures instead of drawn ones
+	$(BIN)/python benchmarks/throughput.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
+	$(BIN)/python benchmarks/time_to_quality.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 
 style: .venv/dev.installed       ## format, and check what formatting cannot mend
 	$(BIN)/ruff format .

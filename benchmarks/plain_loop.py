@@ -1,0 +1,81 @@
+"""The training loop that people write, as a measure: every picture decoded and augmented by PIL each time it is seen,
+fp32, eager, Adam, and the loss read off after every step."""
+
+import random
+from collections.abc import Iterator
+from io import BytesIO
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageEnhance, ImageOps
+from torch.utils.data import DataLoader, Dataset
+
+from hf_vae import VAE
+from hf_vae.transforms import picture_to_uint8, to_float
+
+
+NETWORK = {"image_size": 64, "latent_dim": 128, "width": 32, "max_width": 256, "block": "plain"}
+BATCH_SIZE = 64
+COLOR_JITTER = 0.2
+KL_WEIGHT = 0.01
+
+
+class PictureFiles(Dataset):
+    """Pictures decoded when asked for, mirrored and recoloured by chance: `(3, size, size)` floats in [-1, 1]."""
+
+    def __init__(self, files: list[bytes], size: int, color_jitter: float):
+        self.files, self.size, self.color_jitter = files, size, color_jitter
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        picture = Image.open(BytesIO(self.files[number])).convert("RGB")
+        if picture.size != (self.size, self.size):
+            picture = ImageOps.fit(picture, (self.size, self.size), Image.Resampling.BILINEAR)
+        if random.random() < 0.5:
+            picture = ImageOps.mirror(picture)
+        if self.color_jitter:
+            for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+                factor = random.uniform(1 - self.color_jitter, 1 + self.color_jitter)
+                picture = enhance(picture).enhance(factor)
+        return to_float(picture_to_uint8(picture))
+
+
+class PlainLoop:
+    """A VAE of four convolutions and BatchNorm, trained on the mean squared error and 0.01 of the mean KL divergence
+    with Adam at 1e-3."""
+
+    def __init__(self, files: list[bytes], num_workers: int = 0, color_jitter: float = COLOR_JITTER):
+        torch.manual_seed(0)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = VAE(**NETWORK).to(self.device).train()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        self.loader = DataLoader(
+            PictureFiles(files, NETWORK["image_size"], color_jitter),
+            BATCH_SIZE,
+            shuffle=True,
+            drop_last=True,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=self.device.type == "cuda",
+        )
+        self.batches = self._batches()
+        self.losses: list[float] = []
+
+    def run(self, num_steps: int) -> None:
+        """Makes `num_steps` updates."""
+        for _ in range(num_steps):
+            images = next(self.batches).to(self.device, non_blocking=True)
+            noise = torch.randn(len(images), NETWORK["latent_dim"], device=self.device)
+            reconstructions, mean, logvar = self.model(images, noise)
+            kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar)
+            loss = F.mse_loss(reconstructions, images) + KL_WEIGHT * kl.mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.losses.append(loss.item())
+
+    def _batches(self) -> Iterator[torch.Tensor]:
+        while True:
+            yield from self.loader
