@@ -40,9 +40,8 @@ def choose(config: TrainConfig, device: torch.device, num_steps: int) -> Choices
     """Resolves every "auto" in `config` but the batch size.
 
     Precision is what `accelerate launch` was told, else bf16 where the hardware computes in it: emulating it is slower
-    than fp32. Compilation and channels_last are for GPUs; on a CPU, compiling has been measured to gain a tenth on
-    plain blocks and nothing on residual ones, and takes a minute (`benchmarks/`). A resumed run chooses as it did
-    before, as its length counts as a whole.
+    than fp32. Compilation and channels_last are for GPUs: on a CPU, compiling takes a minute and gains little
+    (`make bench`). A resumed run chooses as it did before, as its length counts as a whole.
     """
     on_gpu = device.type == "cuda"
     compile_mode = None if config.compile == "no" else config.compile
