@@ -90,7 +90,7 @@ class Curve:
 def main(
     train_data_dir: Path | None = None,
     images: int = 200_000,
-    steps: int = 500,
+    steps: int = 400,
     rounds: int = 25,
     num_workers: int = 0,
     color_jitter: float = COLOR_JITTER,
