@@ -6,6 +6,7 @@ accelerate launch train_accelerate.py --recipe model_cards/cats-vae/train_config
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Union
@@ -68,7 +69,8 @@ def main() -> None:
         print(f"{interruption} The same command with --resume_from_checkpoint latest goes on.", file=sys.stderr)
         sys.exit(interruption.exit_code)
     except KeyboardInterrupt:
-        sys.exit("Stopped before training, or a second time: nothing was saved.")
+        print("Stopped at once: what was trained since the last checkpoint is lost.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from .blocks import Decoder, Encoder
 
 class Autoencoder(ImageGenerator):
     """An autoencoder (Hinton and Salakhutdinov 2006): an encoder squeezes each picture into a few numbers, a decoder
-    draws it again from them. It reconstructs best of all families of its size, and nothing shapes its latent space:
+    draws it again from them. It is trained to reconstruct and nothing else, so nothing shapes its latent space:
     what it draws between two pictures, or from noise, need not look like one.
 
     Args:
