@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import TINY, draw_picture, reset_accelerate
+from conftest import draw_picture, reset_accelerate, tiny_config
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -376,7 +376,7 @@ def main():
     process = psutil.Process()
     before = peak = process.memory_info().rss
     batches = training_batches(sys.argv[2])
-    for _ in range(34):
+    for _ in range(68):
         assert next(batches).shape == (32, 3, 28, 28)
         peak = max(peak, process.memory_info().rss)
     print((peak - before) / 2**20)
@@ -388,7 +388,7 @@ main()
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory) -> subprocess.CompletedProcess:
-    """A process that streams most of 172 MB, 1,200 pictures that do not compress in one file, and then fails."""
+    """A process that streams most of 344 MB, 2,400 pictures that do not compress in one file, and then fails."""
     generator = torch.Generator().manual_seed(0)
 
     def noise() -> bytes:
@@ -399,18 +399,19 @@ def interrupted(tmp_path_factory) -> subprocess.CompletedProcess:
 
     folders = [tmp_path_factory.mktemp(name) for name in ("small", "large")]
     kinds = [noise() for _ in range(20)]
-    for folder, count in zip(folders, (80, 1200), strict=True):
+    for folder, count in zip(folders, (80, 2400), strict=True):
         # what follows the end of a JPEG is not read, but makes another file of it
         table = pa.table({"picture": [kinds[number % 20] + number.to_bytes(8) for number in range(count)]})
         pq.write_table(table, folder / "all.parquet", row_group_size=25)
-    assert (folders[1] / "all.parquet").stat().st_size > 160 * 2**20
+    assert (folders[1] / "all.parquet").stat().st_size > 320 * 2**20
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", INTERRUPTED, *map(str, folders)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_memory_stays_far_below_the_size_of_the_set(interrupted):
-    assert float(interrupted.stdout.split()[-1]) < 80
+    """It levels off at 55 to 90 MB, mostly Arrow's own buffers, after 80 pictures as after 2,000."""
+    assert float(interrupted.stdout.split()[-1]) < 320 / 3
 
 
 def test_a_process_that_fails_in_the_midst_of_an_epoch_ends(interrupted):
@@ -421,9 +422,14 @@ def test_a_process_that_fails_in_the_midst_of_an_epoch_ends(interrupted):
 
 def streamed_run(folder: Path, output_dir: Path, **train_config) -> RunConfig:
     settings = {"train_batch_size": 6, "max_train_steps": 6, "lr_warmup_steps": 2, "logging_steps": 2}
-    settings |= {"preview_steps": 2, "checkpointing_steps": 3, "output_dir": str(output_dir)} | train_config
+    settings |= {
+        "preview_steps": 2,
+        "checkpointing_steps": 3,
+        "prior_steps": 2,
+        "output_dir": str(output_dir),
+    } | train_config
     data = DataConfig(train_data_dir=str(folder), streaming=True, shuffle_buffer=8)
-    return RunConfig("vae", dict(TINY), FAMILIES["vae"].objective(), data, TrainConfig(**settings))
+    return RunConfig("vae", tiny_config("vae"), FAMILIES["vae"].objective(), data, TrainConfig(**settings))
 
 
 def test_a_killed_and_resumed_streaming_run_equals_an_uninterrupted_one_bit_for_bit(picture_folder, tmp_path):
