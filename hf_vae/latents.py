@@ -1,7 +1,6 @@
-"""What is done in latent space: fitting a model's prior and components to a data set, and paths between latents."""
+"""What is done in latent space: pictures to latents, and paths between them."""
 
 import math
-from collections.abc import Iterable
 
 import torch
 
@@ -24,24 +23,6 @@ def encode_all(model: ImageGenerator, images: torch.Tensor, generator: torch.Gen
             noise = noise * torch.exp(0.5 * output.logvar)
         latents.append(output.latents + noise)
     return torch.cat(latents)
-
-
-@torch.no_grad()
-def fit_prior(model: ImageGenerator, batches: Iterable[torch.Tensor], seed: int = 0) -> None:
-    """Fits the model's prior and principal components, in place.
-
-    With an encoder: to one posterior draw of each image of `batches`, each `(B, C, H, W)` in [-1, 1], and of its
-    mirror image. Without one the prior stays N(0, I), in which every direction is alike; the directions are then those
-    along which the decoder's first layer changes most, its right singular vectors (SeFa, Shen and Zhou 2021).
-    """
-    if model.has_encoder:
-        generator = torch.Generator().manual_seed(seed)
-        latents = [encode_all(model, torch.cat([batch, batch.flip(3)]), generator) for batch in batches]
-        model.latent_prior.fit(torch.cat(latents))
-    else:
-        weight = model.decoder.head.weight.cpu().double()  # (features, Z)
-        directions = torch.linalg.eigh(weight.T @ weight).eigenvectors.flip(1).T
-        model.latent_prior.set_directions(directions, torch.ones(len(directions)))
 
 
 def path(start: torch.Tensor, end: torch.Tensor, num_points: int, kind: str = "lerp") -> torch.Tensor:

@@ -35,6 +35,32 @@ def test_an_impossible_size_names_the_nearest(family, image_size, nearest):
     assert all(size in str(refusal.value) for size in nearest)
 
 
+@pytest.mark.parametrize("latent_size", [7, 14])
+@pytest.mark.parametrize("family_with_grid", ["autoencoder", "vae"])
+def test_latents_may_lie_on_a_grid(family_with_grid, block, latent_size):
+    model = tiny_model(family_with_grid, latent_size=latent_size, latent_dim=2 * latent_size**2, block=block)
+    images = model.sample(2)
+    latents = model.encode(images).latents
+    assert latents.shape == (2, 2 * latent_size**2) and images.shape == (2, 3, 28, 28)
+    changed = latents.unflatten(1, (2, latent_size, latent_size)).clone()
+    changed[:, :, 0, 0] += 10  # the upper left cell
+    difference = (model.decode(changed.flatten(1)).sample - model.decode(latents).sample).abs().mean((0, 1))
+    assert difference[:7, :7].mean() > difference[-7:, -7:].mean()
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"latent_size": 8}, "latent_size=8 does not suit image_size=28, which halves to 7, 14; .* or 1"),
+        ({"latent_size": 7, "latent_dim": 50}, "latent_dim=50 does not fill a grid of 7x7 .* 49 or 98"),
+        ({"latent_size": 7, "latent_dim": 8}, "latent_dim=8 does not fill .* 49 or 98"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(config, named):
+    with pytest.raises(ValueError, match=named):
+        tiny_model("vae", **config)
+
+
 def test_the_size_rule_gives_a_bottom_of_four_to_seven():
     for bottom in range(4, 8):
         for stages in range(2, 7):

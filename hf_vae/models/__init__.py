@@ -6,6 +6,7 @@ from .base import EncoderOutput, ImageGenerator
 from .dcgan import DCGAN
 from .prior import LatentPrior
 from .vae import VAE
+from .vaegan import VAEGAN
 
 
-__all__ = ["DCGAN", "VAE", "Autoencoder", "EncoderOutput", "ImageGenerator", "LatentPrior"]
+__all__ = ["DCGAN", "VAE", "VAEGAN", "Autoencoder", "EncoderOutput", "ImageGenerator", "LatentPrior"]

@@ -38,9 +38,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):
 
     has_encoder: ClassVar[bool] = True
 
-    def __init__(self, latent_dim: int):
+    def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard"):
         super().__init__()
-        self.latent_prior = LatentPrior(latent_dim)
+        self.latent_prior = LatentPrior(latent_dim, latent_size, with_flow=prior == "flow")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
@@ -89,10 +89,11 @@ class ImageGenerator(ModelMixin, ConfigMixin):
             num_images: How many.
             generator: Source of the latents' noise; the global one if None.
             temperature: Scale of that noise. Below 1 samples are more typical and less varied.
-            prior: `"gaussian"` (fitted on the training set) or `"standard"` (N(0, I)); `config.prior` if None.
+            prior: `"flow"`, `"mixture"` or `"gaussian"` (fitted on the training set) or `"standard"` (N(0, I));
+                `config.prior` if None.
 
         Raises:
-            ValueError: If `prior` is unknown.
+            ValueError: If `prior` is unknown, or a flow that the model has not.
         """
         latents = self.latent_prior.sample(num_images, prior or self.config.prior, generator, temperature)
         return self.decode(latents).sample.float().clamp(-1, 1)

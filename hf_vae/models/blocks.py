@@ -31,6 +31,31 @@ def size_rule(image_size: int) -> tuple[int, int]:
     return image_size >> stages, stages
 
 
+def grid_rule(image_size: int, latent_size: int, latent_dim: int) -> tuple[int, int]:
+    """Splits the way from the image to a grid of `latent_size` x `latent_size` cells, and returns `(stages,
+    channels)`: how often the size is halved, and how many of the `latent_dim` latents a cell holds.
+
+    Raises:
+        ValueError: If halving `image_size` never gives such a grid, or the latents do not fill it evenly; the message
+            names what does.
+    """
+    bottom, stages = size_rule(image_size)
+    sizes = [bottom * 2**power for power in range(stages)]
+    if latent_size not in sizes:
+        raise ValueError(
+            f"latent_size={latent_size} does not suit image_size={image_size}, which halves to "
+            f"{', '.join(map(str, sizes))}; choose one of these, or 1 for latents without a place."
+        )
+    cells = latent_size**2
+    if latent_dim % cells or latent_dim < cells:
+        nearest = max(cells, latent_dim // cells * cells)
+        raise ValueError(
+            f"latent_dim={latent_dim} does not fill a grid of {latent_size}x{latent_size} cells evenly; choose "
+            f"{nearest} or {nearest + cells}."
+        )
+    return (image_size // latent_size).bit_length() - 1, latent_dim // cells
+
+
 def stage_widths(width: int, max_width: int, stages: int, block: str) -> list[int]:
     """Channels after each stage, from fine to coarse: doubling from `width`, never above `max_width`.
 
@@ -43,6 +68,16 @@ def stage_widths(width: int, max_width: int, stages: int, block: str) -> list[in
     if block == "residual" and any(channels % GROUPS for channels in widths):
         raise ValueError(f"width={width} and max_width={max_width} must be multiples of {GROUPS} for residual blocks.")
     return widths
+
+
+def activations(trunk: nn.Sequential, images: torch.Tensor) -> list[torch.Tensor]:
+    """The values after each activation of a discriminator, in their order."""
+    found, hidden = [], images
+    for layer in trunk:
+        hidden = layer(hidden)
+        if isinstance(layer, nn.ReLU | nn.LeakyReLU | nn.SELU):
+            found.append(hidden)
+    return found
 
 
 class ResidualBlock(nn.Module):
@@ -63,31 +98,51 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images `(B, C, H, W)` to features `(B, num_features)`, halving the size once per stage."""
+    """Images `(B, C, H, W)` to `outputs` numbers for each latent, `(B, outputs * latent_dim)`, halving the size once
+    per stage.
+
+    With a `latent_size` of 1 the last stage has 4 to 7 pixels, and a dense layer reads all of them. Otherwise the last
+    stage is a grid of `latent_size` x `latent_size` cells, each of which gives its own share of the latents.
+    """
 
     def __init__(
-        self, image_size: int, image_channels: int, num_features: int, width: int, max_width: int, block: str
+        self,
+        image_size: int,
+        image_channels: int,
+        latent_dim: int,
+        latent_size: int,
+        width: int,
+        max_width: int,
+        block: str,
+        outputs: int = 1,
     ):
         super().__init__()
         bottom, stages = size_rule(image_size)
+        if latent_size > 1:
+            stages, latent_channels = grid_rule(image_size, latent_size, latent_dim)
         widths = stage_widths(width, max_width, stages, block)
         if block == "residual":
             layers = [nn.PixelUnshuffle(2), nn.Conv2d(4 * image_channels, widths[0], 3, padding=1)]
             layers.append(ResidualBlock(widths[0]))
             for fine, coarse in zip(widths, widths[1:], strict=False):
                 layers += [nn.Conv2d(fine, coarse, 4, stride=2, padding=1), ResidualBlock(coarse)]
+            if latent_size > 1:
+                layers.append(ResidualBlock(widths[-1]))
             layers += [nn.GroupNorm(GROUPS, widths[-1]), nn.SiLU()]
         else:
-            layers = [nn.Conv2d(image_channels, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+            layers = [nn.Conv2d(image_channels, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
             for fine, coarse in zip(widths, widths[1:], strict=False):
                 layers += [nn.Conv2d(fine, coarse, 4, stride=2, padding=1, bias=False)]
-                layers += [nn.BatchNorm2d(coarse), nn.LeakyReLU(0.2)]
+                layers += [nn.BatchNorm2d(coarse), nn.LeakyReLU(0.2, inplace=True)]
         self.trunk = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1] * bottom**2, num_features)
+        if latent_size > 1:
+            self.head = nn.Conv2d(widths[-1], outputs * latent_channels, 1)
+        else:
+            self.trunk.append(nn.Flatten())
+            self.head = nn.Linear(widths[-1] * bottom**2, outputs * latent_dim)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        hidden = self.trunk(images)  # (B, C, bottom, bottom)
-        return self.head(hidden.flatten(1))  # (B, num_features)
+        return self.head(self.trunk(images)).flatten(1)  # (B, outputs * latent_dim)
 
 
 class Decoder(nn.Module):
@@ -95,17 +150,36 @@ class Decoder(nn.Module):
 
     Residual decoders upsample by nearest neighbour and end in a pixel shuffle whose four sub-pixels start equal (ICNR,
     Aitken et al. 2017), so that no checkerboard is there at the start; their output is unbounded. Plain decoders are
-    the transposed convolutions and tanh of Radford et al. 2016.
+    the transposed convolutions and tanh of Radford et al. 2016. With a `latent_size` of 1 a dense layer spreads the
+    latents over the coarsest stage; otherwise they are a grid of that many cells a side, as in `Encoder`.
     """
 
-    def __init__(self, image_size: int, image_channels: int, latent_dim: int, width: int, max_width: int, block: str):
+    def __init__(
+        self,
+        image_size: int,
+        image_channels: int,
+        latent_dim: int,
+        latent_size: int,
+        width: int,
+        max_width: int,
+        block: str,
+    ):
         super().__init__()
-        self.bottom, stages = size_rule(image_size)
+        bottom, stages = size_rule(image_size)
+        if latent_size > 1:
+            stages, latent_channels = grid_rule(image_size, latent_size, latent_dim)
         widths = stage_widths(width, max_width, stages, block)
-        self.head = nn.Linear(latent_dim, widths[-1] * self.bottom**2)
+        if latent_size > 1:
+            self.latent_shape = (latent_channels, latent_size, latent_size)
+            self.head = nn.Conv2d(latent_channels, widths[-1], 3, padding=1)
+            self.coarsest_shape = (widths[-1], latent_size, latent_size)
+        else:
+            self.latent_shape = (latent_dim,)
+            self.head = nn.Linear(latent_dim, widths[-1] * bottom**2)
+            self.coarsest_shape = (widths[-1], bottom, bottom)
         coarse_to_fine = list(zip(widths[::-1], widths[-2::-1], strict=False))
         if block == "residual":
-            layers = [ResidualBlock(widths[-1])]
+            layers = [ResidualBlock(widths[-1]) for _ in range(2 if latent_size > 1 else 1)]
             for coarse, fine in coarse_to_fine:
                 layers += [nn.Upsample(scale_factor=2), nn.Conv2d(coarse, fine, 3, padding=1), ResidualBlock(fine)]
             to_pixels = nn.Conv2d(widths[0], 4 * image_channels, 3, padding=1)
@@ -114,15 +188,15 @@ class Decoder(nn.Module):
                 to_pixels.bias.zero_()
             layers += [nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), to_pixels, nn.PixelShuffle(2)]
         else:
-            layers = [nn.BatchNorm2d(widths[-1]), nn.ReLU()]
+            layers = [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)]
             for coarse, fine in coarse_to_fine:
                 layers += [nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1, bias=False)]
-                layers += [nn.BatchNorm2d(fine), nn.ReLU()]
+                layers += [nn.BatchNorm2d(fine), nn.ReLU(inplace=True)]
             layers += [nn.ConvTranspose2d(widths[0], image_channels, 4, stride=2, padding=1), nn.Tanh()]
         self.trunk = nn.Sequential(*layers)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        hidden = self.head(latents).unflatten(1, (-1, self.bottom, self.bottom))  # (B, C, bottom, bottom)
+        hidden = self.head(latents.unflatten(1, self.latent_shape)).reshape(-1, *self.coarsest_shape)
         return self.trunk(hidden)  # (B, image_channels, image_size, image_size)
 
 
@@ -141,6 +215,10 @@ class Discriminator(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.mix = nn.Sequential(nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1), nn.LeakyReLU(0.2))
         self.head = nn.Linear(widths[-1] * bottom**2, 1)
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What each stage sees in images `(B, C, H, W)`, from fine to coarse: `(B, width, H/2, W/2)` and so on."""
+        return activations(self.trunk, images)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         hidden = self.trunk(images)  # (B, C, bottom, bottom)

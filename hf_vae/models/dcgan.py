@@ -6,7 +6,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from .base import ImageGenerator
-from .blocks import Decoder
+from .layers import make_decoder
 
 
 class DCGAN(ImageGenerator):
@@ -23,6 +23,8 @@ class DCGAN(ImageGenerator):
         block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (transposed convolutions and BatchNorm).
         output_size: Edge of the pictures that people get, in pixels; None for image_size.
         prior: What samples are drawn from; "standard" (N(0, I)) is what the network is trained on.
+        decoder_layers: The decoder layer by layer, as a recipe lists it; width, max_width, block and latent_size then
+            say nothing. See `hf_vae.models.layers`.
     """
 
     has_encoder = False
@@ -38,9 +40,10 @@ class DCGAN(ImageGenerator):
         block: Literal["residual", "plain"] = "residual",
         output_size: int | None = None,
         prior: Literal["gaussian", "standard"] = "standard",
+        decoder_layers: tuple[str, ...] | None = None,
     ):
         super().__init__(latent_dim)
-        self.decoder = Decoder(image_size, image_channels, latent_dim, width, max_width, block)
+        self.decoder = make_decoder(decoder_layers, image_size, image_channels, latent_dim, 1, width, max_width, block)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Draws the images `(B, C, H, W)` of `latents` (B, Z), which are of N(0, I)."""

@@ -1,36 +1,74 @@
-"""The distribution that latents are drawn from, and the principal components that they are moved along."""
+"""The distributions that latents are drawn from, and the principal components that they are moved along."""
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
+from .flow import LatentFlow
 
-PRIORS = ("gaussian", "standard")
+
+PRIORS = ("flow", "mixture", "gaussian", "standard")
+NUM_DIRECTIONS = 128  # more than a person moves along, and few enough for the file
+NUM_COMPONENTS = 16  # at most, of the mixture
 
 
 class LatentPrior(nn.Module):
-    """A Gaussian over flat latents `(B, Z)`, kept as its mean, principal directions and standard deviations.
+    """Four distributions over flat latents `(B, Z)`, from the crude to the one that was learned:
 
-    One table serves twice: `directions` (Z, Z) holds orthonormal rows, by falling standard deviation `stds` (Z,),
-    which are the principal components that a person moves along and, together with `mean` (Z,), a full-covariance
-    Gaussian. Unfitted it is N(0, I), so `"gaussian"` and `"standard"` then agree.
+    - "standard": N(0, I).
+    - "gaussian": `mean` (Z,), and K = min(Z, 128) orthonormal `directions` (K, Z) by falling standard deviation `stds`
+      (K,): the principal components, which are also what a person moves along. What they leave of each latent's
+      variance is independent, with standard deviation `rest` (Z,).
+    - "mixture": the same, but the position along the directions, in standard deviations, is drawn from a mixture of up
+      to 16 Gaussians with `mixture_weights` (M,), `mixture_means` and `mixture_stds` (M, K).
+    - "flow": a network that turns noise into latents, `LatentFlow`; a model has it if `with_flow`. It works on latents
+      less `mean`, over their standard deviation.
+
+    Unfitted, the first three are N(0, I), up to rounding.
     """
 
-    def __init__(self, latent_dim: int):
+    def __init__(self, latent_dim: int, latent_size: int = 1, with_flow: bool = False):
         super().__init__()
+        num_directions = min(latent_dim, NUM_DIRECTIONS)
+        self.latent_dim, self.latent_size = latent_dim, latent_size
         self.register_buffer("mean", torch.zeros(latent_dim))
-        self.register_buffer("directions", torch.eye(latent_dim))
-        self.register_buffer("stds", torch.ones(latent_dim))
+        self.register_buffer("directions", torch.eye(num_directions, latent_dim))
+        self.register_buffer("stds", torch.ones(num_directions))
+        self.register_buffer("rest", (torch.arange(latent_dim) >= num_directions).float())
+        self.register_buffer("mixture_weights", torch.eye(1, NUM_COMPONENTS)[0])
+        self.register_buffer("mixture_means", torch.zeros(NUM_COMPONENTS, num_directions))
+        self.register_buffer("mixture_stds", torch.ones(NUM_COMPONENTS, num_directions))
+        self.flow = LatentFlow(latent_dim, latent_size) if with_flow else None
+
+    @property
+    def variances(self) -> torch.Tensor:
+        """The variance of each latent, `(Z,)`."""
+        return self.stds.square() @ self.directions.square() + self.rest.square()
 
     @property
     def explained_variance(self) -> torch.Tensor:
-        """The share of the latents' variance along each direction, `(Z,)`, summing to 1; all 0 if nothing varies."""
-        variances = self.stds.square()
-        return variances / variances.sum().clamp(min=torch.finfo(variances.dtype).tiny)
+        """The share of the latents' variance along each direction, `(K,)`; all of them together at most 1, and all 0
+        if nothing varies."""
+        return self.stds.square() / self.variances.sum().clamp(min=torch.finfo(self.stds.dtype).tiny)
+
+    def coordinates(self, latents: torch.Tensor) -> torch.Tensor:
+        """Where latents `(B, Z)` lie along the directions, in standard deviations from the mean: `(B, K)`. Along one
+        in which nothing varies that is a distance."""
+        stds = torch.where(self.stds > 1e-6 * self.stds.max(), self.stds, 1)
+        return (latents - self.mean) @ self.directions.T / stds
+
+    def normalised(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents `(B, Z)` less their mean, over their standard deviation: what the flow works on."""
+        return (latents - self.mean) / self._scale
+
+    @property
+    def _scale(self) -> torch.Tensor:
+        return self.variances.sqrt().clamp(min=1e-6)
 
     @torch.no_grad()
     def fit(self, latents: torch.Tensor) -> None:
-        """Fits mean and covariance to `latents` (N, Z), at best samples of the posterior of a training set.
+        """Fits the Gaussian to `latents` (N, Z), at best samples of the posterior of a training set. The mixture is
+        then the same Gaussian, until it is fitted to what that one misses.
 
         Raises:
             ValueError: If there are fewer than two latents.
@@ -38,17 +76,38 @@ class LatentPrior(nn.Module):
         if len(latents) < 2:
             raise ValueError(f"A prior needs at least 2 latents to be fitted on; got {len(latents)}.")
         latents = latents.cpu().double()  # not every accelerator has double precision
-        variances, vectors = torch.linalg.eigh(latents.T.cov())  # ascending, vectors in columns
+        covariance = latents.T.cov().reshape(self.latent_dim, self.latent_dim)
+        variances, vectors = torch.linalg.eigh(covariance)  # ascending, vectors in columns
         self.mean.copy_(latents.mean(0))
-        self.set_directions(vectors.flip(1).T, variances.flip(0).clamp(min=0).sqrt())
+        stds = variances.flip(0).clamp(min=0).sqrt()
+        self.set_directions(vectors.flip(1).T, stds, covariance.diagonal())
+        self.set_mixture(torch.ones(1), torch.zeros(1, len(self.stds)), torch.ones(1, len(self.stds)))
 
     @torch.no_grad()
-    def set_directions(self, directions: torch.Tensor, stds: torch.Tensor) -> None:
-        """Stores orthonormal rows `directions` (Z, Z) and the standard deviation `stds` (Z,) along each. A direction's
-        sign is arbitrary; its largest entry is made positive, so that a refit does not flip a slider."""
-        largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))  # (Z, 1)
+    def set_directions(self, directions: torch.Tensor, stds: torch.Tensor, variances: torch.Tensor) -> None:
+        """Stores the first K of orthonormal rows `directions` (..., Z) and of the standard deviations `stds` along
+        them, and what they leave of the `variances` (Z,) of the latents. A direction's sign is arbitrary; its largest
+        entry is made positive, so that a refit does not flip a slider."""
+        count = len(self.stds)
+        directions, stds = directions[:count], stds[:count]
+        largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))  # (K, 1)
         self.directions.copy_(directions * largest.sign())
         self.stds.copy_(stds)
+        left_over = variances - stds.square() @ directions.square()  # 0 up to rounding where K = Z
+        self.rest.copy_(torch.where(left_over > 1e-6 * variances, left_over, 0).sqrt())
+
+    @torch.no_grad()
+    def set_mixture(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor) -> None:
+        """Stores a mixture of M <= 16 Gaussians over `coordinates`: `weights` (M,) that sum to 1, `means` and `stds`
+        (M, K)."""
+        count = len(weights)
+        for buffer, values, empty in (
+            (self.mixture_weights, weights, 0.0),
+            (self.mixture_means, means, 0.0),
+            (self.mixture_stds, stds, 1.0),
+        ):
+            buffer.fill_(empty)
+            buffer[:count] = values
 
     def sample(
         self,
@@ -57,15 +116,28 @@ class LatentPrior(nn.Module):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        """Draws latents `(num_samples, Z)`; `temperature` scales the noise, so 0 gives the mean.
+        """Draws latents `(num_samples, Z)`. `temperature` scales the noise: 0 gives the mean, in a mixture that of one
+        of its Gaussians, and in a flow what it makes of the middle of its noise.
 
         Raises:
-            ValueError: If `kind` is none of `PRIORS` or `num_samples` is below 1.
+            ValueError: If `kind` is none of `PRIORS`, or a flow that this model has not, or `num_samples` is below 1.
         """
         if num_samples < 1:
             raise ValueError(f"{num_samples} samples cannot be drawn; ask for at least 1.")
         if kind not in PRIORS:
             raise ValueError(f"prior={kind!r} is unknown; choose one of {', '.join(PRIORS)}.")
-        noise = randn_tensor((num_samples, len(self.mean)), generator, self.mean.device, self.mean.dtype)
-        noise = temperature * noise
-        return self.mean + (noise * self.stds) @ self.directions if kind == "gaussian" else noise
+        if kind == "flow" and self.flow is None:
+            raise ValueError("prior='flow' was not trained for this model; choose mixture, gaussian or standard.")
+        if kind in ("standard", "flow"):
+            noise = temperature * self._noise(num_samples, self.latent_dim, generator)
+            return noise if kind == "standard" else self.mean + self.flow.sample(noise) * self._scale
+        position = temperature * self._noise(num_samples, len(self.stds), generator)
+        rest = temperature * self._noise(num_samples, self.latent_dim, generator) * self.rest
+        if kind == "mixture":
+            chance = torch.special.ndtr(self._noise(num_samples, 1, generator))  # uniform on (0, 1)
+            chosen = (chance > self.mixture_weights.cumsum(0)[:-1]).sum(1)
+            position = self.mixture_means[chosen] + position * self.mixture_stds[chosen]
+        return self.mean + (position * self.stds) @ self.directions + rest
+
+    def _noise(self, rows: int, columns: int, generator: torch.Generator | None) -> torch.Tensor:
+        return randn_tensor((rows, columns), generator, self.mean.device, self.mean.dtype)

@@ -6,7 +6,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from .base import EncoderOutput, ImageGenerator
-from .blocks import Decoder, Encoder
+from .layers import make_decoder, make_encoder
 
 
 # Standard deviations from 0.0067 to 7.4: never so wide that an overflow in half precision hides it.
@@ -14,12 +14,13 @@ LOGVAR_RANGE = (-10.0, 4.0)
 
 
 class VAEOutput(NamedTuple):
-    """What `VAE.forward` returns: `reconstructions` (B, C, H, W), and the posterior N(`mean`, exp(`logvar`)), whose
-    parameters are `(B, Z)`."""
+    """What `VAE.forward` returns: `reconstructions` (B, C, H, W), the posterior N(`mean`, exp(`logvar`)), whose
+    parameters are `(B, Z)`, and `samples` (N, C, H, W) of other latents where some were asked for."""
 
     reconstructions: torch.Tensor
     mean: torch.Tensor
     logvar: torch.Tensor
+    samples: torch.Tensor | None = None
 
 
 class VAE(ImageGenerator):
@@ -31,12 +32,18 @@ class VAE(ImageGenerator):
         image_size: Edge of the square images that the network works at, in pixels.
         image_channels: 3 for colour, 1 for greyscale.
         latent_dim: Number of latents Z.
+        latent_size: Edge of the grid of cells that the latents lie on, each seeing its own part of the picture;
+            1 for latents without a place, each of which stands for all of it.
         width: Channels at the finest scale; doubled at each coarser one.
         max_width: Channels are never more than this.
         block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (4x4 strided convolutions and
             BatchNorm).
         output_size: Edge of the pictures that people get, in pixels; None for image_size.
-        prior: What samples are drawn from: "gaussian" (fitted after training) or "standard" (N(0, I)).
+        prior: What samples are drawn from, fitted after training: "flow" (a network that learns the latents),
+            "mixture" (of Gaussians) or "gaussian"; or "standard" (N(0, I)).
+        encoder_layers: The encoder layer by layer, as a recipe lists it, see `hf_vae.models.layers`; width, max_width,
+            block and latent_size then say nothing about it.
+        decoder_layers: The same for the decoder.
     """
 
     @register_to_config
@@ -44,16 +51,20 @@ class VAE(ImageGenerator):
         self,
         image_size: int = 64,
         image_channels: int = 3,
-        latent_dim: int = 128,
+        latent_dim: int = 1024,
+        latent_size: int = 8,
         width: int = 32,
         max_width: int = 192,
         block: Literal["residual", "plain"] = "residual",
         output_size: int | None = None,
-        prior: Literal["gaussian", "standard"] = "gaussian",
+        prior: Literal["flow", "mixture", "gaussian", "standard"] = "flow",
+        encoder_layers: tuple[str, ...] | None = None,
+        decoder_layers: tuple[str, ...] | None = None,
     ):
-        super().__init__(latent_dim)
-        self.encoder = Encoder(image_size, image_channels, 2 * latent_dim, width, max_width, block)
-        self.decoder = Decoder(image_size, image_channels, latent_dim, width, max_width, block)
+        super().__init__(latent_dim, latent_size, prior)
+        sizes = (image_size, image_channels, latent_dim, latent_size, width, max_width, block)
+        self.encoder = make_encoder(encoder_layers, *sizes, outputs=2)
+        self.decoder = make_decoder(decoder_layers, *sizes)
 
     def encode(self, images: torch.Tensor) -> EncoderOutput:
         mean, logvar = self.encoder(images.to(self.dtype)).float().chunk(2, dim=1)  # (B, Z) each

@@ -1,0 +1,93 @@
+"""The learned prior: a network that carries noise to latents."""
+
+import torch
+import torch.nn.functional as F
+from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
+from diffusers.models.embeddings import Timesteps
+from torch import nn
+
+
+UNET_WIDTH, UNET_GROUPS = 48, 16
+MLP_WIDTH, MLP_BLOCKS, TIME_CHANNELS = 512, 4, 64
+SAMPLING_STEPS = 40
+
+
+class LatentFlow(nn.Module):
+    """Flow matching (Lipman et al. 2023; the straight paths of Liu et al. 2023) on latents that are normalised and
+    flat, `(B, Z)`: a UNet of diffusers for latents on a grid, a residual MLP for those without a place.
+
+    It predicts the velocity `noise - latents` at the point `(1 - t) latents + t noise`; going against it from noise,
+    at `t = 1`, to `t = 0` gives latents.
+    """
+
+    def __init__(self, latent_dim: int, latent_size: int):
+        super().__init__()
+        if latent_size > 1:
+            self.latent_shape = (latent_dim // latent_size**2, latent_size, latent_size)
+            self.network = _unet(*self.latent_shape[:2])
+        else:
+            self.latent_shape = (latent_dim,)
+            self.network = FlowMLP(latent_dim)
+
+    def forward(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
+        velocity = self.network(points.unflatten(1, self.latent_shape), 1000 * times, return_dict=False)[0]
+        return velocity.flatten(1)
+
+    @torch.no_grad()
+    def sample(self, noise: torch.Tensor, num_steps: int = SAMPLING_STEPS) -> torch.Tensor:
+        """Carries `noise` (B, Z) of N(0, I) to normalised latents `(B, Z)`, in Euler steps."""
+        scheduler = FlowMatchEulerDiscreteScheduler()
+        scheduler.set_timesteps(num_steps, device=noise.device)
+        points = noise
+        for timestep in scheduler.timesteps:
+            velocity = self(points, (timestep / 1000).expand(len(points)))
+            points = scheduler.step(velocity, timestep, points, return_dict=False)[0]
+        return points
+
+
+class FlowMLP(nn.Module):
+    """Residual blocks over `(B, Z)`, each told the time."""
+
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.embed_time = nn.Sequential(
+            Timesteps(TIME_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0),
+            nn.Linear(TIME_CHANNELS, MLP_WIDTH),
+            nn.SiLU(),
+        )
+        self.first = nn.Linear(latent_dim, MLP_WIDTH)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(MLP_WIDTH), nn.Linear(MLP_WIDTH, MLP_WIDTH), nn.SiLU(), nn.Linear(MLP_WIDTH, MLP_WIDTH)
+            )
+            for _ in range(MLP_BLOCKS)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(MLP_WIDTH), nn.Linear(MLP_WIDTH, latent_dim))
+
+    def forward(self, points: torch.Tensor, times: torch.Tensor, return_dict: bool = False) -> tuple[torch.Tensor]:
+        """As diffusers' UNets: points and times in [0, 1000] to a tuple of the velocity."""
+        time = self.embed_time(times)
+        hidden = self.first(points)
+        for block in self.blocks:
+            hidden = hidden + block(hidden + time)
+        return (self.last(F.silu(hidden)),)
+
+
+def _unet(channels: int, latent_size: int) -> UNet2DModel:
+    """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest, each cell
+    sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
+    levels = 1
+    while latent_size % 2**levels == 0 and latent_size >> levels >= 4 and levels < 3:
+        levels += 1
+    return UNet2DModel(
+        sample_size=latent_size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=tuple(UNET_WIDTH * min(2**level, 2) for level in range(levels)),
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        layers_per_block=2,
+        norm_num_groups=UNET_GROUPS,
+        add_attention=False,
+    )
