@@ -24,11 +24,14 @@ AVERAGED = "averaged.safetensors"
 
 @dataclass
 class Progress:
-    """How far a run is: weight updates, batches (several to an update when accumulating), and images on all ranks."""
+    """How far a run is: weight updates, batches (several to an update when accumulating), images on all ranks; and,
+    for early stopping, the lowest validation loss and the epochs since."""
 
     step: int = 0
     batches: int = 0
     images: int = 0
+    lowest_validation_loss: float | None = None
+    epochs_since: int = 0
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
@@ -116,7 +119,8 @@ def save_checkpoint(
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             if averaged:
-                save_file(averaged.state_dict(), unfinished / AVERAGED)
+                state = {name: value.contiguous() for name, value in averaged.state_dict().items()}
+                save_file(state, unfinished / AVERAGED)  # which takes no other memory layout
             files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
             digests = {str(path.relative_to(unfinished)): _digest(path) for path in files}
             manifest = {"progress": asdict(progress), "meter": meter, "run": run, "files": digests}

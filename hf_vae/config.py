@@ -15,6 +15,7 @@ from .files import write_text_whole
 
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
 
+NOT_SECTIONS = {"family", "published", "notes"}  # the last two are for people
 ONE_LAUNCH = {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "dry_run"}
 CHANGEABLE = {"data_notes", "data_license", "output_size", "prior"}  # what a resumed run may change: no weight follows
 
@@ -75,9 +76,21 @@ class TrainConfig:
     compile: Literal["auto", "no", "default", "reduce-overhead", "max-autotune"] = "auto"
     """Mode of torch.compile; "auto" for the default one on a GPU if the run is long enough to pay for it."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
-    """Store images and weights with their channels together; "auto" for on a GPU."""
+    """Store images and weights with their channels together; "auto" for where that is faster."""
     allow_tf32: bool = True
     """Let a GPU multiply fp32 matrices in TF32."""
+    pretrained_model_name_or_path: str | None = None
+    """Folder or Hub id of a model with the same networks, of any family, to start from instead of random weights."""
+    prior_steps: int = 6000
+    """Updates of the network that learns what latents to draw, once the model is trained (prior "flow"); 0 keeps the
+    prior of the model that the run starts from, for an encoder that is not trained."""
+    init_std: float | None = None
+    """Draw the first weights of all convolutions from N(init_mean, init_std), and their biases as 0; None for what
+    PyTorch does."""
+    init_mean: float = 0.0
+    """Mean of that distribution."""
+    early_stopping_patience: int | None = None
+    """Epochs without a lower validation loss, on the held-out pictures, after which training stops; None never."""
     learning_rate: float = 1e-3
     """Peak learning rate of every network."""
     lr_scheduler: Literal["cosine", "linear", "constant_with_warmup", "constant"] = "cosine"
@@ -100,6 +113,16 @@ class TrainConfig:
     """Updates between two lines of log.jsonl."""
     preview_steps: int = 500
     """Updates between two preview grids; 0 makes none."""
+    preview_images: int = 32
+    """Pictures in a preview grid."""
+    preview_columns: int = 8
+    """Pictures in a row of it."""
+    preview_file: str = "step_{step:07d}.png"
+    """Name of a preview, whose ending says its format; may hold {step}, {epoch} and {epoch_step}."""
+    timelapse_file: str = "timelapse.webp"
+    """Name of the animation that all previews are joined into: a .webp or .gif."""
+    reconstruction_steps: int = 0
+    """Updates between two sheets of held-out pictures above their reconstructions; 0 makes none."""
     checkpointing_steps: int = 1000
     """Updates between two checkpoints to resume from; 0 makes none."""
     checkpoints_total_limit: int | None = 2
@@ -116,6 +139,11 @@ class TrainConfig:
     """Create that repository as a private one."""
     dry_run: bool = False
     """Print the resolved configuration, the networks and their sizes, and stop."""
+
+    @property
+    def keeps_prior(self) -> bool:
+        """Whether the model keeps the prior of the one that the run starts from."""
+        return self.pretrained_model_name_or_path is not None and self.prior_steps == 0
 
 
 @dataclass(frozen=True)
@@ -177,9 +205,9 @@ def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
     """
     defaults = flags_type()
     fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(flags_type)}
-    _refuse_unknown("section", set(sections) - {"family"}, set(fields))
+    _refuse_unknown("section", set(sections) - NOT_SECTIONS, set(fields))
     for name, values in sections.items():
-        if name != "family":
+        if name not in NOT_SECTIONS:
             _refuse_unknown(
                 f"field of section {name!r}", set(values), {f.name for f in dataclasses.fields(fields[name])}
             )
@@ -208,9 +236,8 @@ def _refuse_unknown(what: str, given: set[str], known: set[str]) -> None:
 
 
 def _signature_as_dataclass(model_class: type) -> type:
-    helps = {
-        argument.arg_name: argument.description for argument in docstring_parser.parse(model_class.__doc__).params
-    }
+    documented = [docstring_parser.parse(ancestor.__doc__ or "").params for ancestor in reversed(model_class.__mro__)]
+    helps = {argument.arg_name: argument.description for arguments in documented for argument in arguments}
     fields = []
     for name, parameter in list(inspect.signature(model_class.__init__).parameters.items())[1:]:
         # diffusers' scripts call the size --resolution

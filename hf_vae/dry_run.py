@@ -7,7 +7,7 @@ from torch import nn
 
 from .batches import Batch
 from .config import RunConfig
-from .families import FAMILIES
+from .families import new_model
 
 
 def describe(run: RunConfig) -> str:
@@ -17,7 +17,7 @@ def describe(run: RunConfig) -> str:
     Raises:
         ValueError: If a size cannot be made.
     """
-    model = FAMILIES[run.family].model(**run.model)
+    model = new_model(run)
     networks = run.objective.networks(model)
     shapes: dict[str, str] = {}
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 
-from .models import DCGAN, VAE, Autoencoder, ImageGenerator
-from .objectives import AutoencoderObjective, DCGANObjective, Objective, VAEObjective
+from .config import RunConfig
+from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator
+from .objectives import AutoencoderObjective, DCGANObjective, Objective, VAEGANObjective, VAEObjective
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,32 @@ FAMILIES: dict[str, Family] = {
     "autoencoder": Family(Autoencoder, AutoencoderObjective),
     "vae": Family(VAE, VAEObjective),
     "dcgan": Family(DCGAN, DCGANObjective),
+    "vaegan": Family(VAEGAN, VAEGANObjective),
 }
+
+
+def new_model(run: RunConfig) -> ImageGenerator:
+    """The model that a run trains: with random weights, or those of the model that the run starts from, and without
+    the flow of its prior, which is learned at the end, unless that model's prior is kept.
+
+    Raises:
+        ValueError: If a size cannot be made, or the model to start from does not exist or has other networks.
+    """
+    model, train = FAMILIES[run.family].model(**run.model), run.train
+    if not train.keeps_prior:
+        model.latent_prior.flow = None
+    if train.pretrained_model_name_or_path:
+        start = AutoGenerator.from_pretrained(train.pretrained_model_name_or_path)
+        if not train.keeps_prior:
+            start.latent_prior = model.latent_prior
+        try:
+            model.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"{train.pretrained_model_name_or_path} has other networks than the model that is to start from it; "
+                f"give both the same sizes. {error}"
+            ) from error
+    return model
 
 
 class AutoGenerator:

@@ -4,7 +4,7 @@ the facts of a finished one in `training.json`."""
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ import numpy as np
 import psutil
 import torch
 from accelerate import Accelerator
+from PIL import Image
 
 from .checkpoints import Progress
 from .files import write_text_whole
 from .models import ImageGenerator
 from .objectives import Logs
-from .previews import draw_preview, preview_file
 
 
 LOG_FILE = "log.jsonl"
@@ -121,17 +121,23 @@ def drop_log_after(step: int, output_dir: Path) -> None:
         write_text_whole(log, "".join(line for line in whole if json.loads(line)["step"] <= step))
 
 
-def write_preview(
-    accelerator: Accelerator, model: ImageGenerator, batches: Iterable[torch.Tensor], folder: Path, step: int
+def write_picture(
+    accelerator: Accelerator,
+    model: ImageGenerator,
+    draw: Callable[[ImageGenerator], Image.Image],
+    path: Path,
+    step: int,
 ) -> None:
-    """Draws the preview after `step` updates into `folder`, and hands it to the trackers."""
-    was_training = model.training
-    grid = draw_preview(model, batches)
-    model.train(was_training)
-    folder.mkdir(exist_ok=True)
-    grid.save(preview_file(folder, step))
+    """Writes what `draw` makes of the model after `step` updates to `path`, and hands it to the trackers under the
+    name of its folder. The model is left in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    grid = draw(model)
+    for module, was_training in modes.items():
+        module.training = was_training
+    path.parent.mkdir(exist_ok=True)
+    grid.save(path)
     for tracker in accelerator.trackers:
-        tracker.log_images({"samples": np.asarray(grid.convert("RGB"))[None]}, step=step, dataformats="NHWC")
+        tracker.log_images({path.parent.name: np.asarray(grid.convert("RGB"))[None]}, step=step, dataformats="NHWC")
 
 
 def write_facts(

@@ -1,9 +1,14 @@
 """Losses as pure functions: tensors in, one value per image `(B,)` out. Each docstring says what it sums over."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+
+
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def squared_error(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -26,7 +31,32 @@ def binary_cross_entropy(reconstructions: torch.Tensor, images: torch.Tensor) ->
     return (entropy + (reconstructions - inside).abs()).flatten(1).sum(1)
 
 
-RECONSTRUCTION_LOSSES = {"mse": squared_error, "l1": absolute_error, "bce": binary_cross_entropy}
+def structural_dissimilarity(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """One less the multi-scale structural similarity (Wang et al. 2003), times the C*H*W values of an image, so that
+    the mean over them is between 0 and 1: `(B, C, H, W)` twice to `(B,)`. Of the five scales and weights of the
+    publication, the finest ones that the 11 pixels of the window fit into; from torchmetrics."""
+    # here, not above: sampling does without torchmetrics
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
+
+    scales = max(1, sum(images.shape[-1] >> scale >= 11 for scale in range(5)))
+    weights = tuple(weight / sum(MS_SSIM_WEIGHTS[:scales]) for weight in MS_SSIM_WEIGHTS[:scales])
+    found = similarity(
+        reconstructions.float(),
+        images.float(),
+        data_range=(-1.0, 1.0),
+        betas=weights,
+        reduction="none",
+        normalize="relu",
+    )
+    return (1 - found) * images[0].numel()
+
+
+RECONSTRUCTION_LOSSES = {
+    "mse": squared_error,
+    "l1": absolute_error,
+    "bce": binary_cross_entropy,
+    "ms_ssim": structural_dissimilarity,
+}
 
 
 def calibrated_nll(
@@ -60,11 +90,38 @@ def active_units(mean: torch.Tensor) -> torch.Tensor:
     return (mean.float().var(0, correction=min(1, len(mean) - 1)) > 0.01).sum().float()
 
 
-def relativistic(logits: torch.Tensor, partner_logits: torch.Tensor) -> torch.Tensor:
-    """Relativistic pairing loss `softplus(-(logits - partner_logits))`, `(B,)` twice to `(B,)` (Jolicoeur-Martineau
-    2019; Huang et al. 2024, equation 2): low when each image looks more real than its partner. The discriminator
-    passes real logits first, the generator fake ones."""
-    return F.softplus(partner_logits.float() - logits.float())
+class AdversarialLoss(NamedTuple):
+    """What a discriminator and a generator pay, as functions of the logits of real and of fake images, `(B,)` twice
+    to `(B,)`. Logits are high for what looks real."""
+
+    discriminator: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    generator: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+ADVERSARIAL_LOSSES = {
+    # each image has to look more real than its partner (Jolicoeur-Martineau 2019; Huang et al. 2024, equation 2)
+    "relativistic": AdversarialLoss(
+        lambda real, fake: F.softplus(fake.float() - real.float()),
+        lambda real, fake: F.softplus(real.float() - fake.float()),
+    ),
+    # binary cross-entropy, and for the generator that with the labels exchanged (Goodfellow et al. 2014, section 3)
+    "non-saturating": AdversarialLoss(
+        lambda real, fake: F.softplus(-real.float()) + F.softplus(fake.float()),
+        lambda real, fake: F.softplus(-fake.float()),
+    ),
+    # nothing is gained beyond a margin of 1 (Lim and Ye 2017, equations 11 and 12)
+    "hinge": AdversarialLoss(
+        lambda real, fake: F.relu(1 - real.float()) + F.relu(1 + fake.float()),
+        lambda real, fake: -fake.float(),
+    ),
+}
+
+
+def feature_distance(features: list[torch.Tensor], references: list[torch.Tensor]) -> torch.Tensor:
+    """Squared difference between what a discriminator's layers see in two images, averaged over the values of a layer
+    and summed over layers: lists of `(B, C, H, W)` to `(B,)` (Larsen et al. 2016, equation 8, over several layers)."""
+    pairs = zip(features, references, strict=True)
+    return torch.stack([(a.float() - b.float()).square().flatten(1).mean(1) for a, b in pairs]).sum(0)
 
 
 def gradient_penalty(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

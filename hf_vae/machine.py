@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import torch
 from accelerate.utils import parse_flag_from_env
+from torch import nn
 
 from .config import TrainConfig
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
 COMPILE_PAYS_FROM = 2000  # updates: compiling takes a minute
+COMPILE_PAYS_FROM_ON_CPU = 20_000  # where it gains less
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,20 @@ class Choices:
         return f"precision {self.precision}, compile {self.compile_mode or 'no'}, {layout}"
 
 
-def choose(config: TrainConfig, device: torch.device, num_steps: int) -> Choices:
+def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.Module) -> Choices:
     """Resolves every "auto" in `config` but the batch size.
 
     Precision is what `accelerate launch` was told, else bf16 where the hardware computes in it: emulating it is slower
-    than fp32. Compilation and channels_last are for GPUs: on a CPU, compiling takes a minute and gains little
-    (`make bench`). A resumed run chooses as it did before, as its length counts as a whole.
+    than fp32. Channels lie together, and long runs are compiled; but on a CPU not where there is GroupNorm, which both
+    make slower (`make bench`). A resumed run chooses as it did before, as its length counts as a whole.
     """
     on_gpu = device.type == "cuda"
+    suits = on_gpu or not any(isinstance(module, nn.GroupNorm) for module in model.modules())
     compile_mode = None if config.compile == "no" else config.compile
     if compile_mode == "auto":
-        compile_mode = "default" if on_gpu and num_steps >= COMPILE_PAYS_FROM and shutil.which("cc") else None
-    channels_last = on_gpu if config.channels_last == "auto" else config.channels_last == "yes"
+        pays = num_steps >= (COMPILE_PAYS_FROM if on_gpu else COMPILE_PAYS_FROM_ON_CPU)
+        compile_mode = "default" if suits and pays and shutil.which("cc") else None
+    channels_last = suits if config.channels_last == "auto" else config.channels_last == "yes"
     return Choices(choose_precision(config, device), compile_mode, channels_last)
 
 

@@ -11,6 +11,7 @@ from . import losses
 from .batches import Batch
 from .models import ImageGenerator
 from .models.blocks import Discriminator
+from .models.layers import ListedDiscriminator
 from .transforms import DIFF_AUGMENT_CHANCES, diff_augment
 
 
@@ -34,6 +35,11 @@ class Objective:
 
     train_defaults: ClassVar[dict[str, Any]] = {}
     differentiated_twice: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the model's parts that keep their weights."""
+        return frozenset({"latent_prior"})  # is fitted once the model is trained
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
         """What is trained, by name: the model, and whatever a family needs beside it."""
@@ -60,10 +66,11 @@ class AutoencoderObjective(Objective):
     """Reconstruction error, averaged over the values of an image and over the batch.
 
     Args:
-        reconstruction_loss: "mse" (squared), "l1" (absolute) or "bce" (binary cross-entropy of values in [0, 1]).
+        reconstruction_loss: "mse" (squared), "l1" (absolute), "bce" (binary cross-entropy of values in [0, 1]) or
+            "ms_ssim" (one less the multi-scale structural similarity).
     """
 
-    reconstruction_loss: Literal["mse", "l1", "bce"] = "mse"
+    reconstruction_loss: Literal["mse", "l1", "bce", "ms_ssim"] = "mse"
 
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
         reconstructions = networks["model"](batch.images)
@@ -82,12 +89,12 @@ class VAEObjective(Objective):
     mean over the values of an image plus the weighted mean over its Z latents.
 
     Args:
-        reconstruction_loss: "calibrated", or "mse", "l1" or "bce" with a weight that has to be tuned.
+        reconstruction_loss: "calibrated", or "mse", "l1", "bce" or "ms_ssim" with a weight that has to be tuned.
         kl_weight: Weight of the KL divergence to N(0, I). With the calibrated loss, 1 is the bound itself, and there
             is nothing to tune for the scale of the images: the decoder's variance is learned.
     """
 
-    reconstruction_loss: Literal["calibrated", "mse", "l1", "bce"] = "calibrated"
+    reconstruction_loss: Literal["calibrated", "mse", "l1", "bce", "ms_ssim"] = "calibrated"
     kl_weight: float = 1.0
 
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
@@ -108,11 +115,11 @@ class VAEObjective(Objective):
 
 
 @dataclass(frozen=True)
-class DCGANObjective(Objective):
-    """Relativistic adversarial loss with zero-centred gradient penalties on real and fake images (R3GAN, Huang and
-    others 2024).
+class AdversarialObjective(Objective):
+    """What objectives with a discriminator share: its network, and the step that trains it.
 
     Args:
+        adversarial_loss: "relativistic" (R3GAN, Huang and others 2024), "non-saturating" or "hinge".
         r1_gamma: Weight of half the squared gradient norm of the discriminator at real images.
         r2_gamma: The same at fake images.
         penalty_interval: Batches from one gradient penalty to the next, each of which then counts that many times
@@ -121,45 +128,54 @@ class DCGANObjective(Objective):
             Zhao and others 2020). It helps where pictures are few and passes many, and costs variety elsewhere.
         discriminator_width: Channels of the discriminator at its finest scale; doubled at each coarser one.
         discriminator_max_width: Its channels are never more than this.
+        discriminator_layers: The discriminator layer by layer, as a recipe lists it, see `hf_vae.models.layers`; its
+            widths then say nothing.
     """
 
     train_defaults: ClassVar[dict[str, Any]] = {"learning_rate": 2e-4, "adam_beta1": 0.0, "adam_weight_decay": 0.0}
     differentiated_twice: ClassVar[frozenset[str]] = frozenset({"discriminator"})
 
+    adversarial_loss: Literal["relativistic", "non-saturating", "hinge"] = "relativistic"
     r1_gamma: float = 0.2
     r2_gamma: float = 0.2
     penalty_interval: int = 1
     diff_augment: bool = False
     discriminator_width: int = 32
     discriminator_max_width: int = 256
+    discriminator_layers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.penalty_interval < 1:
             raise ValueError(f"penalty_interval={self.penalty_interval} is not possible; it must be at least 1.")
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
-        discriminator = Discriminator(
-            model.config.image_size,
-            model.config.image_channels,
-            self.discriminator_width,
-            self.discriminator_max_width,
-        )
+        sizes = (model.config.image_size, model.config.image_channels)
+        if self.discriminator_layers:
+            discriminator = ListedDiscriminator(self.discriminator_layers, *sizes)
+        else:
+            discriminator = Discriminator(*sizes, self.discriminator_width, self.discriminator_max_width)
         return {"discriminator": discriminator, "model": model}
 
     @property
     def steps(self) -> dict[str, Step]:
         return {"discriminator": self.discriminator_step, "model": self.model_step}
 
+    def fakes(self, networks: Networks, batch: Batch) -> torch.Tensor:
+        """What the discriminator learns to tell from the images of the batch, as many or a multiple."""
+        raise NotImplementedError(f"{type(self).__name__} defines no fakes.")
+
     def discriminator_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
+        """The step that trains the discriminator."""
         with torch.no_grad():
-            fakes = networks["model"](draw_latents(networks, batch)).float()
-        is_penalised = batch.number % self.penalty_interval == 0
+            fakes = self.fakes(networks, batch).float()
+        is_penalised = self.r1_gamma + self.r2_gamma > 0 and batch.number % self.penalty_interval == 0
         reals, fakes = (
             self._augment(group, batch).detach().requires_grad_(is_penalised) for group in (batch.images, fakes)
         )
-        real_logits, fake_logits = networks["discriminator"](reals), networks["discriminator"](fakes)  # (B,) each
-        adversarial = losses.relativistic(real_logits, fake_logits).mean()
-        logs = {"d_loss": adversarial.detach(), "d_margin": (real_logits - fake_logits).detach().float().mean()}
+        real_logits, fake_logits = networks["discriminator"](reals), networks["discriminator"](fakes)
+        partners = real_logits.repeat(len(fake_logits) // len(real_logits))  # as many as fakes
+        adversarial = losses.ADVERSARIAL_LOSSES[self.adversarial_loss].discriminator(partners, fake_logits).mean()
+        logs = {"d_loss": adversarial.detach(), "d_margin": (partners - fake_logits).detach().float().mean()}
         if not is_penalised:
             return adversarial, logs
         r1 = losses.gradient_penalty(real_logits, reals).mean()
@@ -167,13 +183,108 @@ class DCGANObjective(Objective):
         loss = adversarial + self.penalty_interval * 0.5 * (self.r1_gamma * r1 + self.r2_gamma * r2)
         return loss, logs | {"r1": r1.detach(), "r2": r2.detach()}
 
-    def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
-        fakes = networks["model"](draw_latents(networks, batch))
+    def generator_loss(self, networks: Networks, batch: Batch, fakes: torch.Tensor) -> torch.Tensor:
+        """The adversarial loss of `fakes`, as many as the images of the batch or a multiple: a scalar."""
         fake_logits = networks["discriminator"](self._augment(fakes, batch))
         with torch.no_grad():
             real_logits = networks["discriminator"](self._augment(batch.images, batch))
-        loss = losses.relativistic(fake_logits, real_logits).mean()
-        return loss, {"g_loss": loss.detach()}
+        partners = real_logits.repeat(len(fake_logits) // len(real_logits))
+        return losses.ADVERSARIAL_LOSSES[self.adversarial_loss].generator(partners, fake_logits).mean()
 
     def _augment(self, images: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return diff_augment(images, batch.uniform(DIFF_AUGMENT_CHANCES)) if self.diff_augment else images
+        if not self.diff_augment:
+            return images
+        groups = images.split(len(batch))  # each draws its own chances
+        return torch.cat([diff_augment(group, batch.uniform(DIFF_AUGMENT_CHANCES)) for group in groups])
+
+
+@dataclass(frozen=True)
+class DCGANObjective(AdversarialObjective):
+    """Adversarial loss with zero-centred gradient penalties on real and fake images (Mescheder and others 2018)."""
+
+    def fakes(self, networks: Networks, batch: Batch) -> torch.Tensor:
+        return networks["model"](draw_latents(networks, batch))
+
+    def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
+        loss = self.generator_loss(networks, batch, self.fakes(networks, batch))
+        return loss, {"g_loss": loss.detach()}
+
+
+@dataclass(frozen=True)
+class VAEGANObjective(AdversarialObjective):
+    """A variational autoencoder whose reconstructions a discriminator learns to tell from the pictures themselves
+    (Larsen and others 2016): `error / (C H W) + adversarial_weight * adversarial + feature_weight * feature distance +
+    kl_weight * calibration * KL / (C H W)`. The calibration is what makes a KL weight of 1 the evidence lower bound of
+    the decoder whose scale is the best for the batch: twice the mean squared error, or the mean absolute one. Without,
+    the last term is `kl_weight * KL / Z`.
+
+    Args:
+        reconstruction_loss: "mse" (squared) or "l1" (absolute).
+        kl_weight: Weight of the KL divergence to N(0, I).
+        calibrated_kl: Whether that weight follows the error.
+        adversarial_weight: Weight of the adversarial loss, once it has its whole weight.
+        feature_weight: Weight of the difference between what the discriminator's layers see in a picture and in its
+            reconstruction, which rises as the adversarial one.
+        adversarial_start: Batches during which the discriminator learns and the model does not listen to it.
+        adversarial_ramp: Batches after that, over which its weight rises from 0.
+        noise_fakes: Whether decoded noise of N(0, I) has to look real, too, as in the original.
+        train_encoder: Whether the encoder learns as well. Without, the latent space stays that of the model that the
+            run starts from, and its prior stays valid.
+    """
+
+    train_defaults: ClassVar[dict[str, Any]] = {"learning_rate": 2e-4, "adam_beta1": 0.0, "adam_weight_decay": 0.0}
+
+    reconstruction_loss: Literal["mse", "l1"] = "l1"
+    kl_weight: float = 1.0
+    calibrated_kl: bool = True
+    adversarial_weight: float = 0.1
+    feature_weight: float = 1.0
+    adversarial_start: int = 500
+    adversarial_ramp: int = 1000
+    noise_fakes: bool = False
+    train_encoder: bool = True
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return super().frozen if self.train_encoder else super().frozen | {"encoder"}
+
+    def fakes(self, networks: Networks, batch: Batch) -> torch.Tensor:
+        output = networks["model"](batch.images, draw_latents(networks, batch), self._noise(networks, batch))
+        return (
+            output.reconstructions if output.samples is None else torch.cat([output.reconstructions, output.samples])
+        )
+
+    def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
+        output = networks["model"](batch.images, draw_latents(networks, batch), self._noise(networks, batch))
+        num_values = batch.images[0].numel()
+        error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.reconstructions, batch.images)
+        error = error.mean() / num_values
+        scale = 1 / output.mean.shape[1]
+        if self.calibrated_kl:
+            scale = (
+                batch.mean_over_ranks(error.detach()) * (2 if self.reconstruction_loss == "mse" else 1) / num_values
+            )
+        kl = losses.gaussian_kl(output.mean, output.logvar).mean()
+        loss = error + self.kl_weight * scale * kl
+        mse = losses.squared_error(output.reconstructions.detach(), batch.images).mean() / num_values
+        logs = {"mse": mse, "kl": kl.detach()}
+        if heard := self._heard(batch):
+            fakes = output.reconstructions
+            fakes = fakes if output.samples is None else torch.cat([fakes, output.samples])
+            adversarial = self.generator_loss(networks, batch, fakes)
+            features = self._feature_distance(networks, batch, output.reconstructions)
+            loss = loss + heard * (self.adversarial_weight * adversarial + self.feature_weight * features)
+            logs |= {"g_loss": adversarial.detach(), "feature_distance": features.detach()}
+        return loss, {"loss": loss.detach(), **logs}
+
+    def _noise(self, networks: Networks, batch: Batch) -> torch.Tensor | None:
+        return draw_latents(networks, batch) if self.noise_fakes else None
+
+    def _heard(self, batch: Batch) -> float:
+        """How much of its weight the discriminator has by now, from 0 to 1."""
+        return min(1.0, max(0.0, (batch.number - self.adversarial_start) / max(1, self.adversarial_ramp)))
+
+    def _feature_distance(self, networks: Networks, batch: Batch, reconstructions: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            references = networks["discriminator"].features(batch.images)
+        return losses.feature_distance(networks["discriminator"].features(reconstructions), references).mean()

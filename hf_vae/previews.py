@@ -1,58 +1,77 @@
 """Fixed-seed grids during training, and the timelapse that they add up to."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from .latents import fit_prior
 from .models import ImageGenerator
-from .transforms import to_pictures
+from .priors import fit_gaussian
+from .transforms import GRID_COLUMNS, picture_grid, to_pictures
 
 
-GRID_COLUMNS = 8
 PREVIEW_IMAGES = 32
 PREVIEW_SEED = 0
 TIMELAPSE_MILLISECONDS = 200
 
 
-def picture_grid(pictures: list[Image.Image], columns: int = GRID_COLUMNS) -> Image.Image:
-    """Pictures of one size, side by side in rows of `columns`, without gaps."""
-    columns = min(columns, len(pictures))
-    width, height = pictures[0].size
-    grid = Image.new(pictures[0].mode, (columns * width, -(-len(pictures) // columns) * height))
-    for number, picture in enumerate(pictures):
-        grid.paste(picture, (number % columns * width, number // columns * height))
-    return grid
-
-
-def draw_preview(model: ImageGenerator, batches: Iterable[torch.Tensor]) -> Image.Image:
+def draw_preview(
+    model: ImageGenerator,
+    batches: Iterable[torch.Tensor] | None,
+    num_images: int = PREVIEW_IMAGES,
+    columns: int = GRID_COLUMNS,
+) -> Image.Image:
     """Samples of the same noise at any time of a run. `batches`, each `(B, C, H, W)` in [-1, 1], are what the prior is
-    fitted on first, since a prior fitted to an earlier encoder does not suit this one. No global random state is
-    touched."""
+    fitted on first, since a prior fitted to an earlier encoder does not suit this one: the Gaussian where the model's
+    own takes long to learn. Without them the model's prior is used as it is. No global random state is touched."""
     model.eval()
-    fit_prior(model, batches)
+    prior = model.config.prior
+    if batches is not None:
+        fit_gaussian(model, batches)
+        prior = "gaussian" if model.has_encoder and prior != "standard" else "standard"
     generator = torch.Generator().manual_seed(PREVIEW_SEED)
-    return picture_grid(to_pictures(model.sample(PREVIEW_IMAGES, generator=generator), model.output_size))
+    samples = model.sample(num_images, generator=generator, prior=prior)
+    return picture_grid(to_pictures(samples, model.output_size), columns)
 
 
-def preview_file(folder: Path, step: int) -> Path:
-    """Where the preview after `step` updates is."""
-    return folder / f"step_{step:07d}.png"
+@torch.no_grad()
+def draw_reconstructions(model: ImageGenerator, images: torch.Tensor) -> Image.Image:
+    """Images `(B, C, H, W)` in [-1, 1] in the upper row, and below each what the model makes of it."""
+    model.eval()
+    latents = model.encode(images.to(model.device)).latents
+    rows = torch.cat([images, model.decode(latents).sample.float().cpu()])
+    return picture_grid(to_pictures(rows, model.output_size), len(images))
 
 
-def drop_previews_after(step: int, folder: Path) -> None:
-    """Removes the previews that a resumed run will draw again."""
-    for file in folder.glob("step_*.png"):
-        if file > preview_file(folder, step):
+def preview_name(pattern: str, step: int, images: int, images_per_step: int, images_per_epoch: int | None) -> str:
+    """The name of the preview after `step` updates and `images` images: `pattern` with {step}, {epoch} (from 1) and
+    {epoch_step} (updates since that epoch began). Without an `images_per_epoch` all is one epoch.
+
+    Raises:
+        ValueError: If the pattern holds anything else.
+    """
+    epoch = max(1, math.ceil(images / images_per_epoch)) if images_per_epoch else 1
+    before = (epoch - 1) * (images_per_epoch or 0)
+    try:
+        return pattern.format(step=step, epoch=epoch, epoch_step=math.ceil((images - before) / images_per_step))
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"preview_file={pattern!r} may hold {{step}}, {{epoch}} and {{epoch_step}} only.") from error
+
+
+def drop_previews_after(last: str, folder: Path) -> None:
+    """Removes the previews that a resumed run will draw again: those that come after the name `last`."""
+    for file in folder.glob(f"*{Path(last).suffix}"):
+        if file.name > last:
             file.unlink()
 
 
 def save_timelapse(folder: Path, path: Path) -> None:
-    """Joins the PNG grids in `folder`, in order of their names, into one animated WebP at `path`; the last one stays
-    for 2 s."""
-    frames = [Image.open(file).convert("RGB") for file in sorted(folder.glob("step_*.png"))]
-    if frames:
-        durations = [TIMELAPSE_MILLISECONDS] * (len(frames) - 1) + [2000]
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
+    """Joins the grids in `folder`, in order of their names, into one animation at `path`, whose ending says its
+    format; the last one stays for 2 s. One frame at a time is in memory."""
+    files = sorted(file for file in folder.glob("*") if file.suffix in (".png", ".jpg"))
+    if files:
+        durations = [TIMELAPSE_MILLISECONDS] * (len(files) - 1) + [2000]
+        frames = (Image.open(file).convert("RGB") for file in files)
+        next(frames).save(path, save_all=True, append_images=frames, duration=durations, loop=0, quality=80)

@@ -26,6 +26,7 @@ class Trainees:
         prepared: The same, wrapped where there is more than one process; what the trained network is called through.
         optimizers: One for each network.
         schedulers: One for each network.
+        trained: The parameters of each that its step changes; the others stay as they are.
         averaged: The running average of the model, or None without EMA.
     """
 
@@ -33,6 +34,7 @@ class Trainees:
     prepared: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     schedulers: dict[str, torch.optim.lr_scheduler.LambdaLR]
+    trained: dict[str, list[nn.Parameter]]
     averaged: ImageGenerator | None
 
     @property
@@ -73,16 +75,23 @@ def prepare(
     if accelerator.distributed_type == DistributedType.FSDP:
         _refuse_to_shard(objective, config)
     networks = objective.networks(model)
+    for name in objective.frozen & dict(model.named_children()).keys():
+        model.get_submodule(name).requires_grad_(False)
+    if config.init_std is not None:
+        for name, network in networks.items():
+            if name != "model" or not config.pretrained_model_name_or_path:
+                draw_weights(network, config.init_mean, config.init_std)
     if choices.channels_last:
         networks = {name: network.to(memory_format=torch.channels_last) for name, network in networks.items()}
     averaged = copy.deepcopy(model).to(accelerator.device).requires_grad_(False) if config.use_ema else None
     prepared, optimizers, schedulers = {}, {}, {}
+    trained = {}
     for name, network in networks.items():
         network.train()
         if choices.compile_mode and name not in objective.differentiated_twice:
             network.compile(mode=choices.compile_mode)
         optimizer = torch.optim.AdamW(
-            network.parameters(),
+            [parameter for parameter in network.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             weight_decay=config.adam_weight_decay,
@@ -93,7 +102,19 @@ def prepare(
             config.lr_scheduler, optimizer, num_warmup_steps=config.lr_warmup_steps, num_training_steps=num_steps
         )
         prepared[name], optimizers[name] = accelerator.prepare(network, optimizer)
-    return Trainees(networks, prepared, optimizers, schedulers, averaged)
+        trained[name] = [parameter for parameter in prepared[name].parameters() if parameter.requires_grad]
+    for name in objective.frozen & dict(model.named_children()).keys():
+        model.get_submodule(name).eval()  # batch statistics are weights, too
+    return Trainees(networks, prepared, optimizers, schedulers, trained, averaged)
+
+
+def draw_weights(network: nn.Module, mean: float, std: float) -> None:
+    """Draws the weights of all convolutions of a network from N(mean, std), and makes their biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, mean, std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def update(
@@ -105,15 +126,16 @@ def update(
     logs: Logs = {}
     for name, step in objective.steps.items():
         trained = trainees.prepared[name]
-        for partner, network in trainees.bare.items():
-            network.requires_grad_(partner == name)
+        for partner, parameters in trainees.trained.items():
+            for parameter in parameters:
+                parameter.requires_grad_(partner == name)
         loss, step_logs = step({**trainees.bare, name: trained}, batch)
         accelerator.backward(loss)
         logs |= step_logs
         if accelerator.sync_gradients:
             # not accelerate's own clipping, which unscales the other optimizers' half-gathered fp16 gradients, too
             accelerator.unscale_gradients(trainees.optimizers[name])
-            norm = nn.utils.clip_grad_norm_(trained.parameters(), config.max_grad_norm or torch.inf)
+            norm = nn.utils.clip_grad_norm_(trainees.trained[name], config.max_grad_norm or torch.inf)
             logs[f"grad_norm_{name}"] = _whole(norm.detach())
         trainees.optimizers[name].step()
         trainees.optimizers[name].zero_grad()

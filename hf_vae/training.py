@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, set_seed
+from PIL import Image
 from tqdm import tqdm
 
 from .batch_size import largest_batch_size
@@ -18,18 +19,21 @@ from .checkpoints import Progress, find_checkpoint, load_checkpoint, save_checkp
 from .config import RunConfig, differences
 from .datasets import load_images
 from .dry_run import num_parameters
-from .families import FAMILIES
+from .families import FAMILIES, new_model
 from .interruptions import StopSignals, TrainingInterrupted
-from .latents import fit_prior
-from .logs import LOG_FILE, Meter, drop_log_after, write_facts, write_log, write_preview
+from .logs import LOG_FILE, Meter, drop_log_after, write_facts, write_log, write_picture
 from .machine import Choices, choose, choose_precision, prepare_backends, use_cpu
-from .previews import drop_previews_after, save_timelapse
+from .models import ImageGenerator
+from .previews import draw_preview, draw_reconstructions, drop_previews_after, preview_name, save_timelapse
+from .priors import fit_prior
 from .streaming import open_stream
 from .trainees import follow, prepare, update
 from .transforms import AUGMENT_CHANCES, augment, to_float
+from .validation import note_validation, validation_loss
 
 
 DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait for the first one to download and decode
+RECONSTRUCTION_IMAGES = 8
 PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian over a few hundred latents, and cheap to encode
 PRIOR_FIT_IMAGES = 50_000  # enough for one over a thousand latents
 
@@ -61,14 +65,14 @@ class Training:
 
     def __init__(self, run: RunConfig):
         _refuse_below_one(run)
-        _refuse_unknown_length(run)
+        _refuse_contradictions(run)
         on_cpu = use_cpu()
         state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
         self.output_dir = Path(run.train.output_dir)
         recorded = _recorded_run(run, self.output_dir)
         prepare_backends(state.device, run.train.allow_tf32)
         set_seed(run.train.seed)
-        model = FAMILIES[run.family].model(**run.model)
+        model = new_model(run)
         open_images = open_stream if run.data.streaming else load_images
         with state.main_process_first():
             self.data = open_images(run.data, model.config.image_size, model.config.image_channels)
@@ -92,7 +96,8 @@ class Training:
         self.num_steps = run.train.max_train_steps or math.ceil(
             run.train.num_train_epochs * len(self.images) / self.images_per_step
         )
-        choices = choose(run.train, state.device, self.num_steps)
+        self._preview_name(Progress())  # a pattern that cannot be filled in is refused now
+        choices = choose(run.train, state.device, self.num_steps, model)
         self.trainees = prepare(accelerator, model, run.objective, run.train, choices, self.num_steps)
         self.progress, meter_state = self._resume()
         self.meter = Meter(accelerator, self.progress, meter_state)
@@ -118,15 +123,19 @@ class Training:
             StopSignals() as stop,
             tqdm(total=self.num_steps, initial=progress.step, unit="step", disable=not is_main) as bar,
         ):
-            while progress.step < last_step:
+            while progress.step < last_step and not self.has_stopped_early:
                 self._step(batches)
                 bar.update()
-                is_last = progress.step == self.num_steps
+                if config.early_stopping_patience:
+                    self._validate()
+                is_last = progress.step == self.num_steps or self.has_stopped_early
                 stopped_by = stop.agreed(self.accelerator, progress.step)
                 if _is_due(progress.step, config.logging_steps, is_last):
                     bar.set_postfix(self._log())
                 if _is_due(progress.step, config.preview_steps, is_last):
                     self._preview()
+                if _is_due(progress.step, config.reconstruction_steps, is_last):
+                    self._reconstruct()
                 if _is_due(progress.step, config.checkpointing_steps, is_last) or stopped_by:
                     self._save_checkpoint()
                 if stopped_by and not is_last:
@@ -136,9 +145,11 @@ class Training:
         """Fits the prior of the trained model and writes the snapshot to the run folder, which is returned."""
         if self.accelerator.is_main_process:
             published = self.trainees.published.eval().requires_grad_(False)
-            fit_prior(published, self.images.batches(PRIOR_FIT_IMAGES))
+            if not self.run.train.keeps_prior:
+                batches = self.images.batches(PRIOR_FIT_IMAGES)
+                fit_prior(published, batches, self.run.train.prior_steps, self.run.train.seed, progress=True)
             published.save_pretrained(self.output_dir)
-            save_timelapse(self.output_dir / "previews", self.output_dir / "timelapse.webp")
+            save_timelapse(self.output_dir / "previews", self.output_dir / self.run.train.timelapse_file)
             write_facts(self.accelerator, self.progress, self.meter.seconds, self.data.facts, self.output_dir)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
@@ -173,6 +184,22 @@ class Training:
         progress.batches += config.gradient_accumulation_steps
         progress.images += self.images_per_step
 
+    @property
+    def has_stopped_early(self) -> bool:
+        """Whether the validation loss has not fallen for as long as the run was told to wait."""
+        patience = self.run.train.early_stopping_patience
+        return patience is not None and self.progress.epochs_since >= patience
+
+    def _validate(self) -> None:
+        """Measures what would be published on the held-out pictures, once a pass over the training pictures ends."""
+        progress, passed = self.progress, self.progress.images // len(self.images)
+        if passed > (progress.images - self.images_per_step) // len(self.images):
+            networks = {**self.trainees.bare, "model": self.trainees.published}
+            heldout, seed = self.data.heldout[:], self.run.train.seed
+            loss = validation_loss(self.accelerator, self.run.objective, networks, heldout, seed)
+            self.meter.add(progress.step, {"validation_loss": loss})
+            note_validation(progress, loss.item())
+
     def _log(self) -> dict[str, str]:
         logs = self.meter.read(self.progress) | {"learning_rate": self.trainees.learning_rate}
         write_log(self.accelerator, logs, self.output_dir)
@@ -180,10 +207,27 @@ class Training:
 
     def _preview(self) -> None:
         self.meter.settle()  # no unseen NaN is drawn
+        config = self.run.train
         if self.accelerator.is_main_process:
-            batches = self.images.batches(PREVIEW_FIT_IMAGES)
-            folder = self.output_dir / "previews"
-            write_preview(self.accelerator, self.trainees.published, batches, folder, self.progress.step)
+            batches = None if config.keeps_prior else self.images.batches(PREVIEW_FIT_IMAGES)
+            shape = {"num_images": config.preview_images, "columns": config.preview_columns}
+            path = self.output_dir / "previews" / self._preview_name(self.progress)
+            self._write_picture(lambda model: draw_preview(model, batches, **shape), path)
+
+    def _reconstruct(self) -> None:
+        self.meter.settle()
+        if self.accelerator.is_main_process:
+            images = to_float(self.data.heldout[:RECONSTRUCTION_IMAGES])
+            path = self.output_dir / "reconstructions" / f"step_{self.progress.step:07d}.png"
+            self._write_picture(lambda model: draw_reconstructions(model, images), path)
+
+    def _write_picture(self, draw: Callable[[ImageGenerator], Image.Image], path: Path) -> None:
+        write_picture(self.accelerator, self.trainees.published, draw, path, self.progress.step)
+
+    def _preview_name(self, progress: Progress) -> str:
+        images_per_epoch = None if self.run.data.streaming else len(self.images)
+        pattern = self.run.train.preview_file
+        return preview_name(pattern, progress.step, progress.images, self.images_per_step, images_per_epoch)
 
     def _save_checkpoint(self) -> None:
         self.meter.settle()  # no unseen NaN is kept
@@ -209,7 +253,7 @@ class Training:
             self.trainees.resume_at(progress.step, self.run.train)
         if accelerator.is_main_process:
             drop_log_after(progress.step, self.output_dir)
-            drop_previews_after(progress.step, self.output_dir / "previews")
+            drop_previews_after(self._preview_name(progress), self.output_dir / "previews")
         return progress, meter_state
 
     def _plan(self, choices: Choices) -> str:
@@ -235,11 +279,20 @@ def _refuse_below_one(run: RunConfig) -> None:
         value = getattr(run.train, name)
         if value != "auto" and value < 1:
             raise ValueError(f"{name}={value} is not possible; it must be at least 1.")
+    if run.train.prior_steps < 1 and not run.train.keeps_prior:
+        raise ValueError(
+            f"prior_steps={run.train.prior_steps} is not possible; it must be at least 1, or 0 to keep the prior of "
+            "--pretrained_model_name_or_path."
+        )
 
 
-def _refuse_unknown_length(run: RunConfig) -> None:
+def _refuse_contradictions(run: RunConfig) -> None:
     if run.data.streaming and not run.train.max_train_steps:
         raise ValueError("--streaming does not know how long an epoch is; give the length as --max_train_steps.")
+    if run.train.reconstruction_steps and not FAMILIES[run.family].model.has_encoder:
+        raise ValueError(f"--reconstruction_steps needs an encoder, which a {run.family} has not; leave it out.")
+    if run.data.streaming and run.train.early_stopping_patience:
+        raise ValueError("--streaming does not know how long an epoch is; leave out --early_stopping_patience.")
     if run.data.streaming and run.train.train_batch_size == "auto":
         raise ValueError("--streaming does not know how many pictures there are; give a --train_batch_size, not auto.")
 

@@ -6,6 +6,7 @@ from PIL import Image, ImageOps
 
 
 MODES = {1: "L", 3: "RGB"}
+GRID_COLUMNS = 8
 
 
 def square_picture(
@@ -73,6 +74,16 @@ def to_pictures(images: torch.Tensor, output_size: int | None = None) -> list[Im
     return pictures
 
 
+def picture_grid(pictures: list[Image.Image], columns: int = GRID_COLUMNS) -> Image.Image:
+    """Pictures of one size, side by side in rows of `columns`, without gaps."""
+    columns = min(columns, len(pictures))
+    width, height = pictures[0].size
+    grid = Image.new(pictures[0].mode, (columns * width, -(-len(pictures) // columns) * height))
+    for number, picture in enumerate(pictures):
+        grid.paste(picture, (number % columns * width, number // columns * height))
+    return grid
+
+
 AUGMENT_CHANCES, DIFF_AUGMENT_CHANCES = 4, 5  # random numbers that an image takes
 
 
@@ -85,9 +96,10 @@ def augment(images: torch.Tensor, chances: torch.Tensor, flip: bool = True, colo
         images = torch.where(mirror < 0.5, images.flip(3), images)
     if color_jitter > 0:
         brightness, contrast, saturation = (1 + color_jitter * (2 * factor - 1) for factor in factors)
-        images = (images + 1) * brightness - 1
-        images = _blend(images, images.mean((1, 2, 3), keepdim=True), contrast)
-        images = _blend(images, images.mean(1, keepdim=True), saturation).clamp(-1, 1)
+        # brightness and contrast are affine, and done at once: each pass over a batch costs as much as a layer's norm
+        mean = (images.mean((1, 2, 3), keepdim=True) + 1) * brightness - 1
+        images = images * (brightness * contrast) + ((brightness - 1) * contrast + mean * (1 - contrast))
+        images = _blend(images, images.mean(1, keepdim=True), saturation).clamp_(-1, 1)
     return images
 
 

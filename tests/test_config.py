@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import get_args, get_type_hints
 
 import pytest
 import tyro
@@ -47,8 +48,9 @@ def test_every_setting_of_the_objective_is_a_flag(family):
         if isinstance(value, bool):
             flag, expected = f"--no_{field.name}" if value else f"--{field.name}", not value
         else:
-            expected = "l1" if isinstance(value, str) else value + 8
-            flag = f"--{field.name} {expected}"
+            choices = get_args(get_type_hints(type(defaults))[field.name])
+            expected = value + 8 if isinstance(value, int | float) else choices[1] if value else ("tanh",)
+            flag = f"--{field.name} {expected}" if value is not None else f"--{field.name} tanh"
         assert getattr(parse(family, flag).objective, field.name) == expected
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, log_lines, reset_accelerate
+from conftest import REPOSITORY, log_lines, reset_accelerate, tiny_flags
 
 import train_accelerate
 from hf_vae import FAMILIES, AutoGenerator
@@ -17,9 +17,6 @@ from hf_vae.config import TrainConfig
 from hf_vae.trainees import _refuse_to_shard
 from hf_vae.training import train
 
-
-TINY_FLAGS = ["--image_size", "28", "--latent_dim", "8", "--width", "8", "--max_width", "16"]
-TINY_FLAGS += ["--lr_warmup_steps", "2"]
 
 ON_EACH_RANK = """
 import sys, torch
@@ -104,8 +101,9 @@ train_accelerate.main()
 
 
 def flags_of(family: str, pictures: Path, output_dir: Path, batch_size: int, steps: int = 20) -> list[str]:
-    flags = [family, "--train_data_dir", str(pictures), "--output_dir", str(output_dir), *TINY_FLAGS]
+    flags = [family, "--train_data_dir", str(pictures), "--output_dir", str(output_dir), *tiny_flags(family)]
     flags += ["--train_batch_size", str(batch_size), "--max_train_steps", str(steps), "--color_jitter", "0.1"]
+    flags += ["--lr_warmup_steps", "2", "--prior_steps", "2", "--mixed_precision", "no"]
     return [*flags, "--logging_steps", "2", "--preview_steps", "20", "--checkpointing_steps", "10"]
 
 

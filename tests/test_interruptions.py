@@ -5,7 +5,7 @@ import signal
 import sys
 
 import pytest
-from conftest import assert_equal_runs, reset_accelerate, tiny_run
+from conftest import assert_equal_runs, reset_accelerate, tiny_flags, tiny_run
 
 import train_accelerate
 from hf_vae import training
@@ -51,8 +51,8 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
 
 
 def test_the_exit_code_of_the_script_tells_a_stop_from_a_failure(picture_folder, tmp_path, monkeypatch, capsys):
-    training_flags = f"vae --image_size 28 --width 8 --max_width 16 --train_batch_size 4 --output_dir {tmp_path}"
-    arguments = ["train_accelerate.py", *training_flags.split(), "--train_data_dir", str(picture_folder)]
+    arguments = ["train_accelerate.py", "vae", *tiny_flags("vae"), "--train_batch_size", "4"]
+    arguments += ["--output_dir", str(tmp_path), "--train_data_dir", str(picture_folder)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--max_train_steps", "5"])
     signal_in_update(2, signal.SIGTERM, monkeypatch)
     with pytest.raises(SystemExit) as caught:

@@ -9,6 +9,9 @@ from torch.distributions import Normal, kl_divergence
 from hf_vae import losses
 
 
+RELATIVISTIC = losses.ADVERSARIAL_LOSSES["relativistic"]
+
+
 def random_images(seed: int, num_images: int = 4) -> torch.Tensor:
     return torch.rand(num_images, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
@@ -51,13 +54,15 @@ def test_gaussian_kl_agrees_with_torch_distributions():
 
 
 def test_relativistic_is_low_where_an_image_looks_more_real_than_its_partner():
-    loss = losses.relativistic(torch.tensor([2.0, 30.0, -30.0]), torch.tensor([2.0, 0.0, 0.0]))
+    loss = RELATIVISTIC.discriminator(torch.tensor([2.0, 30.0, -30.0]), torch.tensor([2.0, 0.0, 0.0]))
     torch.testing.assert_close(loss, torch.tensor([math.log(2), 0.0, 30.0]))
 
 
 def test_relativistic_knows_only_the_difference():
     logits, partners = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(losses.relativistic(logits + 5, partners + 5), losses.relativistic(logits, partners))
+    torch.testing.assert_close(
+        RELATIVISTIC.generator(logits + 5, partners + 5), RELATIVISTIC.generator(logits, partners)
+    )
 
 
 def test_gradient_penalty_of_a_quadratic():
@@ -84,7 +89,7 @@ def test_losses_are_summed_in_full_precision(dtype):
         losses.squared_error(-4 * images, 4 * images),  # 786,432: more than float16 can hold
         losses.calibrated_nll(-images, images),
         losses.gaussian_kl(latents, latents),
-        losses.relativistic(logits, logits),
+        *(function(logits, logits) for pair in losses.ADVERSARIAL_LOSSES.values() for function in pair),
     ):
         assert loss.dtype == torch.float32 and loss.shape == (2,) and loss.isfinite().all()
 
@@ -102,7 +107,17 @@ def test_binary_cross_entropy_is_that_of_values_between_0_and_1():
     torch.testing.assert_close(losses.binary_cross_entropy(reconstructions, images), expected)
 
 
-@pytest.mark.parametrize("name", losses.RECONSTRUCTION_LOSSES)
+@pytest.mark.parametrize("size", [28, 64, 180])
+def test_structural_dissimilarity_is_nothing_for_equal_images_and_grows_with_noise(size):
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    none, little, much = (
+        losses.structural_dissimilarity(images + scale * noise, images) / images[0].numel() for scale in (0, 0.1, 0.5)
+    )
+    assert (none.abs() < 1e-5).all() and (none < little).all() and (little < much).all() and (much < 1).all()
+
+
+@pytest.mark.parametrize("name", ["mse", "l1", "bce"])
 def test_a_reconstruction_that_overshoots_is_pulled_back(name):
     images = torch.full((1, 3, 8, 8), 0.9)
     reconstructions = torch.full((1, 3, 8, 8), 1.5, requires_grad=True)

@@ -50,8 +50,8 @@ class LinearCode(ImageGenerator):
         prior: str = "gaussian",
     ):
         super().__init__(latent_dim)
-        self.encoder = Encoder(image_size, image_channels, latent_dim, width, max_width, block)
-        self.decoder = Decoder(image_size, image_channels, latent_dim, width, max_width, block)
+        self.encoder = Encoder(image_size, image_channels, latent_dim, 1, width, max_width, block)
+        self.decoder = Decoder(image_size, image_channels, latent_dim, 1, width, max_width, block)
 
     def encode(self, images: torch.Tensor) -> EncoderOutput:
         return EncoderOutput(latents=self.encoder(images).tanh())

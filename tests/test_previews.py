@@ -4,15 +4,7 @@ import torch
 from conftest import draw_picture, tiny_model
 from PIL import Image
 
-from hf_vae.previews import draw_preview, picture_grid, save_timelapse
-
-
-def test_a_grid_holds_every_picture_in_order():
-    pictures = [Image.new("RGB", (4, 3), (number, 0, 0)) for number in range(5)]
-    grid = picture_grid(pictures, columns=2)
-    assert grid.size == (8, 9)
-    assert [grid.getpixel((4 * (n % 2), 3 * (n // 2)))[0] for n in range(5)] == list(range(5))
-    assert picture_grid(pictures[:1], columns=8).size == (4, 3)
+from hf_vae.previews import draw_preview, save_timelapse
 
 
 def test_the_same_weights_give_the_same_preview_and_no_global_noise_is_used(family):

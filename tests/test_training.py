@@ -10,15 +10,27 @@ import sys
 
 import pytest
 import torch
-from conftest import REPOSITORY, TINY, assert_equal_runs, log_lines, reset_accelerate, tiny_model, tiny_run, weights
+from conftest import (
+    REPOSITORY,
+    assert_equal_runs,
+    log_lines,
+    reset_accelerate,
+    tiny_config,
+    tiny_model,
+    tiny_run,
+    weights,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from hf_vae import AutoGenerator, batch_size, training
+from hf_vae.batches import Batch
 from hf_vae.checkpoints import UNFINISHED, list_checkpoints
 from hf_vae.dry_run import describe, num_parameters
+from hf_vae.families import new_model
 from hf_vae.trainees import follow
-from hf_vae.training import train
+from hf_vae.training import Training, train
+from hf_vae.transforms import to_float
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +111,8 @@ def test_another_run_is_neither_overwritten_nor_resumed(picture_folder, tmp_path
         train(run)
     reset_accelerate()
     changed = dataclasses.replace(
-        tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="latest"), model={**TINY, "latent_dim": 9}
+        tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="latest"),
+        model=tiny_config("vae", latent_dim=9),
     )
     with pytest.raises(ValueError, match="model.latent_dim: 8 -> 9"):
         train(changed)
@@ -136,18 +149,18 @@ def test_accumulation_updates_every_network_once(picture_folder, tmp_path):
 @pytest.mark.parametrize("image_channels", [1, 3])
 def test_tensorboard_gets_losses_and_previews(image_channels, picture_folder, tmp_path):
     run = tiny_run("vae", picture_folder, tmp_path, report_to="tensorboard")
-    train(dataclasses.replace(run, model={**TINY, "image_channels": image_channels}))
+    train(dataclasses.replace(run, model=tiny_config("vae", image_channels=image_channels)))
     events = EventAccumulator(str(next((tmp_path / "logs").rglob("events.*")).parent)).Reload()
     assert {"loss", "mse", "kl", "learning_rate", "images_per_second"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss")] == [line["step"] for line in log_lines(tmp_path)]
-    assert [event.step for event in events.Images("samples")] == [3, 6]
+    assert [event.step for event in events.Images("previews")] == [3, 6]
 
 
 def test_dry_run_shows_the_configuration_and_every_layer(family, picture_folder, tmp_path):
     run = tiny_run(family, picture_folder, tmp_path / "never")
     text = describe(run)
     assert json.loads(text[: text.index("\nlayer")]) == json.loads(json.dumps(run.to_dict()))
-    for name, network in run.objective.networks(tiny_model(family)).items():
+    for name, network in run.objective.networks(new_model(run)).items():
         assert f"{num_parameters(network):,}" in text
         assert f"{name}." in text
     assert not (tmp_path / "never").exists()
@@ -215,7 +228,7 @@ from accelerate import Accelerator
 from hf_vae import FAMILIES, batch_size
 
 batch_size.psutil.virtual_memory = lambda: SimpleNamespace(available=2**30)
-model = FAMILIES["vae"].model(image_size=64, latent_dim=8, width=8, max_width=16)
+model = FAMILIES["vae"].model(image_size=64, latent_dim=8, latent_size=1, width=8, max_width=16)
 print(batch_size.largest_batch_size(Accelerator(cpu=True), model, FAMILIES["vae"].objective(), 4096))
 torch.zeros(2**30)  # 4 GiB: the limit is lifted again
 """
@@ -255,3 +268,68 @@ def test_a_compiled_run_resumes_bit_for_bit(family, picture_folder, tmp_path):
     reset_accelerate()
     train(tiny_run(family, picture_folder, resumed, compile="default", resume_from_checkpoint="latest"))
     assert_equal_runs(whole, resumed)
+
+
+def test_a_run_starts_from_another_model_and_keeps_what_it_does_not_train(picture_folder, tmp_path):
+    first = train(tiny_run("vae", picture_folder, tmp_path / "vae"))
+    reset_accelerate()
+    run = tiny_run("vaegan", picture_folder, tmp_path / "vaegan", pretrained_model_name_or_path=str(first))
+    frozen = dataclasses.replace(run.objective, train_encoder=False, adversarial_start=1, adversarial_ramp=2)
+    second = train(dataclasses.replace(run, objective=frozen, train=dataclasses.replace(run.train, prior_steps=0)))
+    before, after = (AutoGenerator.from_pretrained(folder).state_dict() for folder in (first, second))
+    kept = [name for name in before if name.startswith(("encoder.", "latent_prior."))]
+    assert kept and not [name for name in kept if not torch.equal(before[name], after[name])]
+    assert not torch.equal(before["decoder.head.weight"], after["decoder.head.weight"])
+
+
+def test_a_start_from_other_networks_is_refused_and_so_is_a_prior_that_nobody_learns(picture_folder, tmp_path):
+    tiny_model("vae", width=16).save_pretrained(tmp_path / "wider")
+    start = str(tmp_path / "wider")
+    with pytest.raises(ValueError, match="(?s)wider has other networks .*encoder.trunk"):
+        train(tiny_run("vaegan", picture_folder, tmp_path / "run", pretrained_model_name_or_path=start))
+    with pytest.raises(ValueError, match="prior_steps=0 .* or 0 to keep the prior of"):
+        train(tiny_run("vae", picture_folder, tmp_path / "run", prior_steps=0))
+
+
+def test_training_stops_when_the_validation_loss_no_longer_falls_and_resumes_to_the_same_end(
+    picture_folder, tmp_path, monkeypatch
+):
+    falling = iter([3.0, 2.0, 2.5, 2.1, 9.0])
+    monkeypatch.setattr(training, "validation_loss", lambda *_: torch.tensor(next(falling)))
+    run = tiny_run(
+        "vae", picture_folder, tmp_path, max_train_steps=100, early_stopping_patience=2, train_batch_size=36
+    )
+    train(run)
+    lines = log_lines(tmp_path)
+    assert lines[-1]["step"] == 4 and list_checkpoints(tmp_path)[-1].name == "checkpoint-4"
+    assert [line["validation_loss"] for line in lines] == [2.5, pytest.approx(2.3)]
+    reset_accelerate()
+    train(dataclasses.replace(run, train=dataclasses.replace(run.train, resume_from_checkpoint="latest")))
+    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 4
+
+
+def test_the_validation_loss_is_the_objective_s_and_measuring_it_changes_no_weight(family, picture_folder, tmp_path):
+    run = tiny_run(family, picture_folder, tmp_path / "a", early_stopping_patience=9, train_batch_size=36)
+    watched = Training(run)
+    networks = {**watched.trainees.bare, "model": watched.trainees.published}
+    found = training.validation_loss(watched.accelerator, run.objective, networks, watched.data.heldout[:], seed=0)
+    expected, _ = run.objective.model_step(networks, Batch(to_float(watched.data.heldout[:]), seed=0))
+    torch.testing.assert_close(found, expected.detach(), rtol=2e-2, atol=1e-4)  # one may be in bf16
+    reset_accelerate()
+    train(run)
+    reset_accelerate()
+    train(tiny_run(family, picture_folder, tmp_path / "b", train_batch_size=36))
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_first_weights_are_drawn_as_configured(picture_folder, tmp_path):
+    run = tiny_run("dcgan", picture_folder, tmp_path, init_std=0.5, init_mean=2.0, max_train_steps=1)
+    drawn = Training(run).trainees.bare
+    for network in drawn.values():
+        values = torch.cat(
+            [layer.weight.flatten() for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
+        )
+        assert values.mean().item() == pytest.approx(2, abs=0.05) and values.std().item() == pytest.approx(
+            0.5, rel=0.1
+        )

@@ -8,7 +8,15 @@ import torch
 from conftest import draw_picture
 from PIL import Image
 
-from hf_vae.transforms import augment, diff_augment, picture_to_uint8, square_picture, to_float, to_pictures
+from hf_vae.transforms import (
+    augment,
+    diff_augment,
+    picture_grid,
+    picture_to_uint8,
+    square_picture,
+    to_float,
+    to_pictures,
+)
 
 
 # what a viewer does for each EXIF orientation, undone
@@ -199,3 +207,11 @@ def test_diff_augment_moves_content_by_up_to_an_eighth():
     for shifts in (brightest // 32 - 16, brightest % 32 - 16):
         assert shifts.min() < 0 < shifts.max()
         assert shifts.abs().max() <= 4
+
+
+def test_a_grid_holds_every_picture_in_order():
+    pictures = [Image.new("RGB", (4, 3), (number, 0, 0)) for number in range(5)]
+    grid = picture_grid(pictures, columns=2)
+    assert grid.size == (8, 9)
+    assert [grid.getpixel((4 * (n % 2), 3 * (n // 2)))[0] for n in range(5)] == list(range(5))
+    assert picture_grid(pictures[:1], columns=8).size == (4, 3)
