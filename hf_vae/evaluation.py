@@ -6,29 +6,42 @@ from pathlib import Path
 
 import torch
 
-from . import metrics
+from . import features, metrics
 from .config import DataConfig
 from .datasets import load_images
 from .families import AutoGenerator
+from .features import FeatureNetwork, shipped_network
 from .latents import ENCODE_BATCH, encode_all
 from .models import ImageGenerator
+from .models.prior import PRIORS
 from .streaming import open_stream
 from .transforms import to_float
 
 
+Measures = dict[str, float | int | str]
+
 SHARPNESS = {"laplacian_variance": metrics.laplacian_variance, "high_frequency_energy": metrics.high_frequency_energy}
 
 MEASURE_BATCH = 32  # SSIM needs 70 times the memory of the images that it compares
+INTERPOLATIONS = 64
 DISTANCE_IMAGES = 2000  # evenly spread ones, where there are more: all their pairs are compared
 
 
 @torch.no_grad()
-def evaluate(model: ImageGenerator, images: torch.Tensor, seed: int = 0) -> dict[str, float | int | str]:
+def evaluate(
+    model: ImageGenerator,
+    images: torch.Tensor,
+    training_images: torch.Tensor | None = None,
+    seed: int = 0,
+    network: FeatureNetwork | None = None,
+) -> Measures:
     """Measures a model against held-out `images` (N, C, H, W) in [-1, 1], none of which it was trained on.
 
-    N samples are drawn from the model's own prior, seeded by `seed`, and reconstructions are decoded from posterior
-    means. Everything is measured at `image_size`, unresized, on values clipped to [-1, 1]. Sharpness is given for
-    real, sampled and reconstructed images, as the mean over images, and as a ratio to the real ones.
+    N samples are drawn, seeded by `seed`, from each prior that the model has; those of its own are what "samples" are.
+    Reconstructions are decoded from posterior means. Pixels are measured at `image_size`, unresized, on values clipped
+    to [-1, 1]; features at the size of `network`, the one that comes with the package unless another is given. With
+    `training_images` (M, C, H, W), uint8, how near samples come to them is measured, and how far N of them lie from
+    the held-out ones: the best that a distance of samples can be expected to be.
 
     Raises:
         ValueError: If the images are of another shape than the model's.
@@ -37,32 +50,102 @@ def evaluate(model: ImageGenerator, images: torch.Tensor, seed: int = 0) -> dict
     if tuple(images.shape[1:]) != expected:
         raise ValueError(f"Images of shape {tuple(images.shape[1:])} do not suit this model, which makes {expected}.")
     model.eval()
-    groups = {"real": images, "samples": _sample_all(model, len(images), seed)}
-    found: dict[str, float | int | str] = {
+    network = network or shipped_network()
+    priors = {prior: _sample_all(model, len(images), prior, seed) for prior in _priors_of(model)}
+    groups = {"samples": priors[model.config.prior]}
+    found: Measures = {
         "image_size": model.config.image_size,
         "num_heldout": len(images),
         "num_samples": len(images),
         "sample_seed": seed,
         "sample_prior": model.config.prior,
+        "feature_network": network.config.name,
     }
     if model.has_encoder:
         latents = encode_all(model, images)
-        reconstructions = torch.cat(
-            [model.decode(batch).sample.float().cpu() for batch in latents.split(ENCODE_BATCH)]
-        )
-        groups["reconstructions"] = reconstructions.clamp(-1, 1)
-        for name, measure in (("mse", metrics.mse), ("psnr", metrics.psnr), ("ssim", metrics.ssim)):
-            found[f"reconstruction_{name}"] = _mean(measure, groups["reconstructions"], images)
-    for measure_name, measure in SHARPNESS.items():
-        means = {group: _mean(measure, values) for group, values in groups.items()}
-        found |= {f"{measure_name}_{group}": mean for group, mean in means.items()}
-        found |= {f"{measure_name}_{group}_ratio": means[group] / means["real"] for group in groups if group != "real"}
-    some = torch.linspace(0, len(images) - 1, min(len(images), DISTANCE_IMAGES)).long()
-    for name, measure in (("median", metrics.median_distance), ("nearest", metrics.nearest_distance)):
-        real, sampled = (measure(groups[group][some]) for group in ("real", "samples"))
-        found |= {f"{name}_distance_real": real, f"{name}_distance_samples": sampled}
-        found[f"{name}_distance_samples_ratio"] = sampled / real
+        groups["reconstructions"] = _decode_all(model, latents)
+        found |= _likeness(groups["reconstructions"], images)
+        found |= _evenness(model, latents)
+    found |= _sharpness(groups, images) | _variety(groups["samples"], images, training_images)
+    references = {f"prior_{prior}": samples for prior, samples in priors.items()}
+    if training_images is not None:
+        references["training_images"] = to_float(_evenly(training_images, len(images)))
+    return found | _feature_distances(references, images, network)
+
+
+def _priors_of(model: ImageGenerator) -> list[str]:
+    """What samples can be drawn from: more than one distribution only where there were latents to fit them to."""
+    if not model.has_encoder:
+        return [model.config.prior]
+    return [prior for prior in PRIORS if prior != "flow" or model.latent_prior.flow is not None]
+
+
+def _likeness(reconstructions: torch.Tensor, images: torch.Tensor) -> Measures:
+    measures = {"mse": metrics.mse, "psnr": metrics.psnr, "ssim": metrics.ssim}
+    return {f"reconstruction_{name}": _mean(measure, reconstructions, images) for name, measure in measures.items()}
+
+
+def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
+    """Sharpness in the middle of straight paths between held-out images, as a ratio to that at their ends; and the
+    longest of 8 steps of a path in pixels, as a ratio to their mean, averaged over paths: 1 if all are equal."""
+    some = latents[: 2 * (min(len(latents), 2 * INTERPOLATIONS) // 2)]
+    starts, ends = some.chunk(2)
+    points = torch.stack([torch.lerp(starts, ends, weight / 8) for weight in range(9)], dim=1)  # (P, 9, Z)
+    frames = _decode_all(model, points.flatten(0, 1)).unflatten(0, (len(starts), 9))  # (P, 9, C, H, W)
+    first, middle, last = (_mean(metrics.laplacian_variance, frames[:, place]) for place in (0, 4, 8))
+    steps = frames.diff(dim=1).square().flatten(2).mean(2).sqrt()  # (P, 8)
+    return {
+        "interpolation_sharpness_middle_ratio": 2 * middle / (first + last),
+        "interpolation_step_unevenness": (steps.max(1).values / steps.mean(1)).mean().item(),
+    }
+
+
+def _sharpness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measures:
+    found: Measures = {}
+    for name, measure in SHARPNESS.items():
+        real = _mean(measure, images)
+        found[f"{name}_real"] = real
+        for group, values in groups.items():
+            found[f"{name}_{group}"] = _mean(measure, values)
+            found[f"{name}_{group}_ratio"] = found[f"{name}_{group}"] / real
+    spectrum = metrics.radial_power_spectrum(images).mean(0)
+    for group, values in groups.items():
+        ratios = metrics.radial_power_spectrum(values).mean(0) / spectrum
+        found |= {f"spectrum_band_{band}_{group}_ratio": ratio.item() for band, ratio in enumerate(ratios, 1)}
     return found
+
+
+def _variety(samples: torch.Tensor, images: torch.Tensor, training_images: torch.Tensor | None) -> Measures:
+    found: Measures = {}
+    samples, images = (_evenly(group, DISTANCE_IMAGES) for group in (samples, images))
+    for name, measure in (("median", metrics.median_distance), ("nearest", metrics.nearest_distance)):
+        found[f"{name}_distance_real"], found[f"{name}_distance_samples"] = measure(images), measure(samples)
+        found[f"{name}_distance_samples_ratio"] = found[f"{name}_distance_samples"] / found[f"{name}_distance_real"]
+    if training_images is not None:
+        views = (view for batch in training_images.split(ENCODE_BATCH) for view in (batch, batch.flip(3)))
+        seen = torch.cat([metrics.thumbnails(to_float(view)) for view in views])
+        real, sampled = (metrics.nearest_reference_distance(group, seen) for group in (images, samples))
+        found |= {"training_distance_real": real, "training_distance_samples": sampled}
+        found["training_distance_samples_ratio"] = sampled / real
+    return found
+
+
+def _feature_distances(groups: dict[str, torch.Tensor], images: torch.Tensor, network: FeatureNetwork) -> Measures:
+    references = features.extract(network, images)
+    found: Measures = {}
+    for group, values in groups.items():
+        extracted = features.extract(network, values)
+        found[f"frechet_{network.config.name}_{group}"] = features.frechet_distance(extracted, references)
+        found[f"kernel_{network.config.name}_{group}"] = features.kernel_distance(extracted, references)
+        precision, recall = features.precision_and_recall(extracted, references)
+        found[f"precision_{network.config.name}_{group}"] = precision
+        found[f"recall_{network.config.name}_{group}"] = recall
+    return found
+
+
+def _evenly(images: torch.Tensor, most: int) -> torch.Tensor:
+    """At most so many of the images, evenly spread over them."""
+    return images[torch.linspace(0, len(images) - 1, min(len(images), most)).long()]
 
 
 def _mean(measure: Callable[..., torch.Tensor], *groups: torch.Tensor) -> float:
@@ -71,13 +154,18 @@ def _mean(measure: Callable[..., torch.Tensor], *groups: torch.Tensor) -> float:
     return torch.cat([measure(*batch) for batch in batches]).mean().item()
 
 
-def _sample_all(model: ImageGenerator, num_images: int, seed: int) -> torch.Tensor:
+def _sample_all(model: ImageGenerator, num_images: int, prior: str, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     counts = [min(ENCODE_BATCH, num_images - first) for first in range(0, num_images, ENCODE_BATCH)]
-    return torch.cat([model.sample(count, generator=generator).cpu() for count in counts])
+    return torch.cat([model.sample(count, generator, prior=prior).cpu() for count in counts])
 
 
-def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> dict[str, float | int | str]:
+def _decode_all(model: ImageGenerator, latents: torch.Tensor) -> torch.Tensor:
+    decoded = [model.decode(batch).sample.float().cpu() for batch in latents.split(ENCODE_BATCH)]
+    return torch.cat(decoded).clamp(-1, 1)
+
+
+def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> Measures:
     """Measures the model in `folder` on the pictures that `data` holds out, and writes `metrics.json` there unless
     `save` is off.
 
@@ -87,17 +175,18 @@ def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> dict[s
     model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     open_images = open_stream if data.streaming else load_images
     splits = open_images(data, model.config.image_size, model.config.image_channels)
-    found = evaluate(model, to_float(splits.heldout[:]))
+    training_images = None if data.streaming else splits.train[:]
+    found = evaluate(model, to_float(splits.heldout[:]), training_images)
     if save:
         save_metrics(found, folder)
     return found
 
 
-def rounded(found: dict[str, float | int | str]) -> dict[str, float | int | str]:
+def rounded(found: Measures) -> Measures:
     """The measures with six significant digits, as they are published."""
     return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in found.items()}
 
 
-def save_metrics(found: dict[str, float | int | str], folder: Path) -> None:
+def save_metrics(found: Measures, folder: Path) -> None:
     """Writes `metrics.json`."""
     (folder / "metrics.json").write_text(json.dumps(rounded(found), indent=2) + "\n")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV and Pillow turn colour into grey
 THUMBNAIL_SIZE = 16
+NUM_BANDS = 8
 
 
 def mse(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -58,6 +59,25 @@ def high_frequency_energy(images: torch.Tensor) -> torch.Tensor:
     return (amplitudes.abs().square() * is_high).sum((1, 2)) / (height * width) ** 2
 
 
+def radial_power_spectrum(images: torch.Tensor) -> torch.Tensor:
+    """The power of `luma` in 8 bands of spatial frequency, from 0 (the mean itself left out) to the Nyquist frequency
+    of half a cycle a pixel in any direction, averaged over the frequencies of a band: `(B, 8)`, from coarse to fine.
+    Unlike a single number, it tells a checkerboard, which is in one band, from detail."""
+    grey = luma(images)
+    height, width = grey.shape[1:]
+    power = torch.fft.fft2(grey).abs().square() / (height * width) ** 2  # (B, H, W)
+    rows = torch.fft.fftfreq(height, device=images.device)[:, None]
+    columns = torch.fft.fftfreq(width, device=images.device)[None, :]
+    frequency = torch.hypot(rows, columns)
+    band = (frequency * 2 * NUM_BANDS).ceil().long() - 1  # -1 for the mean
+    return torch.stack([power[:, band == number].mean(1) for number in range(NUM_BANDS)], dim=1)
+
+
+def thumbnails(images: torch.Tensor) -> torch.Tensor:
+    """16x16 area averages of images `(B, C, H, W)`, on the scale of [0, 255] but for an offset: `(B, C*16*16)`."""
+    return F.adaptive_avg_pool2d(images.float() * 127.5, THUMBNAIL_SIZE).flatten(1)
+
+
 def median_distance(images: torch.Tensor) -> float:
     """How varied a set `(B, C, H, W)` is: the median, over all pairs, of the root mean squared difference between
     16x16 thumbnails (area averages), on the scale of [0, 255].
@@ -65,8 +85,9 @@ def median_distance(images: torch.Tensor) -> float:
     Raises:
         ValueError: If there are fewer than two images.
     """
+    _refuse_few(images)
     pairs = torch.ones(len(images), len(images), dtype=torch.bool, device=images.device).triu(1)
-    return _thumbnail_distances(images)[pairs].median().item()
+    return _differences(thumbnails(images), thumbnails(images))[pairs].median().item()
 
 
 def nearest_distance(images: torch.Tensor) -> float:
@@ -76,13 +97,26 @@ def nearest_distance(images: torch.Tensor) -> float:
     Raises:
         ValueError: If there are fewer than two images.
     """
-    return _thumbnail_distances(images).fill_diagonal_(math.inf).min(1).values.median().item()
+    _refuse_few(images)
+    differences = _differences(thumbnails(images), thumbnails(images))
+    return differences.fill_diagonal_(math.inf).min(1).values.median().item()
 
 
-def _thumbnail_distances(images: torch.Tensor) -> torch.Tensor:
-    if len(images) < 2:
-        raise ValueError(f"A distance needs at least 2 images; got {len(images)}.")
-    thumbnails = F.adaptive_avg_pool2d(images.float() * 127.5, THUMBNAIL_SIZE).flatten(1)  # (B, C*16*16)
+def nearest_reference_distance(images: torch.Tensor, references: torch.Tensor) -> float:
+    """How near images `(B, C, H, W)` come to others, given as `thumbnails` (N, ...): the same difference from each
+    image to the nearest of them, the median over images. Samples that lie nearer to the training set than held-out
+    pictures do were memorised."""
+    nearest = [_differences(some, references).min(1).values for some in thumbnails(images).split(64)]
+    return torch.cat(nearest).median().item()
+
+
+def _differences(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Root mean squared differences `(B, N)` between thumbnails."""
     # not the faster way through a matrix product, which does not give 0 for equal images
     exact = "donot_use_mm_for_euclid_dist"
-    return torch.cdist(thumbnails, thumbnails, compute_mode=exact) / math.sqrt(thumbnails.shape[1])  # (B, B)
+    return torch.cdist(first, second, compute_mode=exact) / math.sqrt(first.shape[1])
+
+
+def _refuse_few(images: torch.Tensor) -> None:
+    if len(images) < 2:
+        raise ValueError(f"A distance needs at least 2 images; got {len(images)}.")

@@ -112,9 +112,10 @@ class ImagePipeline:
         Raises:
             ValueError: If the family has no encoder or the component does not exist.
         """
-        latent_dim = self.model.config.latent_dim
-        if not 0 <= component < latent_dim:
-            raise ValueError(f"component={component} does not exist: this model has components 0 to {latent_dim - 1}.")
         prior = self.model.latent_prior
+        if not 0 <= component < len(prior.stds):
+            raise ValueError(
+                f"component={component} does not exist: this model has components 0 to {len(prior.stds) - 1}."
+            )
         step = prior.stds[component] * prior.directions[component]  # (Z,)
         return self.decode(self.encode([picture]) + torch.tensor(values, device=step.device)[:, None] * step)

@@ -119,3 +119,20 @@ def test_the_nearest_distance_notices_motifs_drawn_twice(images):
     twice = motifs.repeat(2, 1, 1, 1)
     assert metrics.nearest_distance(twice) == 0
     assert metrics.median_distance(twice) > 0.5 * metrics.median_distance(motifs)
+
+
+def test_the_power_spectrum_puts_a_wave_into_its_band_and_a_checkerboard_into_the_finest():
+    columns = torch.arange(64)
+    for cycles, band in ((2, 0), (14, 3), (32, 7)):
+        wave = 0.5 * torch.cos(2 * math.pi * cycles * columns / 64).expand(1, 1, 64, 64)
+        power = metrics.radial_power_spectrum(wave)[0]
+        assert power.argmax() == band and power[band] > 100 * power.sum().sub(power[band])
+    flat = metrics.radial_power_spectrum(torch.full((2, 3, 64, 64), 0.3))
+    assert flat.shape == (2, 8) and flat.max() < 1e-4
+
+
+def test_copies_of_training_pictures_are_near_them_also_when_mirrored(images):
+    training, others = images[:3], images[3:]
+    seen = torch.cat([metrics.thumbnails(training), metrics.thumbnails(training.flip(3))])
+    assert metrics.nearest_reference_distance(training[:3].flip(3), seen) == pytest.approx(0, abs=1e-4)
+    assert metrics.nearest_reference_distance(others, seen) > 1
