@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from .config import RunConfig
 from .families import FAMILIES, AutoGenerator
 from .presets import with_preset
-from .previews import picture_grid
 from .recipes import run_from_recipe, training_command
-from .transforms import to_pictures
+from .transforms import picture_grid, to_pictures
 
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -30,7 +30,10 @@ METRIC_NAMES = {
     "high_frequency_energy_samples_ratio": "High-frequency energy of samples, ratio to real",
     "median_distance_samples_ratio": "Median distance between samples, ratio to real",
     "nearest_distance_samples_ratio": "Median distance of a sample to the nearest other one, ratio to real",
+    "training_distance_samples_ratio": "Median distance to the nearest training picture, samples to held-out",
+    "interpolation_sharpness_middle_ratio": "Variance of the Laplacian midway between pictures, ratio to the ends",
 }
+FEATURE_METRIC_NAMES = {"frechet": "Frechet distance", "precision": "Precision", "recall": "Recall"}
 
 
 def write_card(folder: Path) -> None:
@@ -49,7 +52,7 @@ def write_card(folder: Path) -> None:
     samples = model.sample(SAMPLES_IN_CARD, generator=torch.Generator().manual_seed(SAMPLES_SEED))
     picture_grid(to_pictures(samples, model.output_size)).save(folder / "samples.png")
     name = folder.resolve().name
-    rows = {title: metrics[key] for key, title in METRIC_NAMES.items() if key in metrics}
+    rows = measure_titles(metrics)
     card = ModelCard.from_template(
         _metadata(name, run, rows),
         template_path=str(TEMPLATE),
@@ -67,6 +70,25 @@ def write_card(folder: Path) -> None:
         has_timelapse=(folder / "timelapse.webp").is_file(),
     )
     card.save(folder / "README.md")
+
+
+def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:
+    """What a card says of `metrics.json`, by title."""
+    rows = {title: metrics[key] for key, title in METRIC_NAMES.items() if key in metrics}
+    for group in ("samples", "reconstructions"):
+        bands = [value for key, value in metrics.items() if re.fullmatch(rf"spectrum_band_\d_{group}_ratio", key)]
+        if bands:
+            rows[f"Radial power spectrum of {group}, lowest of 8 bands, ratio to real"] = min(bands)
+            rows[f"Radial power spectrum of {group}, highest of 8 bands, ratio to real"] = max(bands)
+    network = metrics["feature_network"]
+    for measure, title in FEATURE_METRIC_NAMES.items():
+        prefix = f"{measure}_{network}_"
+        for key in (key for key in metrics if key.startswith(prefix)):
+            group = key.removeprefix(prefix)
+            if measure == "frechet" or group == f"prior_{metrics['sample_prior']}":
+                what = "training pictures" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
+                rows[f"{title} ({network} features), {what}"] = metrics[key]
+    return rows
 
 
 def push(folder: Path, repo_id: str, private: bool = False) -> str:
