@@ -14,7 +14,15 @@ from hf_vae import VAE
 from hf_vae.transforms import picture_to_uint8, to_float
 
 
-NETWORK = {"image_size": 64, "latent_dim": 128, "width": 32, "max_width": 256, "block": "plain"}
+NETWORK = {
+    "image_size": 64,
+    "latent_dim": 128,
+    "latent_size": 1,
+    "width": 32,
+    "max_width": 256,
+    "block": "plain",
+    "prior": "gaussian",
+}
 BATCH_SIZE = 64
 COLOR_JITTER = 0.2
 KL_WEIGHT = 0.01
@@ -68,7 +76,7 @@ class PlainLoop:
         for _ in range(num_steps):
             images = next(self.batches).to(self.device, non_blocking=True)
             noise = torch.randn(len(images), NETWORK["latent_dim"], device=self.device)
-            reconstructions, mean, logvar = self.model(images, noise)
+            reconstructions, mean, logvar, _ = self.model(images, noise)
             kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar)
             loss = F.mse_loss(reconstructions, images) + KL_WEIGHT * kl.mean()
             self.optimizer.zero_grad()

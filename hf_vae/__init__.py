@@ -1,7 +1,7 @@
 """Small image generators with a latent space that a person can hold: train, share and explore them on Hugging Face."""
 
 from .families import FAMILIES, AutoGenerator
-from .models import DCGAN, VAE, Autoencoder, ImageGenerator, LatentPrior
+from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator, LatentPrior
 from .pipeline import ImagePipeline
 
 
@@ -9,6 +9,7 @@ __all__ = [
     "DCGAN",
     "FAMILIES",
     "VAE",
+    "VAEGAN",
     "AutoGenerator",
     "Autoencoder",
     "ImageGenerator",

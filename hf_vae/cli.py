@@ -13,7 +13,7 @@ from PIL import Image
 
 from .config import FLAG_STYLE, DataConfig
 from .pipeline import ImagePipeline
-from .previews import picture_grid
+from .transforms import picture_grid
 
 
 def sample(
@@ -33,7 +33,7 @@ def sample(
         num: How many pictures.
         seed: The same seed gives the same pictures.
         temperature: Scale of the noise; below 1 is more typical and less varied.
-        prior: gaussian or standard; the model's own if left out.
+        prior: flow, mixture, gaussian or standard; the model's own if left out.
         columns: Pictures in a row.
         output: File to write.
         overwrite: Replace the file if it exists.
@@ -134,6 +134,58 @@ def push(folder: tyro.conf.Positional[Path], repo_id: str, private: bool = False
     print(cards.push(folder, repo_id, private))
 
 
+def sheet(
+    model: tyro.conf.Positional[str], seed: int = 0, output: Path = Path("sheet.png"), overwrite: bool = False
+) -> None:
+    """Decodes noise of standard deviation 0.25 to 2.0, one row each, to show where a latent space ends.
+
+    Args:
+        model: Folder or Hub id of a model.
+        seed: The same seed gives the same pictures.
+        output: File to write.
+        overwrite: Replace the file if it exists.
+    """
+    from .comparison import std_sheet
+
+    _save(std_sheet(ImagePipeline.from_pretrained(model).model, seed), output, overwrite)
+
+
+def table(
+    prefix: tyro.conf.Positional[str],
+    train_data_dir: str,
+    runs: Path = Path("runs"),
+    recipes: Path = Path("model_cards/recipes"),
+) -> None:
+    """Prints what our runs of the recipes reached beside what was published.
+
+    Args:
+        prefix: How the recipes' names begin, such as lfw.
+        train_data_dir: The pictures that they were trained on.
+        runs: Folder with a run of each, under the recipe's name.
+        recipes: Folder of the recipes.
+    """
+    from . import comparison
+
+    print(comparison.table(recipes, prefix, runs, train_data_dir))
+
+
+def convert(weights: tyro.conf.Positional[Path], recipe: Path, output_dir: Path, overwrite: bool = False) -> None:
+    """Turns the weights of a published system, a .pth file of tensors, into a model folder.
+
+    Args:
+        weights: A state dict with names such as conv1.weight, fc1.weight, d1.weight and deconv1.weight.
+        recipe: Recipe that lists the system's layers, such as model_cards/recipes/simpsons-vae-128.json.
+        output_dir: Folder to write.
+        overwrite: Replace a model that is there.
+    """
+    from . import conversion
+
+    if (output_dir / "config.json").exists() and not overwrite:
+        raise ValueError(f"{output_dir} holds a model; choose another --output_dir, or say --overwrite.")
+    conversion.convert(weights, recipe).save_pretrained(output_dir)
+    print(f"Wrote {output_dir}")
+
+
 def env() -> None:
     """Prints the versions to put into a bug report."""
     import torch
@@ -148,7 +200,8 @@ def env() -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (sample, reconstruct, interpolate, evaluate, card, push, env)
+    function.__name__: function
+    for function in (sample, reconstruct, interpolate, evaluate, card, push, sheet, table, convert, env)
 }
 
 

@@ -1,5 +1,6 @@
 """What tests share: pictures that they make themselves, and tiny models of every family."""
 
+import inspect
 import json
 import os
 import tempfile
@@ -77,10 +78,33 @@ def reset_accelerate() -> None:
         state._reset_state()
 
 
-def tiny_model(family: str, **config) -> ImageGenerator:
+def tiny_config(family: str, **changes) -> dict:
+    """The arguments of a family's tiny model: latents without a place, unless `changes` say otherwise."""
+    flat = {"latent_size": 1} if "latent_size" in inspect.signature(FAMILIES[family].model.__init__).parameters else {}
+    return TINY | flat | changes
+
+
+def tiny_flags(family: str) -> list[str]:
+    """The flags of that model."""
+    return [part for name, value in tiny_config(family).items() for part in (f"--{name}", str(value))]
+
+
+def tiny_model(family: str, **changes) -> ImageGenerator:
     """A model of a family with random weights, small enough to run in milliseconds, in evaluation mode."""
     torch.manual_seed(0)
-    return FAMILIES[family].model(**{**TINY, **config}).eval()
+    return FAMILIES[family].model(**tiny_config(family, **changes)).eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Seven images of noise."""
+    return torch.rand(7, 3, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def skip_without_encoder(family: str) -> None:
+    """Ends a test that is about encoding, for a family that cannot."""
+    if not FAMILIES[family].model.has_encoder:
+        pytest.skip("has no encoder")
 
 
 def tiny_run(family: str, folder: Path, output_dir: Path, data: dict | None = None, **train_config) -> RunConfig:
@@ -89,6 +113,7 @@ def tiny_run(family: str, folder: Path, output_dir: Path, data: dict | None = No
         "train_batch_size": 6,
         "max_train_steps": 6,
         "lr_warmup_steps": 2,
+        "prior_steps": 2,
         "logging_steps": 2,
         "preview_steps": 3,
         "checkpointing_steps": 3,
@@ -97,7 +122,7 @@ def tiny_run(family: str, folder: Path, output_dir: Path, data: dict | None = No
     }
     return RunConfig(
         family,
-        dict(TINY),
+        tiny_config(family),
         FAMILIES[family].objective(),
         DataConfig(train_data_dir=str(folder), color_jitter=0.1, **(data or {})),
         TrainConfig(output_dir=str(output_dir), **settings),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, assert_equal_runs, draw_picture
+from conftest import REPOSITORY, assert_equal_runs, draw_picture, tiny_flags
 from safetensors.torch import load_file
 
 import app
@@ -30,11 +30,17 @@ def command(*arguments: str) -> list[str]:
 
 
 def training_flags(family: str, pictures: Path, output_dir: Path) -> list[str]:
-    flags = (
-        f"{family} --image_size 28 --latent_dim 8 --width 8 --max_width 16 --train_batch_size 8 --lr_warmup_steps 2"
-    )
+    flags = "--train_batch_size 8 --lr_warmup_steps 2 --prior_steps 20"
     flags += f" --max_train_steps {STEPS} --logging_steps 5 --preview_steps 50 --checkpointing_steps 5"
-    return [*flags.split(), "--train_data_dir", str(pictures), "--output_dir", str(output_dir)]
+    return [
+        family,
+        *tiny_flags(family),
+        *flags.split(),
+        "--train_data_dir",
+        str(pictures),
+        "--output_dir",
+        str(output_dir),
+    ]
 
 
 def run(arguments: list[str], **environment: str) -> str:

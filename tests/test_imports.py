@@ -15,18 +15,19 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "batches", "transforms", "losses", "models.prior", "models.blocks"},
-    {"config"},
+    {"files", "batches", "transforms", "losses", "models.flow", "models.blocks"},
+    {"config", "models.prior"},
     {"presets", "machine"},
-    {"models.base"},
+    {"models.base", "models.layers"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
-    {"families", "objectives", "latents", "metrics", "datasets"},
-    {"streaming"},
+    {"objectives", "latents", "metrics", "datasets"},
+    {"families", "streaming", "priors", "features"},
     {"trainees", "checkpoints", "interruptions", "batch_size", "previews", "dry_run"},
-    {"logs"},
-    {"training", "evaluation"},
+    {"logs", "validation"},
+    {"training", "evaluation", "feature_training"},
     {"recipes"},
+    {"conversion", "comparison"},
     {"pipeline", "cards", "__init__"},
     {"cli"},
 ]
@@ -99,7 +100,7 @@ def test_space_neither_trains_nor_loads_data_sets(file):
 WITHOUT_TRAINING_EXTRA = """
 import sys
 
-sys.modules |= dict.fromkeys(["accelerate", "datasets", "tensorboard", "psutil"])  # importing None fails
+sys.modules |= dict.fromkeys(["accelerate", "datasets", "tensorboard", "psutil", "sklearn"])  # importing None fails
 import hf_vae, hf_vae.pipeline, app
 """
 

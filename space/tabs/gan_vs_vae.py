@@ -9,7 +9,7 @@ from PIL import Image
 
 import checks
 from hf_vae.metrics import high_frequency_energy, laplacian_variance
-from hf_vae.previews import picture_grid
+from hf_vae.transforms import picture_grid
 from published import PublishedModel, comparable_models
 from tabs import GALLERY, MODEL_EVENT
 
