@@ -13,7 +13,7 @@ from .families import AutoGenerator
 from .features import FeatureNetwork, shipped_network
 from .latents import ENCODE_BATCH, encode_all
 from .models import ImageGenerator
-from .models.prior import PRIORS
+from .models.prior import PATHS, PRIORS
 from .streaming import open_stream
 from .transforms import to_float
 
@@ -86,18 +86,19 @@ def _likeness(reconstructions: torch.Tensor, images: torch.Tensor) -> Measures:
 
 
 def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
-    """Sharpness in the middle of straight paths between held-out images, as a ratio to that at their ends; and the
-    longest of 8 steps of a path in pixels, as a ratio to their mean, averaged over paths: 1 if all are equal."""
+    """For each kind of path between held-out images that the model has: sharpness in its middle, as a ratio to that at
+    its ends; and the longest of its 8 steps in pixels, as a ratio to their mean, averaged over paths: 1 if all are
+    equal."""
     some = latents[: 2 * (min(len(latents), 2 * INTERPOLATIONS) // 2)]
-    starts, ends = some.chunk(2)
-    points = torch.stack([torch.lerp(starts, ends, weight / 8) for weight in range(9)], dim=1)  # (P, 9, Z)
-    frames = _decode_all(model, points.flatten(0, 1)).unflatten(0, (len(starts), 9))  # (P, 9, C, H, W)
-    first, middle, last = (_mean(metrics.laplacian_variance, frames[:, place]) for place in (0, 4, 8))
-    steps = frames.diff(dim=1).square().flatten(2).mean(2).sqrt()  # (P, 8)
-    return {
-        "interpolation_sharpness_middle_ratio": 2 * middle / (first + last),
-        "interpolation_step_unevenness": (steps.max(1).values / steps.mean(1)).mean().item(),
-    }
+    found: Measures = {}
+    for kind in PATHS[: None if model.latent_prior.flow else -1]:
+        points = model.latent_prior.path(*some.chunk(2), 9, kind)  # (P, 9, Z)
+        frames = _decode_all(model, points.flatten(0, 1)).unflatten(0, points.shape[:2])  # (P, 9, C, H, W)
+        first, middle, last = (_mean(metrics.laplacian_variance, frames[:, place]) for place in (0, 4, 8))
+        steps = frames.diff(dim=1).square().flatten(2).mean(2).sqrt()  # (P, 8)
+        found[f"interpolation_{kind}_sharpness_middle_ratio"] = 2 * middle / (first + last)
+        found[f"interpolation_{kind}_step_unevenness"] = (steps.max(1).values / steps.mean(1)).mean().item()
+    return found
 
 
 def _sharpness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measures:

@@ -12,6 +12,7 @@ from .batches import Batch
 from .models import ImageGenerator
 from .models.blocks import Discriminator
 from .models.layers import ListedDiscriminator
+from .models.vae import VAEOutput
 from .transforms import DIFF_AUGMENT_CHANCES, diff_augment
 
 
@@ -227,7 +228,8 @@ class VAEGANObjective(AdversarialObjective):
             reconstruction, which rises as the adversarial one.
         adversarial_start: Batches during which the discriminator learns and the model does not listen to it.
         adversarial_ramp: Batches after that, over which its weight rises from 0.
-        noise_fakes: Whether decoded noise of N(0, I) has to look real, too, as in the original.
+        other_fakes: What has to look real beside reconstructions: "none", decoded "noise" of N(0, I), as in the original,
+            or "paths", pictures between those of the batch.
         train_encoder: Whether the encoder learns as well. Without, the latent space stays that of the model that the
             run starts from, and its prior stays valid.
     """
@@ -241,7 +243,7 @@ class VAEGANObjective(AdversarialObjective):
     feature_weight: float = 1.0
     adversarial_start: int = 500
     adversarial_ramp: int = 1000
-    noise_fakes: bool = False
+    other_fakes: Literal["none", "noise", "paths"] = "none"
     train_encoder: bool = True
 
     @property
@@ -249,13 +251,10 @@ class VAEGANObjective(AdversarialObjective):
         return super().frozen if self.train_encoder else super().frozen | {"encoder"}
 
     def fakes(self, networks: Networks, batch: Batch) -> torch.Tensor:
-        output = networks["model"](batch.images, draw_latents(networks, batch), self._noise(networks, batch))
-        return (
-            output.reconstructions if output.samples is None else torch.cat([output.reconstructions, output.samples])
-        )
+        return _fakes(self._draw(networks, batch))
 
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
-        output = networks["model"](batch.images, draw_latents(networks, batch), self._noise(networks, batch))
+        output = self._draw(networks, batch)
         num_values = batch.images[0].numel()
         error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.reconstructions, batch.images)
         error = error.mean() / num_values
@@ -269,16 +268,16 @@ class VAEGANObjective(AdversarialObjective):
         mse = losses.squared_error(output.reconstructions.detach(), batch.images).mean() / num_values
         logs = {"mse": mse, "kl": kl.detach()}
         if heard := self._heard(batch):
-            fakes = output.reconstructions
-            fakes = fakes if output.samples is None else torch.cat([fakes, output.samples])
-            adversarial = self.generator_loss(networks, batch, fakes)
+            adversarial = self.generator_loss(networks, batch, _fakes(output))
             features = self._feature_distance(networks, batch, output.reconstructions)
             loss = loss + heard * (self.adversarial_weight * adversarial + self.feature_weight * features)
             logs |= {"g_loss": adversarial.detach(), "feature_distance": features.detach()}
         return loss, {"loss": loss.detach(), **logs}
 
-    def _noise(self, networks: Networks, batch: Batch) -> torch.Tensor | None:
-        return draw_latents(networks, batch) if self.noise_fakes else None
+    def _draw(self, networks: Networks, batch: Batch) -> VAEOutput:
+        latents = draw_latents(networks, batch) if self.other_fakes == "noise" else None
+        places = batch.uniform(1) if self.other_fakes == "paths" else None
+        return networks["model"](batch.images, draw_latents(networks, batch), latents, places)
 
     def _heard(self, batch: Batch) -> float:
         """How much of its weight the discriminator has by now, from 0 to 1."""
@@ -288,3 +287,8 @@ class VAEGANObjective(AdversarialObjective):
         with torch.no_grad():
             references = networks["discriminator"].features(batch.images)
         return losses.feature_distance(networks["discriminator"].features(reconstructions), references).mean()
+
+
+def _fakes(output: VAEOutput) -> torch.Tensor:
+    """Everything that was drawn: reconstructions, and samples if there are any."""
+    return output.reconstructions if output.samples is None else torch.cat([output.reconstructions, output.samples])

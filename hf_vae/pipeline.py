@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from .families import AutoGenerator
-from .latents import encode_all, path
+from .latents import encode_all
 from .models import ImageGenerator
 from .transforms import picture_to_uint8, square_picture, to_float, to_pictures
 
@@ -97,13 +97,13 @@ class ImagePipeline:
     def interpolate(
         self, start: Image.Image, end: Image.Image, frames: int = 48, kind: str = "lerp"
     ) -> PicturesOutput:
-        """A morph from `start` to `end`, the reconstruction of either included, in `frames` even steps of latent
-        space.
+        """A morph from `start` to `end`, the reconstruction of either included, in `frames` steps on a path of `kind`
+        through latent space, see `LatentPrior.path`.
 
         Raises:
-            ValueError: If the family has no encoder, `kind` is neither "lerp" nor "slerp", or `frames` is below 2.
+            ValueError: If the family has no encoder, `kind` is no path that the model has, or `frames` is below 2.
         """
-        return self.decode(path(*self.encode([start, end]), frames, kind))
+        return self.decode(self.model.latent_prior.path(*self.encode([start, end]), frames, kind))
 
     def vary(self, picture: Image.Image, component: int, values: list[float]) -> PicturesOutput:
         """The picture moved along a principal component: one picture for each of `values`, in standard deviations of

@@ -35,15 +35,24 @@ class LatentFlow(nn.Module):
         return velocity.flatten(1)
 
     @torch.no_grad()
-    def sample(self, noise: torch.Tensor, num_steps: int = SAMPLING_STEPS) -> torch.Tensor:
-        """Carries `noise` (B, Z) of N(0, I) to normalised latents `(B, Z)`, in Euler steps."""
-        scheduler = FlowMatchEulerDiscreteScheduler()
-        scheduler.set_timesteps(num_steps, device=noise.device)
-        points = noise
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`, in Euler steps."""
+        points = noise.flatten(0, -2)
+        scheduler = _scheduler(noise.device)
         for timestep in scheduler.timesteps:
             velocity = self(points, (timestep / 1000).expand(len(points)))
             points = scheduler.step(velocity, timestep, points, return_dict=False)[0]
-        return points
+        return points.view(noise.shape)
+
+    @torch.no_grad()
+    def noise_of(self, latents: torch.Tensor) -> torch.Tensor:
+        """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, but for
+        what the steps leave inexact."""
+        points = latents.flatten(0, -2)
+        times = _scheduler(latents.device).sigmas.flip(0)  # from 0 to 1
+        for before, after in zip(times, times[1:], strict=False):
+            points = points + (after - before) * self(points, before.expand(len(points)))
+        return points.view(latents.shape)
 
 
 class FlowMLP(nn.Module):
@@ -72,6 +81,12 @@ class FlowMLP(nn.Module):
         for block in self.blocks:
             hidden = hidden + block(hidden + time)
         return (self.last(F.silu(hidden)),)
+
+
+def _scheduler(device: torch.device) -> FlowMatchEulerDiscreteScheduler:
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(SAMPLING_STEPS, device=device)
+    return scheduler
 
 
 def _unet(channels: int, latent_size: int) -> UNet2DModel:

@@ -5,9 +5,11 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from .flow import LatentFlow
+from .paths import slerp
 
 
 PRIORS = ("flow", "mixture", "gaussian", "standard")
+PATHS = ("lerp", "slerp", "flow")
 NUM_DIRECTIONS = 128  # more than a person moves along, and few enough for the file
 NUM_COMPONENTS = 16  # at most, of the mixture
 
@@ -138,6 +140,37 @@ class LatentPrior(nn.Module):
             chosen = (chance > self.mixture_weights.cumsum(0)[:-1]).sum(1)
             position = self.mixture_means[chosen] + position * self.mixture_stds[chosen]
         return self.mean + (position * self.stds) @ self.directions + rest
+
+    @torch.no_grad()
+    def path(self, starts: torch.Tensor, ends: torch.Tensor, num_points: int, kind: str = "lerp") -> torch.Tensor:
+        """Points from `starts` (..., Z) to `ends` (..., Z), both included: `(..., num_points, Z)`.
+
+        "lerp" goes along the straight line, "slerp" along the great circle around `mean`, with each latent in standard
+        deviations; both evenly. "flow" goes along the great circle between the noises that the flow would make the two
+        from: every point on the way is then as likely a latent as the two are, and no double exposure of both.
+
+        Raises:
+            ValueError: If `kind` is none of `PATHS`, or a flow that this model has not, or fewer than two points are
+                asked for.
+        """
+        if num_points < 2:
+            raise ValueError(f"A path needs at least 2 points; got {num_points}.")
+        if kind not in PATHS:
+            raise ValueError(f"Interpolation {kind!r} is unknown; choose one of {', '.join(PATHS)}.")
+        if kind == "flow" and self.flow is None:
+            raise ValueError("Interpolation 'flow' needs a flow, which this model has not; choose lerp or slerp.")
+        weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
+        starts, ends = starts[..., None, :], ends[..., None, :]
+        if kind == "lerp":
+            return torch.lerp(starts, ends, weights)
+        starts, ends = self.normalised(starts), self.normalised(ends)
+        if kind == "slerp":
+            return self.mean + slerp(starts, ends, weights) * self._scale
+        noise = slerp(self.flow.noise_of(starts), self.flow.noise_of(ends), weights)
+        points = self.flow.sample(noise)
+        # there and back in steps is not quite the identity: what is missing at either end is added
+        missing = torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
+        return self.mean + (points + missing) * self._scale
 
     def _noise(self, rows: int, columns: int, generator: torch.Generator | None) -> torch.Tensor:
         return randn_tensor((rows, columns), generator, self.mean.device, self.mean.dtype)

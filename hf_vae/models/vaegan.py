@@ -2,6 +2,7 @@
 
 import torch
 
+from .paths import slerp
 from .vae import VAE, VAEOutput
 
 
@@ -14,8 +15,16 @@ class VAEGAN(VAE):
     """
 
     def forward(
-        self, images: torch.Tensor, noise: torch.Tensor | None = None, latents: torch.Tensor | None = None
+        self,
+        images: torch.Tensor,
+        noise: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        places: torch.Tensor | None = None,
     ) -> VAEOutput:
-        """As `VAE.forward`; with `latents` (N, Z), their pictures come along as `samples` (N, C, H, W)."""
+        """As `VAE.forward`. `samples` (N, C, H, W) are the pictures of `latents` (N, Z) if they are given; with
+        `places` (B, 1) in [0, 1], those at that part of the way, on the great circle, from the mean of each image's
+        posterior to that of the next one."""
         output = super().forward(images, noise)
+        if places is not None:
+            latents = slerp(output.mean, output.mean.roll(1, 0), places)
         return output if latents is None else output._replace(samples=self.decode(latents).sample)
