@@ -31,9 +31,9 @@ METRIC_NAMES = {
     "median_distance_samples_ratio": "Median distance between samples, ratio to real",
     "nearest_distance_samples_ratio": "Median distance of a sample to the nearest other one, ratio to real",
     "training_distance_samples_ratio": "Median distance to the nearest training picture, samples to held-out",
-    "interpolation_lerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a line, ratio to its ends",
-    "interpolation_slerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a great circle, ratio to its ends",
-    "interpolation_flow_sharpness_middle_ratio": "Variance of the Laplacian midway through the flow, ratio to its ends",
+    "interpolation_lerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a line, ratio to the ends",
+    "interpolation_slerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a circle, ratio to the ends",
+    "interpolation_flow_sharpness_middle_ratio": "Variance of the Laplacian midway in the flow, ratio to the ends",
 }
 FEATURE_METRIC_NAMES = {"frechet": "Frechet distance", "precision": "Precision", "recall": "Recall"}
 

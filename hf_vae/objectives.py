@@ -228,8 +228,8 @@ class VAEGANObjective(AdversarialObjective):
             reconstruction, which rises as the adversarial one.
         adversarial_start: Batches during which the discriminator learns and the model does not listen to it.
         adversarial_ramp: Batches after that, over which its weight rises from 0.
-        other_fakes: What has to look real beside reconstructions: "none", decoded "noise" of N(0, I), as in the original,
-            or "paths", pictures between those of the batch.
+        other_fakes: What has to look real beside reconstructions: "none", decoded "noise" of N(0, I), as in the
+            original, or "paths", pictures between those of the batch.
         train_encoder: Whether the encoder learns as well. Without, the latent space stays that of the model that the
             run starts from, and its prior stays valid.
     """
