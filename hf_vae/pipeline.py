@@ -1,5 +1,7 @@
 """Pictures in, pictures out: what the Space, the command line and users call."""
 
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import torch
 from PIL import Image
 
 from .families import AutoGenerator
+from .inversion import invert
 from .latents import encode_all
 from .models import ImageGenerator
 from .transforms import picture_to_uint8, square_picture, to_float, to_pictures
@@ -68,6 +71,13 @@ class ImagePipeline:
         """
         return encode_all(self.model, self.to_images(pictures))
 
+    def invert(
+        self, pictures: list[Image.Image], seed: int = 0, report: Callable[[float], None] = lambda done: None
+    ) -> torch.Tensor:
+        """The latents `(B, Z)` that come nearest to pictures, found by a search that takes seconds: for a family that
+        has no encoder. `report` is told how much is done, from 0 to 1."""
+        return invert(self.model, self.to_images(pictures), seed, report)
+
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> PicturesOutput:
         """The pictures of latents `(B, Z)`."""
@@ -78,13 +88,12 @@ class ImagePipeline:
     def sample(
         self, num_images: int, seed: int | None = None, temperature: float = 1.0, prior: str | None = None
     ) -> PicturesOutput:
-        """Draws pictures; the same `seed` gives the same ones, whatever the device. The arguments are those of
-        `ImageGenerator.sample`."""
-        generator = torch.Generator() if seed is None else torch.Generator().manual_seed(seed)
-        if seed is None:
-            generator.seed()
+        """Draws pictures. Each has a seed of its own, `seed`, `seed + 1` and so on, which gives the same picture
+        again, on any device and whatever is drawn with it. Other arguments are those of `ImageGenerator.sample`."""
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        generators = [torch.Generator().manual_seed(seed + number) for number in range(num_images)]
         prior = prior or self.model.config.prior
-        return self.decode(self.model.latent_prior.sample(num_images, prior, generator, temperature))
+        return self.decode(self.model.latent_prior.sample(num_images, prior, generators, temperature))
 
     def reconstruct(self, pictures: Image.Image | list[Image.Image]) -> PicturesOutput:
         """Encodes and decodes one picture or several.
@@ -103,7 +112,11 @@ class ImagePipeline:
         Raises:
             ValueError: If the family has no encoder, `kind` is no path that the model has, or `frames` is below 2.
         """
-        return self.decode(self.model.latent_prior.path(*self.encode([start, end]), frames, kind))
+        return self.interpolate_latents(self.encode([start, end]), frames, kind)
+
+    def interpolate_latents(self, ends: torch.Tensor, frames: int = 48, kind: str = "lerp") -> PicturesOutput:
+        """The same between two points in latent space, `(2, Z)`."""
+        return self.decode(self.model.latent_prior.path(*ends, frames, kind))
 
     def vary(self, picture: Image.Image, component: int, values: list[float]) -> PicturesOutput:
         """The picture moved along a principal component: one picture for each of `values`, in standard deviations of
@@ -112,10 +125,17 @@ class ImagePipeline:
         Raises:
             ValueError: If the family has no encoder or the component does not exist.
         """
-        prior = self.model.latent_prior
-        if not 0 <= component < len(prior.stds):
+        num_components = len(self.model.latent_prior.stds)
+        if not 0 <= component < num_components:
             raise ValueError(
-                f"component={component} does not exist: this model has components 0 to {len(prior.stds) - 1}."
+                f"component={component} does not exist: this model has components 0 to {num_components - 1}."
             )
-        step = prior.stds[component] * prior.directions[component]  # (Z,)
-        return self.decode(self.encode([picture]) + torch.tensor(values, device=step.device)[:, None] * step)
+        shifts = torch.zeros(len(values), component + 1)
+        shifts[:, component] = torch.tensor(values)
+        return self.decode(self.move(self.encode([picture]), shifts))
+
+    def move(self, latents: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+        """Latents `(B, Z)`, or one for all `(1, Z)`, moved along the first K principal components by `shifts` (B, K),
+        in standard deviations of the training set."""
+        prior, count = self.model.latent_prior, shifts.shape[1]
+        return latents + shifts.to(latents.device) * prior.stds[:count] @ prior.directions[:count]

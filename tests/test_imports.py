@@ -22,7 +22,7 @@ LAYERS = [
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
     {"objectives", "latents", "metrics", "datasets"},
-    {"families", "streaming", "priors", "features"},
+    {"families", "streaming", "priors", "features", "inversion"},
     {"trainees", "checkpoints", "interruptions", "batch_size", "previews", "dry_run"},
     {"logs", "validation"},
     {"training", "evaluation", "feature_training"},

@@ -21,6 +21,18 @@ def test_a_seed_gives_the_same_pictures_and_no_seed_others(family, published_mod
     assert pixels(pipe.sample(4)) != pixels(pipe.sample(4))
 
 
+@pytest.mark.parametrize("prior", ["standard", "gaussian", "mixture", "flow"])
+def test_every_picture_has_a_seed_of_its_own(family, prior):
+    model = tiny_model(family)
+    if prior == "flow" and model.latent_prior.flow is None:
+        pytest.skip("has no flow")
+    pipe = ImagePipeline(model)
+    together = pipe.sample(4, seed=7, prior=prior)
+    alone = pipe.sample(1, seed=9, prior=prior)
+    torch.testing.assert_close(together.latents[2:3], alone.latents, rtol=1e-4, atol=1e-4)
+    assert len({latents.norm().item() for latents in together.latents}) == 4
+
+
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
 def test_pictures_have_the_output_size_and_tensors_the_networks_own(family, channels, mode):
     output = ImagePipeline(tiny_model(family, image_channels=channels, output_size=50)).sample(3, seed=0)
@@ -83,3 +95,13 @@ def test_without_an_encoder_no_picture_goes_in(family):
     ):
         with pytest.raises(ValueError, match="has no encoder"):
             call()
+
+
+def test_moving_along_components_adds_their_standard_deviations():
+    pipe = ImagePipeline(tiny_model("vae"))
+    prior = pipe.model.latent_prior
+    prior.fit(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 9))
+    latents = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
+    moved = pipe.move(latents, torch.tensor([[0.0, 2.0, 0.0], [-1.0, 0.0, 0.5]]))
+    shifts = (prior.coordinates(moved) - prior.coordinates(latents))[:, :3]
+    torch.testing.assert_close(shifts, torch.tensor([[0.0, 2.0, 0.0], [-1.0, 0.0, 0.5]]), atol=1e-5, rtol=0)

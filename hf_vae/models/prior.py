@@ -115,11 +115,12 @@ class LatentPrior(nn.Module):
         self,
         num_samples: int,
         kind: str = "gaussian",
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        """Draws latents `(num_samples, Z)`. `temperature` scales the noise: 0 gives the mean, in a mixture that of one
-        of its Gaussians, and in a flow what it makes of the middle of its noise.
+        """Draws latents `(num_samples, Z)`, from one generator or from one for each sample. `temperature` scales the
+        noise: 0 gives the mean, in a mixture that of one of its Gaussians, and in a flow what it makes of the middle
+        of its noise.
 
         Raises:
             ValueError: If `kind` is none of `PRIORS`, or a flow that this model has not, or `num_samples` is below 1.
@@ -172,5 +173,7 @@ class LatentPrior(nn.Module):
         missing = torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
         return self.mean + (points + missing) * self._scale
 
-    def _noise(self, rows: int, columns: int, generator: torch.Generator | None) -> torch.Tensor:
+    def _noise(
+        self, rows: int, columns: int, generator: torch.Generator | list[torch.Generator] | None
+    ) -> torch.Tensor:
         return randn_tensor((rows, columns), generator, self.mean.device, self.mean.dtype)
