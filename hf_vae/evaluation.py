@@ -110,6 +110,7 @@ def _sharpness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measure
             found[f"{name}_{group}"] = _mean(measure, values)
             found[f"{name}_{group}_ratio"] = found[f"{name}_{group}"] / real
     spectrum = metrics.radial_power_spectrum(images).mean(0)
+    found |= {f"spectrum_band_{band}_real": power.item() for band, power in enumerate(spectrum, 1)}
     for group, values in groups.items():
         ratios = metrics.radial_power_spectrum(values).mean(0) / spectrum
         found |= {f"spectrum_band_{band}_{group}_ratio": ratio.item() for band, ratio in enumerate(ratios, 1)}

@@ -21,7 +21,7 @@ def square_picture(
         ValueError: If `channels` is neither 1 nor 3, or `crop_box` does not lie inside the picture.
     """
     mode = picture_mode(channels)
-    picture = ImageOps.exif_transpose(picture)
+    picture = upright_picture(picture)
     if crop_box is not None:
         left, top, right, bottom = crop_box
         if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
@@ -29,7 +29,7 @@ def square_picture(
                 f"crop_box={tuple(crop_box)} does not lie inside a picture of {picture.width}x{picture.height}."
             )
         picture = picture.crop((left, top, right, bottom))
-    picture = ImageOps.fit(_on_white(picture), (size, size), Image.Resampling.LANCZOS)
+    picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     return picture.convert(mode)
 
 
@@ -44,7 +44,9 @@ def picture_mode(channels: int) -> str:
     return MODES[channels]
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
+def upright_picture(picture: Image.Image) -> Image.Image:
+    """Any picture in RGB, of its own shape: turned as its EXIF data says, transparency laid on white."""
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # 16 or 32 bits: Pillow clips these on conversion instead of scaling them
         picture = picture.convert("I").point(lambda value: value / 257).convert("L")
     if not picture.has_transparency_data:

@@ -1,12 +1,14 @@
 """Frames to a file that plays in any browser."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 
 LEAST_EDGE = 256
-FRAME_MILLISECONDS = 60
+FORMATS = ("webp", "gif", "mp4")
 
 
 def there_and_back(frames: list[Image.Image]) -> list[Image.Image]:
@@ -20,7 +22,52 @@ def enlarge(picture: Image.Image) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def save_loop(frames: list[Image.Image], path: Path) -> None:
-    """Writes an endless animation, there and back, as a lossless WebP."""
-    first, *others = [enlarge(frame).convert("RGB") for frame in there_and_back(frames)]
-    first.save(path, "WEBP", save_all=True, append_images=others, duration=FRAME_MILLISECONDS, loop=0, lossless=True)
+def side_by_side(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures in a row, in RGB, smaller ones enlarged to the height of the highest by repeating their pixels."""
+    height = max(picture.height for picture in pictures)
+    scaled = [
+        picture.convert("RGB").resize((picture.width * height // picture.height, height), Image.Resampling.NEAREST)
+        for picture in pictures
+    ]
+    row = Image.new("RGB", (sum(picture.width for picture in scaled), height))
+    left = 0
+    for picture in scaled:
+        row.paste(picture, (left, 0))
+        left += picture.width
+    return row
+
+
+def save_loop(frames: list[Image.Image], path: Path, frames_per_second: int = 16) -> None:
+    """Writes an animation, there and back: an endless lossless WebP or GIF, or an H.264 MP4, as the ending
+    of `path` says.
+
+    Raises:
+        ValueError: If the ending is another one.
+    """
+    kind = path.suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise ValueError(f"An animation cannot be written as {path.name!r}; choose one of {', '.join(FORMATS)}.")
+    loop = [enlarge(frame).convert("RGB") for frame in there_and_back(frames)]
+    if kind == "mp4":
+        _save_mp4(loop, path, frames_per_second)
+        return
+    options = {"save_all": True, "duration": round(1000 / frames_per_second), "loop": 0}
+    if kind == "gif":
+        # Pillow's own choice of colours takes seconds
+        loop = [frame.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for frame in loop]
+    else:
+        options |= {"lossless": True, "method": 0}
+    loop[0].save(path, append_images=loop[1:], **options)
+
+
+def _save_mp4(frames: list[Image.Image], path: Path, frames_per_second: int) -> None:
+    import av  # here, not above: the page is there sooner
+
+    with av.open(path, "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(frames_per_second), options={"crf": "12"})
+        stream.width, stream.height = (edge - edge % 2 for edge in frames[0].size)  # as H.264 wants it
+        stream.pix_fmt = "yuv420p"  # the only one that every browser plays
+        for frame in frames:
+            values = np.asarray(frame.crop((0, 0, stream.width, stream.height)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgb24")))
+        container.mux(stream.encode())

@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from published import open_models
-from tabs import gan_vs_vae, interpolate, reconstruct, sample
+from tabs import about, gan_vs_vae, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
 
 SPACE = Path(__file__).resolve().parent
@@ -19,15 +19,6 @@ MODEL_CARDS = (SPACE / "model_cards", SPACE.parent / "model_cards")  # on the Hu
 INTRODUCTION = """# Small VAEs and GANs, side by side
 
 Draw pictures that nobody has taken, see what a model keeps of yours, morph one into another, and measure sharpness.
-"""
-
-NOTES = """The models are small and know one kind of picture; whatever else you upload is turned into the nearest thing
-they know. Of an upload, the largest centred square is used.
-
-**Privacy.** Uploads are processed in memory on this server and used for nothing else. The files that the page needs
-lie in a cache; every hour, those older than an hour are deleted. Please do not use the models to identify anybody.
-
-**API.** `/sample`, `/reconstruct`, `/interpolate` and `/compare_sharpness`; see "Use via API" below.
 """
 
 LAUNCH_OPTIONS = {
@@ -69,14 +60,15 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
     encoders = {name: model for name, model in opened.items() if model.has_encoder}
     with gr.Blocks(title="Small VAEs and GANs", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.Markdown(INTRODUCTION)
-        with gr.Tabs():
-            sample.build(demo, opened)
+        with gr.Tabs() as tabs:
+            samples = sample.build(demo, opened)
             if encoders:
                 reconstruct.build(encoders)
-                interpolate.build(encoders)
+            interpolate.build(opened)
             gan_vs_vae.build(opened)
-        with gr.Accordion("How it works, limits, privacy", open=False):
-            gr.Markdown(NOTES)
+            latent_sliders.build(tabs, opened, samples)
+            train_your_own.build()
+            about.build(opened)
     return demo.queue(max_size=32, default_concurrency_limit=1)
 
 

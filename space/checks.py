@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
+from published import PublishedModel
 from uploads import UploadError, open_upload
 
 
@@ -38,17 +39,28 @@ def choice(name: str, value: Any, choices: Mapping[str, Chosen]) -> Chosen:
     return choices[value]
 
 
+def prior(model: PublishedModel, value: Any) -> str:
+    """The distribution that samples of a model are drawn from: one that it has, or its own for "own"."""
+    return choice("The prior", value, {"own": model.priors[0]} | {name: name for name in model.priors})
+
+
 def picture(name: str, upload: Mapping[str, Any] | None) -> Image.Image:
     """The picture in a file that was uploaded."""
     if not upload or not upload.get("path"):
         raise refusal(f"{name} is missing; choose a picture first.")
-    # Gradio 6.31 checks this only for files that are sent with a "meta" entry
-    if not Path(upload["path"]).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise refusal(f"{name} was not uploaded; upload the file first.")
     try:
-        return open_upload(upload["path"])
+        return open_upload(uploaded_file(name, upload))
     except UploadError as reason:
         raise refusal(str(reason)) from None
+
+
+def uploaded_file(name: str, upload: Mapping[str, Any]) -> Path:
+    """The file that was uploaded."""
+    path = Path(upload["path"])
+    # Gradio 6.31 checks this only for files that are sent with a "meta" entry
+    if not path.resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise refusal(f"{name} was not uploaded; upload the file first.")
+    return path
 
 
 def refusal(sentence: str) -> gr.Error:

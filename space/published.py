@@ -1,10 +1,12 @@
 """The models that the Space shows: folders as they are published, each loaded when somebody first asks for it."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
@@ -12,7 +14,7 @@ from hf_vae.families import AutoGenerator
 from hf_vae.pipeline import ImagePipeline
 
 
-PUBLISHED_FILES = ["config.json", "metrics.json", "*.safetensors"]
+PUBLISHED_FILES = ["README.md", "config.json", "metrics.json", "*.safetensors"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,21 @@ class PublishedModel:
         return AutoGenerator.class_of(self.folder).has_encoder
 
     @cached_property
+    def priors(self) -> list[str]:
+        """What its samples can be drawn from, its own first; found out likewise."""
+        own = json.loads((self.folder / "config.json").read_text())["prior"]
+        others = ("mixture", "gaussian", "standard") if self.has_encoder else ()  # fitted to what was encoded
+        return [own, *(prior for prior in others if prior != own)]
+
+    @cached_property
+    def card(self) -> str:
+        """Its model card as Markdown, without metadata, pictures and title; empty where there is none."""
+        path = self.folder / "README.md"
+        text = path.read_text() if path.is_file() else ""
+        text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+        return re.sub(r"^(# .*|!\[.*)$", "", text, flags=re.MULTILINE).strip()
+
+    @cached_property
     def metrics(self) -> dict[str, float | int | str]:
         """What was measured when the model was published."""
         return json.loads((self.folder / "metrics.json").read_text())
@@ -45,7 +62,7 @@ class PublishedModel:
     @cached_property
     def pipeline(self) -> ImagePipeline:
         """The model with pictures at both ends; loaded on first use and kept."""
-        return ImagePipeline.from_pretrained(self.folder)
+        return ImagePipeline.from_pretrained(self.folder).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def open_models(models: dict[str, Path | str]) -> dict[str, PublishedModel]:
@@ -77,10 +94,15 @@ def _download(repo_id: str) -> Path:
         ) from error
 
 
-def comparable_models(models: dict[str, PublishedModel]) -> dict[str, list[PublishedModel]]:
-    """The data sets that at least two models were trained on, with these models; all models if there is none."""
+def by_data_set(models: dict[str, PublishedModel]) -> dict[str, list[PublishedModel]]:
+    """The models by what they were trained on."""
     groups: dict[str, list[PublishedModel]] = {}
     for model in models.values():
         groups.setdefault(model.data_set, []).append(model)
-    shared = {data_set: group for data_set, group in groups.items() if len(group) > 1}
+    return groups
+
+
+def comparable_models(models: dict[str, PublishedModel]) -> dict[str, list[PublishedModel]]:
+    """The data sets that at least two models were trained on, with these models; all models if there is none."""
+    shared = {data_set: group for data_set, group in by_data_set(models).items() if len(group) > 1}
     return shared or {"all models": list(models.values())}

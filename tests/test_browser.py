@@ -1,6 +1,7 @@
 """The Space as a visitor meets it: started as a program, driven through headless Chromium."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 from conftest import draw_picture
@@ -124,6 +125,7 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def visit_sample(page: Page, photos: list[Path]) -> None:
+    page.get_by_label("New seed for each draw").check()
     gallery = page.locator("#samples")
     assert expect_picture(gallery.locator("img").first).format == "PNG"  # without a click
     expect(gallery.locator("img")).to_have_count(16)
@@ -131,15 +133,26 @@ def visit_sample(page: Page, photos: list[Path]) -> None:
     page.get_by_role("button", name="Another one").click()
     expect(gallery.locator("img").first).not_to_have_attribute("src", before)
     assert expect_picture(gallery.locator("img").last).format == "PNG"
-    assert "16 of 16" in gallery.locator("img").last.get_attribute("alt")
+    link = page.locator("#link textarea, #link input").first
+    expect(link).to_have_value(re.compile(r"[?]model=.*&seed=\d+&"))
+    caption = gallery.locator("img").first.get_attribute("alt")
+    assert f"seed {parse_qs(urlparse(link.input_value()).query)['seed'][0]}," in caption
+    shown = pixels(gallery.locator("img").first).tobytes()
+    page.goto(link.input_value())
+    expect(gallery.locator("img").first).to_have_attribute("alt", caption)
+    assert pixels(gallery.locator("img").first).tobytes() == shown
+    page.locator("#rows").click()
+    expect(gallery.locator("img")).to_have_count(64)
 
 
 def visit_reconstruct(page: Page, photos: list[Path]) -> None:
     page.locator("#reconstruct-upload input[type=file]").set_input_files(photos[0])
-    reconstructed, seen = (expect_picture(page.locator(f"#{name} img")) for name in ("reconstructed", "seen"))
-    assert seen.format == reconstructed.format == "PNG"
+    assert expect_picture(page.locator("#seen img")).format == "PNG"
+    expect(page.locator("#found")).to_contain_text("square")
+    seen, reconstructed = (expect_picture(image) for image in expect_all(page.locator("#reconstruction-0 img"))[:2])
     assert seen.size == reconstructed.size
-    assert float(page.get_by_label("Similarity (PSNR, dB)").input_value()) > 0
+    assert seen.tobytes() != reconstructed.tobytes()
+    expect(page.locator("#nearness")).to_contain_text("-vae")
 
 
 def visit_interpolate(page: Page, photos: list[Path]) -> None:
@@ -155,14 +168,64 @@ def visit_interpolate(page: Page, photos: list[Path]) -> None:
     with page.expect_download() as download:
         page.locator("#animation").get_by_label("Download").click()
     assert Image.open(download.value.path()).n_frames == animation.n_frames
+    with page.expect_download() as download:
+        page.locator("#download-morph").click()
+    assert b"ftyp" in Path(download.value.path()).read_bytes()[:12]  # an MP4
+    halfway = expect_picture(page.locator("#frame img")).tobytes()
+    page.locator("#position input[type=number]").fill("100")
+    page.locator("#position input[type=number]").press("Enter")
+    expect_change(page.locator("#frame img"), halfway)
 
 
 def visit_compare(page: Page, photos: list[Path]) -> None:
     for grid in expect_all(page.locator("#grids img")):
         assert expect_picture(grid).format == "PNG"
     expect(page.locator("#sentence")).to_contain_text("Sharper is not better")
-    for plot in ("sharpness", "energy"):
+    expect(page.locator("#published")).to_contain_text("-dcgan")
+    for plot in ("sharpness", "energy", "spectrum"):
         expect(page.locator(f"#{plot}-plot canvas, #{plot}-plot svg.marks").first).to_be_visible()
+
+
+def visit_sliders(page: Page, photos: list[Path]) -> None:
+    before = expect_picture(page.locator("#moved img")).tobytes()
+    first = page.get_by_label(re.compile("^number input for Component 1 ")).first
+    expect(first).to_be_visible()
+    first.fill("3")
+    first.press("Enter")
+    moved = expect_change(page.locator("#moved img"), before)
+    page.get_by_role("button", name="Reset", exact=True).click()
+    expect_change(page.locator("#moved img"), moved)
+    page.locator("#sweep").click()
+    expect(page.locator("#sweeps img")).to_have_count(70)
+
+
+def visit_training(page: Page, photos: list[Path]) -> None:
+    page.get_by_label("Folder of pictures").fill("my cats")
+    expect(page.locator("#command")).to_contain_text("--train_data_dir 'my cats'")
+    page.locator("#train-files input[type=file]").set_input_files(photos * 10)
+    expect(page.locator("#train-files")).to_contain_text(photos[0].stem)
+    page.get_by_label("number input for Updates").last.fill("20")
+    page.locator("#train").click()
+    expect(page.locator("#train-sentence")).to_contain_text("20 of 20 updates", timeout=4 * MILLISECONDS)
+    assert expect_picture(page.locator("#live img")).format in ("PNG", "WEBP")
+    expect(page.locator("#losses canvas, #losses svg.marks").first).to_be_visible()
+
+
+def visit_about(page: Page, photos: list[Path]) -> None:
+    expect(page.get_by_text("Do not use them to identify anybody")).to_be_visible()
+    page.get_by_role("button", name="Model cards").click()
+    expect(page.locator("#card")).to_contain_text("held out")
+
+
+def expect_change(image: Locator, before: bytes) -> bytes:
+    """Waits until an <img> shows another picture than `before`, and returns that."""
+    deadline = time.monotonic() + MILLISECONDS / 1000
+    while time.monotonic() < deadline:
+        now = expect_picture(image).tobytes()
+        if now != before:
+            return now
+        time.sleep(0.1)
+    pytest.fail("the picture did not change")
 
 
 def expect_all(images: Locator) -> list[Locator]:
@@ -176,6 +239,9 @@ VISITS = {
     "Reconstruct": visit_reconstruct,
     "Interpolate": visit_interpolate,
     "GAN vs VAE": visit_compare,
+    "Latent sliders": visit_sliders,
+    "Train your own": visit_training,
+    "About": visit_about,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import struct
 import zlib
@@ -12,20 +13,33 @@ import gradio as gr
 import httpx
 import pytest
 import torch
-from conftest import draw_picture
+from conftest import draw_picture, tiny_model
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from starlette.requests import Request
 
 import app
+import train_accelerate
 import uploads
 from animation import LEAST_EDGE, save_loop, there_and_back
 from hf_vae.families import FAMILIES
-from published import comparable_models, open_models
-from tabs import gan_vs_vae, interpolate, reconstruct, sample
+from published import by_data_set, comparable_models, open_models
+from tabs import about, gan_vs_vae, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
 
 ENCODER = next(f"faces-{name}" for name, family in FAMILIES.items() if family.model.has_encoder)
+ENDPOINTS = {
+    "/sample",
+    "/sample_rows",
+    "/crop_face",
+    "/reconstruct",
+    "/interpolate",
+    "/compare_sharpness",
+    "/compare_reconstructions",
+    "/latent_pca",
+    "/pca_sweep",
+}
 NO_ENCODER = next(f"faces-{name}" for name, family in FAMILIES.items() if not family.model.has_encoder)
 
 
@@ -118,16 +132,20 @@ def test_no_weights_are_loaded_before_somebody_asks(folders: dict[str, Path], tm
     assert isinstance(app.build_demo({"faces-without-weights": tmp_path}), gr.Blocks)
 
 
-def test_only_encoders_are_offered_for_uploads(folders: dict[str, Path]) -> None:
+def test_every_model_is_offered_in_every_tab(folders: dict[str, Path]) -> None:
     def offered(demo: gr.Blocks) -> list[list[str]]:
         dropdowns = [block for block in demo.blocks.values() if isinstance(block, gr.Dropdown)]
         return [[value for _, value in dropdown.choices] for dropdown in dropdowns if dropdown.label == "Model"]
 
-    every, *for_uploads = offered(app.build_demo(folders))
-    assert every == list(folders)
-    assert len(for_uploads) == 2
-    assert all(ENCODER in names and NO_ENCODER not in names for names in for_uploads)
-    assert offered(app.build_demo({NO_ENCODER: folders[NO_ENCODER]})) == [[NO_ENCODER]]
+    assert all(names == list(folders) for names in offered(app.build_demo(folders)))
+
+
+def test_a_space_without_encoders_has_no_tab_for_reconstructions(folders: dict[str, Path]) -> None:
+    def tabs(demo: gr.Blocks) -> list[str]:
+        return [block.label for block in demo.blocks.values() if isinstance(block, gr.Tab)]
+
+    assert "Reconstruct" in tabs(app.build_demo(folders))
+    assert "Reconstruct" not in tabs(app.build_demo({NO_ENCODER: folders[NO_ENCODER]}))
 
 
 def test_data_sets_with_one_family_are_not_compared(models) -> None:
@@ -138,23 +156,63 @@ def test_data_sets_with_one_family_are_not_compared(models) -> None:
 # ---- callbacks
 
 
-def test_the_seed_decides_the_samples(models, family: str) -> None:
-    def drawn(seed: int) -> list[bytes]:
-        return [picture.tobytes() for picture, _ in sample.draw(models, f"faces-{family}", 3, seed, 1.0)]
+def is_nearly(one: Image.Image, other: Image.Image) -> bool:
+    """Whether two pictures are the same up to rounding, which differs with how many are decoded at once."""
+    one, other = (torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).int() for picture in (one, other))
+    return (one - other).abs().max().item() <= 1
 
-    assert drawn(7) == drawn(7)
-    assert not set(drawn(7)) & set(drawn(8))
-    assert len(set(drawn(7))) == 3
+
+def drawn(models, *arguments) -> list[bytes]:
+    return [picture.tobytes() for picture, _ in sample.draw(models, *arguments)[0]]
+
+
+def test_the_seed_decides_the_samples_and_each_has_its_own(models, family: str) -> None:
+    name = f"faces-{family}"
+    assert drawn(models, name, 3, 7, 1.0, "own") == drawn(models, name, 3, 7, 1.0, "own")
+    assert not set(drawn(models, name, 3, 7, 1.0, "own")) & set(drawn(models, name, 3, 17, 1.0, "own"))
+    assert len(set(drawn(models, name, 3, 7, 1.0, "own"))) == 3
 
 
 def test_captions_tell_how_to_get_the_picture_again(models) -> None:
-    captions = [caption for _, caption in sample.draw(models, ENCODER, 2, 7, 1.0)]
-    assert captions == [f"{ENCODER}, seed 7, 1 of 2", f"{ENCODER}, seed 7, 2 of 2"]
+    pictures, how = sample.draw(models, ENCODER, 2, 7, 0.5, "gaussian")
+    assert [caption for _, caption in pictures] == [f"{ENCODER}, seed {seed}, temperature 0.5" for seed in (7, 8)]
+    assert how == [(ENCODER, seed, 0.5, "gaussian") for seed in (7, 8)]
+
+
+def test_rows_are_the_same_pictures_with_more_and_more_noise(models) -> None:
+    pictures, how = sample.draw_rows(models, ENCODER, 7, "own")
+    assert [each.temperature for each in how] == [0.25 * (1 + number // 8) for number in range(64)]
+    assert [each.seed for each in how] == [7 + number % 8 for number in range(64)]
+    assert is_nearly(pictures[8 * 3 + 2][0], sample.draw(models, ENCODER, 1, 9, 1.0, "own")[0][0][0])
+
+
+def test_priors_that_a_model_has_not_are_refused(models) -> None:
+    assert len({tuple(drawn(models, ENCODER, 1, 7, 1.0, prior)) for prior in models[ENCODER].priors}) > 1
+    assert "must be one of: own, standard" in refusal_of(sample.draw, models, NO_ENCODER, 1, 7, 1.0, "flow")
 
 
 def test_a_new_seed_is_drawn_only_if_wanted() -> None:
     assert sample.next_seed(7, False) == 7
     assert len({sample.next_seed(7, True) for _ in range(8)}) > 1
+
+
+def linked(models, query: str) -> list:
+    scope = {"type": "http", "query_string": query.encode(), "headers": [], "path": "/"}
+    return sample.linked_view(models, gr.Request(request=Request(scope)))
+
+
+def test_a_link_restores_the_view(models) -> None:
+    model, count, seed, temperature, prior, is_new = linked(
+        models, f"model={ENCODER}&count=4&seed=9&temperature=0.5&prior=gaussian"
+    )
+    assert (model, count, seed, temperature, prior.value, is_new) == (ENCODER, 4, 9, 0.5, "gaussian", False)
+    assert linked(models, f"model={NO_ENCODER}&seed=3")[:4] == [NO_ENCODER, 16, 3, 1.0]
+    assert all(isinstance(value, dict) and "value" not in value for value in linked(models, "utm_source=mail"))
+
+
+@pytest.mark.parametrize("query", ["model=../secrets", "seed=-1", "seed=x", "count=1e9", "temperature=nan", "prior=x"])
+def test_a_link_with_impossible_values_is_refused(models, query: str) -> None:
+    assert "must be" in refusal_of(linked, models, query)
 
 
 @pytest.mark.parametrize(
@@ -173,71 +231,144 @@ def test_a_new_seed_is_drawn_only_if_wanted() -> None:
     ],
 )
 def test_values_out_of_range_are_refused(models, count, seed, temperature, named: str) -> None:
-    sentence = refusal_of(sample.draw, models, ENCODER, count, seed, temperature)
+    sentence = refusal_of(sample.draw, models, ENCODER, count, seed, temperature, "own")
     assert f"is {named}; it must be" in sentence
 
 
 def test_limits_themselves_are_allowed(models) -> None:
-    assert len(sample.draw(models, ENCODER, 64, 2**32 - 1, 2.0)) == 64
-    assert len(sample.draw(models, ENCODER, 1, 0, 0)) == 1
+    assert len(drawn(models, ENCODER, 64, 2**32 - 1, 2.0, "own")) == 64
+    assert len(drawn(models, ENCODER, 1, 0, 0, "own")) == 1
 
 
 def test_unknown_models_are_refused_with_the_known_ones(models) -> None:
-    assert ENCODER in refusal_of(sample.draw, models, "../secrets", 4, 0, 1.0)
+    assert ENCODER in refusal_of(sample.draw, models, "../secrets", 4, 0, 1.0, "own")
     assert "faces" in refusal_of(gan_vs_vae.compare_sharpness, comparable_models(models), "cats", 0)
 
 
-def test_reconstruct_shows_the_square_that_the_model_sees(models, tmp_path: Path) -> None:
+@pytest.fixture
+def groups(models):
+    return by_data_set({name: model for name, model in models.items() if model.has_encoder})
+
+
+def test_reconstruct_shows_every_family_what_it_sees_and_makes_of_it(groups, tmp_path: Path) -> None:
     upload = save(draw_picture(1, (90, 60)), tmp_path / "wide.png")
-    seen, reconstructed, similarity, *sharpness = reconstruct.reconstruct(models, upload, ENCODER)
-    assert seen.size == reconstructed.size == (28, 28)
-    assert 0 < similarity < 100
-    assert min(sharpness) > 0
-    flat = save(Image.new("RGB", (50, 50), "teal"), tmp_path / "flat.png")
-    assert reconstruct.reconstruct(models, flat, ENCODER)[3] == 0
+    *sliders, table = reconstruct.reconstruct(groups, upload, "faces", "centre")
+    assert len(sliders) == len(groups["faces"]) == len(table) == 3
+    for slider in sliders:
+        seen, reconstructed = (Image.open(file["path"]) for file in slider.value)
+        assert min(seen.size) >= LEAST_EDGE and seen.size == reconstructed.size
+        assert seen.tobytes() != reconstructed.tobytes()
+    assert list(table["model"]) == [model.name for model in groups["faces"]]
+    assert all(0 < float(value) < 100 for value in table["PSNR, dB"])
+    assert all(0 < float(value) < 4 for value in table["MSE"])
 
 
-def test_exif_rotation_is_applied_and_transparency_is_white(models, tmp_path: Path) -> None:
+def seen_by(groups, upload: dict, cut: str = "centre") -> tuple[Image.Image, str]:
+    seen, sentence = reconstruct.crop_face(groups, upload, "faces", cut)
+    return seen.resize((28, 28), Image.Resampling.NEAREST), sentence
+
+
+def test_exif_rotation_is_applied_and_transparency_is_white(groups, tmp_path: Path) -> None:
     upright = Image.new("RGB", (60, 60), "white")
     upright.paste("black", (0, 0, 60, 30))  # black above
     exif = Image.Exif()
     exif[274] = 6  # shown after a quarter turn clockwise
     turned = save(upright.transpose(Image.Transpose.ROTATE_90), tmp_path / "turned.jpg", exif=exif, quality=95)
-    seen = reconstruct.reconstruct(models, turned, ENCODER)[0]
+    seen, _ = seen_by(groups, turned)
     assert max(seen.getpixel((14, 4))) < 30
     assert min(seen.getpixel((14, 23))) > 225
     clear = save(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), tmp_path / "clear.png")
-    assert reconstruct.reconstruct(models, clear, ENCODER)[0].getpixel((14, 14)) == (255, 255, 255)
+    assert seen_by(groups, clear)[0].getpixel((14, 14)) == (255, 255, 255)
+
+
+def test_what_is_cut_out_is_said(groups, tmp_path: Path) -> None:
+    upload = save(Image.new("RGB", (80, 40), "teal"), tmp_path / "flat.png")
+    assert seen_by(groups, upload, "face")[1] == "No face was found: the largest centred square."
+    assert seen_by(groups, upload, "centre")[0].getpixel((14, 1)) == (0, 128, 128)
+    whole, sentence = seen_by(groups, upload, "none")
+    assert whole.getpixel((14, 1)) == (255, 255, 255) and "white square" in sentence
+    assert "must be one of" in refusal_of(reconstruct.crop_face, groups, upload, "faces", "half")
+
+
+def morph(models, names, start=None, end=None, seeds=(0, 1), path="lerp", frames=5, speed=16, kind="webp") -> tuple:
+    return interpolate.interpolate(models, names, start, end, *seeds, path, frames, speed, kind)
 
 
 @pytest.mark.parametrize("kind", ["lerp", "slerp"])
 def test_interpolate_runs_from_one_reconstruction_to_the_other(models, tmp_path: Path, monkeypatch, kind: str) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     start, end = (save(draw_picture(number), tmp_path / f"{number}.png") for number in (1, 2))
-    strip, animation = interpolate.interpolate(models, start, end, ENCODER, 5, kind)
+    strip, animation, _ = morph(models, ENCODER, start, end, path=kind)
     assert len(strip) == 5
     for upload, (picture, _) in ((start, strip[0]), (end, strip[-1])):
-        alone = reconstruct.reconstruct(models, upload, ENCODER)[1]
-        difference = torch.frombuffer(bytearray(alone.tobytes()), dtype=torch.uint8).int()
-        difference -= torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).int()
-        assert difference.abs().max() <= 1
+        alone = models[ENCODER].pipeline.reconstruct(Image.open(upload["path"])).images[0]
+        assert is_nearly(alone, picture)
     assert Path(animation).is_relative_to(tmp_path)  # where Gradio deletes
     assert Image.open(animation).n_frames == 8
 
 
-@pytest.mark.parametrize(("frames", "kind"), [(3, "lerp"), (61, "lerp"), (8, "teleport")])
-def test_interpolate_refuses_before_it_works(models, frames: int, kind: str) -> None:
-    assert "must be" in refusal_of(interpolate.interpolate, models, None, None, ENCODER, frames, kind)
+def test_models_morph_side_by_side_also_one_without_an_encoder(models, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    start, end = (save(draw_picture(number), tmp_path / f"{number}.png") for number in (1, 2))
+    strip, *_ = morph(models, [ENCODER, NO_ENCODER], start, end, frames=4)
+    assert all(picture.size == (2 * 28, 28) for picture, _ in strip)
+    halves = [picture.crop((28, 0, 56, 28)).tobytes() for picture, _ in strip]
+    assert len(set(halves)) == 4
 
 
-def test_a_missing_picture_is_asked_for(models) -> None:
-    assert "choose a picture first" in refusal_of(reconstruct.reconstruct, models, None, ENCODER)
-    assert "first picture" in refusal_of(interpolate.interpolate, models, None, None, ENCODER, 8, "lerp")
+def test_two_seeds_morph_into_one_another(models) -> None:
+    strip, *_ = morph(models, NO_ENCODER, seeds=(5, 9))
+    for (picture, _), seed in zip((strip[0], strip[-1]), (5, 9), strict=True):
+        assert is_nearly(picture, sample.draw(models, NO_ENCODER, 1, seed, 1.0, "own")[0][0][0])
+
+
+@pytest.mark.parametrize("kind", ["webp", "gif", "mp4"])
+def test_the_animation_is_written_as_it_was_asked_for(models, kind: str) -> None:
+    _, shown, asked_for = morph(models, NO_ENCODER, kind=kind, frames=6)
+    assert Image.open(shown).format == "WEBP"
+    assert Path(asked_for).suffix == f".{kind}"
+    assert Path(asked_for).stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"frames": 3},
+        {"frames": 61},
+        {"path": "teleport"},
+        {"speed": 0},
+        {"kind": "exe"},
+        {"seeds": (-1, 0)},
+        {"seeds": (0, "x")},
+    ],
+)
+def test_interpolate_refuses_before_it_works(models, settings: dict) -> None:
+    assert "must be" in refusal_of(lambda: morph(models, ENCODER, **settings))
+
+
+def test_a_path_that_a_model_has_not_and_no_models_are_refused(models) -> None:
+    assert "no learned prior" in refusal_of(lambda: morph(models, NO_ENCODER, path="flow"))
+    assert "choose 1 to 4" in refusal_of(lambda: morph(models, []))
+
+
+def test_a_missing_picture_is_asked_for(models, groups, tmp_path: Path) -> None:
+    assert "choose a picture first" in refusal_of(reconstruct.reconstruct, groups, None, "faces", "face")
+    upload = save(draw_picture(1), tmp_path / "one.png")
+    assert "second picture" in refusal_of(lambda: morph(models, ENCODER, upload))
+    assert "first picture" in refusal_of(lambda: morph(models, ENCODER, None, upload))
+
+
+def test_the_position_chooses_a_frame() -> None:
+    strip = [(f"{number}.png", None) for number in range(5)]
+    assert [interpolate.frame_at(place, strip) for place in (0, 49, 50, 100)] == ["0.png", "2.png", "2.png", "4.png"]
+    assert interpolate.frame_at(50, None) is None
 
 
 def test_compare_puts_real_pictures_beside_every_family(models, folders: dict[str, Path]) -> None:
-    grids, sharpness, energy, sentence = gan_vs_vae.compare_sharpness(comparable_models(models), "faces", 3)
-    assert [caption for _, caption in grids] == list(models)
+    grids, sharpness, energy, curves, sentence, table = gan_vs_vae.compare_sharpness(
+        comparable_models(models), "faces", 3
+    )
+    assert [caption for _, caption in grids] == list(models) == list(table["model"])
     assert all(grid.size == (4 * 28, 4 * 28) for grid, _ in grids)
     published = json.loads((folders[ENCODER] / "metrics.json").read_text())
     for frame, key in ((sharpness, "laplacian_variance_real"), (energy, "high_frequency_energy_real")):
@@ -245,8 +376,77 @@ def test_compare_puts_real_pictures_beside_every_family(models, folders: dict[st
         assert values.pop("real faces, 28 px") == published[key]
         assert set(values) == set(models)
         assert min(values.values()) > 0
+    real = curves[curves.pictures == "real faces, 28 px"].iloc[:, 1]
+    assert [10**power for power in real] == pytest.approx([published[f"spectrum_band_{k}_real"] for k in range(1, 9)])
+    assert set(curves.pictures) == {*models, "real faces, 28 px"}
     assert all(name in sentence for name in models)
     assert "Sharper is not better: noise and checkerboards count as sharpness." in sentence
+
+
+def test_compare_measures_what_models_make_of_an_upload(models, tmp_path: Path) -> None:
+    upload = save(draw_picture(1), tmp_path / "one.png")
+    shown, *_, sentence = gan_vs_vae.compare_upload(comparable_models(models), upload, "faces")
+    assert [caption for _, caption in shown] == ["as the models see it", *(n for n in models if n != NO_ENCODER)]
+    assert NO_ENCODER not in sentence and ENCODER in sentence
+
+
+def moved(models, model: str = ENCODER, seed: int = 7, picture: dict | None = None, **shifts) -> bytes:
+    return latent_sliders.latent_pca(models, model, seed, 1.0, "own", picture, **shifts).tobytes()
+
+
+def test_sliders_move_a_sample_and_nought_leaves_it(models) -> None:
+    assert moved(models) == drawn(models, ENCODER, 1, 7, 1.0, "own")[0]
+    assert len({moved(models), moved(models, component_1=3.0), moved(models, component_2=3.0)}) == 3
+    assert "Component 3 is 4; it must be" in refusal_of(lambda: moved(models, component_3=4))
+
+
+def test_sliders_move_an_upload_where_there_is_an_encoder(models, tmp_path: Path) -> None:
+    upload = save(draw_picture(1), tmp_path / "one.png")
+    assert moved(models, picture=upload) == models[ENCODER].pipeline.reconstruct(draw_picture(1)).images[0].tobytes()
+    assert "no encoder" in refusal_of(lambda: moved(models, NO_ENCODER, picture=upload))
+
+
+def test_a_sweep_has_a_row_for_every_component(tmp_path: Path) -> None:
+    model = tiny_model("vae", latent_dim=16)
+    model.save_pretrained(tmp_path / "faces-vae")
+    (tmp_path / "faces-vae" / "metrics.json").write_text("{}")
+    strips = latent_sliders.pca_sweep(open_models({"vae": tmp_path / "faces-vae"}), "vae", 7, 1.0, "own", None)
+    assert len(strips) == 10 * 7
+    middle = {picture.tobytes() for picture, caption in strips if "+0 " in caption}
+    assert len(middle) == 1 and len({picture.tobytes() for picture, _ in strips}) == 10 * 6 + 1
+
+
+def test_a_click_on_a_sample_leads_to_the_sliders(models) -> None:
+    _, how = sample.draw(models, ENCODER, 3, 7, 0.5, "gaussian")
+    event = gr.SelectData(None, {"index": 2, "value": None})
+    model, seed, temperature, prior, picture, tabs = latent_sliders.clicked(models, how, event)
+    assert (model, seed, temperature, prior.value, picture) == (ENCODER, 9, 0.5, "gaussian", None)
+    assert tabs.selected == "latent"
+
+
+def test_random_sliders_stay_in_reach() -> None:
+    positions = [latent_sliders.random_shifts() for _ in range(200)]
+    assert all(len(each) == 10 and max(map(abs, each)) <= 3 for each in positions)
+    assert len({tuple(each) for each in positions}) == 200
+
+
+def test_the_command_is_one_that_can_be_pasted() -> None:
+    command = train_your_own.training_command("vaegan", "my cats; rm -rf ~", "128", 500, 2)
+    launch = shlex.split(command.splitlines()[0].rstrip("\\") + command.splitlines()[1])
+    assert launch[:5] == ["accelerate", "launch", "--num_processes", "2", "train_accelerate.py"]
+    assert launch[launch.index("--train_data_dir") + 1] == "my cats; rm -rf ~"
+    assert train_accelerate.parse_arguments(launch[5:]).train.max_train_steps == 500
+    assert "must be one of" in refusal_of(train_your_own.training_command, "gpt", "cats", "64", 500, 1)
+
+
+def test_about_shows_the_card_without_its_metadata(models, tmp_path: Path) -> None:
+    folder = tmp_path / "faces-vae"
+    shutil.copytree(models[ENCODER].folder, folder)
+    (folder / "README.md").write_text(
+        "---\ntags: [vae]\n---\n\n# faces-vae\n\n![samples](samples.png)\n\nTrue words.\n"
+    )
+    assert about.card_of(open_models({"faces-vae": folder}), "faces-vae") == "True words."
+    assert "no card" in about.card_of(models, ENCODER)
 
 
 # ---- uploads
@@ -308,9 +508,9 @@ def refused_file(kind: str, folder: Path) -> Path:
         ("bomb just above the limit", "50 megapixels"),
     ],
 )
-def test_other_files_are_refused_with_a_sentence(models, tmp_path: Path, kind: str, reason: str) -> None:
+def test_other_files_are_refused_with_a_sentence(groups, tmp_path: Path, kind: str, reason: str) -> None:
     path = refused_file(kind, tmp_path)
-    sentence = refusal_of(reconstruct.reconstruct, models, {"path": str(path)}, ENCODER)
+    sentence = refusal_of(reconstruct.reconstruct, groups, {"path": str(path)}, "faces", "centre")
     assert reason in sentence
     assert str(tmp_path) not in sentence
 
@@ -337,48 +537,63 @@ def test_the_api_is_what_the_readme_documents(client: Client) -> None:
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
     readme = (Path(app.__file__).parent / "README.md").read_text()
     documented = set(re.findall(r"^\| `(/\w+)`", readme, flags=re.MULTILINE))
-    assert set(endpoints) == documented == {"/sample", "/reconstruct", "/interpolate", "/compare_sharpness"}
+    assert set(endpoints) == documented == ENDPOINTS
     for name, endpoint in endpoints.items():
         parameters = [parameter["parameter_name"] for parameter in endpoint["parameters"]]
         assert f"| `{name}` | {', '.join(f'`{parameter}`' for parameter in parameters)} |" in readme
 
 
 def test_the_api_gives_png_pictures_and_an_animation(client: Client, tmp_path: Path) -> None:
-    pictures = client.predict(model=ENCODER, count=2, seed=7, temperature=1.0, api_name="/sample")
+    pictures = client.predict(model=ENCODER, count=2, seed=7, temperature=1.0, prior="own", api_name="/sample")
     assert [Image.open(picture["image"]).format for picture in pictures] == ["PNG", "PNG"]
     assert Image.open(pictures[0]["image"]).size == (28, 28)
     for number in (1, 2):
         draw_picture(number, (80, 60)).save(tmp_path / f"{number}.jpg")
     start, end = (handle_file(tmp_path / f"{number}.jpg") for number in (1, 2))
-    seen, reconstructed, *numbers = client.predict(picture=start, model=ENCODER, api_name="/reconstruct")
-    assert Image.open(seen).format == Image.open(reconstructed).format == "PNG"
-    assert all(number > 0 for number in numbers)
-    strip, animation = client.predict(start, end, model=ENCODER, frames=4, path="lerp", api_name="/interpolate")
+    *sliders, table = client.predict(picture=start, data_set="faces", cut="face", api_name="/reconstruct")
+    assert all(Image.open(file).format == "PNG" for slider in sliders for file in slider["value"])
+    assert len(table["data"]) == len(sliders)
+    strip, animation, file = client.predict(
+        models=[ENCODER],
+        start=start,
+        end=end,
+        start_seed=0,
+        end_seed=0,
+        path="lerp",
+        frames=4,
+        speed=16,
+        file_format="gif",
+        api_name="/interpolate",
+    )
     assert len(strip) == 4
-    assert Image.open(animation).n_frames == 6
-    grids, *_, sentence = client.predict(data_set="faces", seed=0, api_name="/compare_sharpness")
+    assert Image.open(animation).n_frames == Image.open(file).n_frames == 6
+    grids, *_, sentence, _ = client.predict(data_set="faces", seed=0, api_name="/compare_sharpness")
     assert len(grids) == len(FAMILIES)
     assert "Sharper is not better" in sentence
+    moved = client.predict(
+        model=ENCODER, seed=7, temperature=1.0, prior="own", picture=None, component_1=2.0, api_name="/latent_pca"
+    )
+    assert Image.open(moved).tobytes() != Image.open(pictures[0]["image"]).tobytes()
 
 
 def test_refusals_reach_the_caller_and_tell_no_path(client: Client, tmp_path: Path) -> None:
     with pytest.raises(AppError, match=r"number of pictures is 1000; it must be a whole number from 1 to 64"):
-        client.predict(model=ENCODER, count=1000, seed=0, temperature=1.0, api_name="/sample")
+        client.predict(model=ENCODER, count=1000, seed=0, temperature=1.0, prior="own", api_name="/sample")
     fake = tmp_path / "fake.png"
     fake.write_bytes(b"no picture")
     with pytest.raises(AppError, match="no JPEG, PNG") as refused:
-        client.predict(picture=handle_file(fake), model=ENCODER, api_name="/reconstruct")
+        client.predict(picture=handle_file(fake), data_set="faces", cut="face", api_name="/reconstruct")
     assert "/" not in str(refused.value)
 
 
-def test_files_of_the_server_are_not_read(client: Client, models, tmp_path: Path) -> None:
+def test_files_of_the_server_are_not_read(client: Client, groups, tmp_path: Path) -> None:
     inside = str(Path(app.__file__))
-    assert "not uploaded" in refusal_of(reconstruct.reconstruct, models, {"path": inside}, ENCODER)
     (tmp_path / "link.png").symlink_to(inside)
-    assert "not uploaded" in refusal_of(reconstruct.reconstruct, models, {"path": str(tmp_path / "link.png")}, ENCODER)
+    for path in (inside, str(tmp_path / "link.png")):
+        assert "not uploaded" in refusal_of(reconstruct.reconstruct, groups, {"path": path}, "faces", "face")
     endpoint = f"{client.src}gradio_api/call/reconstruct"
     for file in ({"path": inside, "meta": {"_type": "gradio.FileData"}}, {"path": inside}):
-        started = httpx.post(endpoint, json={"data": [file, ENCODER]}).json()
+        started = httpx.post(endpoint, json={"data": [file, "faces", "face"]}).json()
         answer = httpx.get(f"{endpoint}/{started['event_id']}").text
         assert answer.startswith("event: error")
         assert inside not in answer

@@ -1,6 +1,6 @@
 """The tab that puts the families side by side, with how sharp their pictures are."""
 
-from functools import partial
+import math
 
 import gradio as gr
 import pandas as pd
@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 import checks
-from hf_vae.metrics import high_frequency_energy, laplacian_variance
+from animation import enlarge
+from faces import crop_to_face
+from hf_vae.metrics import high_frequency_energy, laplacian_variance, radial_power_spectrum
 from hf_vae.transforms import picture_grid
 from published import PublishedModel, comparable_models
-from tabs import GALLERY, MODEL_EVENT
+from tabs import GALLERY, UPLOAD, model_event
 
 
 NUM_PICTURES = 16
@@ -19,41 +21,88 @@ GRID_COLUMNS = 4
 PICTURES = "pictures"
 LAPLACIAN = "variance of the Laplacian"
 HIGH_FREQUENCY = "high-frequency energy"
+FREQUENCY, POWER = "frequency, log10 of cycles a pixel", "power, log10"
+BAND_CENTERS = [(band + 0.5) / 16 for band in range(8)]  # cycles a pixel
 WARNING = "Sharper is not better: noise and checkerboards count as sharpness."
+COLUMNS = {
+    "model": "",
+    "reconstruction MSE": "reconstruction_mse",
+    "sharpness of samples": "laplacian_variance_samples_ratio",
+    "Frechet distance": "frechet_{network}_prior_{prior}",
+    "recall": "recall_{network}_prior_{prior}",
+}
+
+Table = pd.DataFrame
 
 
 def compare_sharpness(
     groups: dict[str, list[PublishedModel]], data_set: str, seed: int
-) -> tuple[list[tuple[Image.Image, str]], pd.DataFrame, pd.DataFrame, str]:
-    """Draws from every model of a data set with one seed: a grid of each, the mean variance of the Laplacian and the
-    mean high-frequency energy of what is shown next to those of real pictures, and what this means."""
+) -> tuple[list[tuple[Image.Image, str]], Table, Table, Table, str, Table]:
+    """Draws from every model of a data set with one seed: a grid of each; the mean variance of the Laplacian, the mean
+    high-frequency energy and the radial power spectrum of what is shown next to those of real pictures; what this
+    means; and what was measured when the models were published."""
     models = checks.choice("The data set", data_set, groups)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
-    grids, sharpness, energy, ratios = [], {}, {}, []
-    for model in models:
-        output = model.pipeline.sample(NUM_PICTURES, seed)
-        grids.append((picture_grid(output.images, GRID_COLUMNS), model.name))
+    outputs = {model: model.pipeline.sample(NUM_PICTURES, seed) for model in models}
+    grids = [(picture_grid(output.images, GRID_COLUMNS), model.name) for model, output in outputs.items()]
+    tensors = {model: output.tensors for model, output in outputs.items()}
+    return grids, *_measured(tensors), _published(models)
+
+
+def compare_upload(
+    groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str
+) -> tuple[list[tuple[Image.Image, str]], Table, Table, Table, str]:
+    """Compares what every model of a data set that has an encoder makes of one picture, in the same way."""
+    models = [model for model in checks.choice("The data set", data_set, groups) if model.has_encoder]
+    if not models:
+        raise checks.refusal(f"None of the models of {data_set} has an encoder; choose another data set.")
+    upload = checks.picture("The picture", picture)
+    upload = crop_to_face(upload, data_set) or upload
+    outputs = {model: model.pipeline.reconstruct(upload) for model in models}
+    shown = [(enlarge(models[0].pipeline.prepare(upload)), "as the models see it")]
+    shown += [(enlarge(output.images[0]), model.name) for model, output in outputs.items()]
+    return shown, *_measured({model: output.tensors for model, output in outputs.items()})
+
+
+def _measured(tensors: dict[PublishedModel, torch.Tensor]) -> tuple[Table, Table, Table, str]:
+    sharpness, energy, curves, ratios = {}, {}, {}, []
+    for model, images in tensors.items():
         # models of one data set and size were measured against the same pictures, so that they share a bar
         real = f"real {model.data_set}, {model.metrics['image_size']} px"
-        sharpness |= {
-            real: model.metrics["laplacian_variance_real"],
-            model.name: _mean(laplacian_variance(output.tensors)),
-        }
-        energy |= {
-            real: model.metrics["high_frequency_energy_real"],
-            model.name: _mean(high_frequency_energy(output.tensors)),
-        }
+        sharpness |= {real: model.metrics["laplacian_variance_real"], model.name: _mean(laplacian_variance(images))}
+        energy |= {real: model.metrics["high_frequency_energy_real"], model.name: _mean(high_frequency_energy(images))}
+        curves[real] = [model.metrics[f"spectrum_band_{band}_real"] for band in range(1, 9)]
+        curves[model.name] = radial_power_spectrum(images).mean(0).tolist()
         ratios.append(f"{sharpness[model.name] / sharpness[real]:.2f} times for {model.name}")
     sentence = f"Sharpness of these pictures against that of real ones: {', '.join(ratios)}. {WARNING}"
-    return grids, _bars(sharpness, LAPLACIAN), _bars(energy, HIGH_FREQUENCY), sentence
+    return _bars(sharpness, LAPLACIAN), _bars(energy, HIGH_FREQUENCY), _curves(curves), sentence
 
 
 def _mean(values: torch.Tensor) -> float:
     return values.mean().item()
 
 
-def _bars(values: dict[str, float], measure: str) -> pd.DataFrame:
+def _bars(values: dict[str, float], measure: str) -> Table:
     return pd.DataFrame({PICTURES: list(values), measure: list(values.values())})
+
+
+def _curves(spectra: dict[str, list[float]]) -> Table:
+    rows = [
+        (math.log10(frequency), math.log10(max(power, 1e-9)), name)
+        for name, spectrum in spectra.items()
+        for frequency, power in zip(BAND_CENTERS, spectrum, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=[FREQUENCY, POWER, PICTURES])
+
+
+def _published(models: list[PublishedModel]) -> Table:
+    rows = []
+    for model in models:
+        found = model.metrics
+        names = {"network": found["feature_network"], "prior": found["sample_prior"]}
+        values = [found.get(key.format(**names)) for key in list(COLUMNS.values())[1:]]
+        rows.append([model.name, *("-" if value is None else f"{value:.3g}" for value in values)])
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def build(models: dict[str, PublishedModel]) -> None:
@@ -64,9 +113,10 @@ def build(models: dict[str, PublishedModel]) -> None:
         with gr.Row():
             data_set = gr.Dropdown(list(groups), label="Data set")
             seed = gr.Number(0, label="Seed", precision=0)
-        button = gr.Button("Compare", variant="primary")
-        label = f"{NUM_PICTURES} samples of each model"
-        grids = gr.Gallery(label=label, columns=2, elem_id="grids", elem_classes="pixelated", **GALLERY)
+        button = gr.Button("Compare samples", variant="primary")
+        with gr.Accordion("Or compare what they make of your picture", open=False):
+            picture = gr.Image(label="Your picture", height=240, elem_id="compare-upload", **UPLOAD)
+        grids = gr.Gallery(label="Side by side", columns=2, elem_id="grids", elem_classes="pixelated", **GALLERY)
         sentence = gr.Markdown(elem_id="sentence")
         with gr.Row():
             sharpness, energy = (
@@ -82,12 +132,21 @@ def build(models: dict[str, PublishedModel]) -> None:
                 )
                 for measure, elem_id in ((LAPLACIAN, "sharpness-plot"), (HIGH_FREQUENCY, "energy-plot"))
             )
-    gr.on(
-        [button.click, tab.select, data_set.input, seed.submit],
-        partial(compare_sharpness, groups),
-        [data_set, seed],
-        [grids, sharpness, energy, sentence],
-        api_name="compare_sharpness",
-        api_description=compare_sharpness.__doc__,
-        **MODEL_EVENT,
+        spectrum = gr.LinePlot(
+            x=FREQUENCY,
+            y=POWER,
+            color=PICTURES,
+            title="Radial power spectrum: from coarse to fine",
+            height=300,
+            elem_id="spectrum-plot",
+        )
+        published = gr.Dataframe(
+            label="As published, on held-out pictures", headers=list(COLUMNS), interactive=False, elem_id="published"
+        )
+    plots = [grids, sharpness, energy, spectrum, sentence]
+    drawing = {"inputs": [data_set, seed], "outputs": [*plots, published]}
+    button.click(**drawing, **model_event(compare_sharpness, groups, "compare_sharpness"))
+    gr.on([tab.select, data_set.input, seed.submit], **drawing, **model_event(compare_sharpness, groups))
+    picture.upload(
+        inputs=[picture, data_set], outputs=plots, **model_event(compare_upload, groups, "compare_reconstructions")
     )

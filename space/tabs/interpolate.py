@@ -1,70 +1,155 @@
 """The tab that turns one picture into another."""
 
 import tempfile
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
+import torch
 from gradio.utils import get_upload_folder
 from PIL import Image
 
 import checks
-from animation import save_loop
+from animation import FORMATS, save_loop, side_by_side
+from faces import crop_to_face
 from published import PublishedModel
-from tabs import MODEL_EVENT, PICTURE, THUMBNAILS, UPLOAD
+from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event
 
 
 MIN_FRAMES, MAX_FRAMES = 4, 60
-PATHS = {"straight line (lerp)": "lerp", "great circle (slerp)": "slerp"}
+MAX_SPEED = 30
+MAX_MODELS = 4
+PATHS = {
+    "straight line (lerp)": "lerp",
+    "great circle (slerp)": "slerp",
+    "through the learned prior (flow)": "flow",
+}
 
 
 def interpolate(
-    models: dict[str, PublishedModel],
+    opened: dict[str, PublishedModel],
+    models: list[str] | str,
     start: dict | None,
     end: dict | None,
-    model: str,
-    frames: int,
+    start_seed: int,
+    end_seed: int,
     path: str,
+    frames: int,
+    speed: int,
+    file_format: str,
     progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio is told to pass one)
-) -> tuple[list[tuple[Image.Image, str]], str]:
-    """Morphs from one picture to another: all frames with captions, and an endless animation there and back."""
-    pipeline = checks.choice("The model", model, models).pipeline
-    frames = checks.whole_number("The number of frames", frames, MIN_FRAMES, MAX_FRAMES)
+) -> tuple[list[tuple[Image.Image, str]], str, str]:
+    """Morphs from one picture to another, or between the samples of two seeds where there are no pictures, with up to
+    four models side by side. Returns all frames with captions, an endless WebP animation there and back, and the same
+    in the file format that was asked for. A model without an encoder has to search for the pictures, for seconds."""
+    names = [models] if isinstance(models, str) else list(models or [])
+    if not 1 <= len(names) <= MAX_MODELS:
+        raise checks.refusal(f"{len(names)} models are chosen; choose 1 to {MAX_MODELS}.")
     kind = checks.choice("The path", path, {kind: kind for kind in PATHS.values()})
-    pictures = [checks.picture("The first picture", start), checks.picture("The second picture", end)]
-    progress(0.1, "Walking through latent space")
-    images = pipeline.interpolate(*pictures, frames, kind).images
-    progress(0.6, "Writing the animation")
+    walkers = [_walker(checks.choice("The model", name, opened), kind) for name in names]
+    frames = checks.whole_number("The number of frames", frames, MIN_FRAMES, MAX_FRAMES)
+    speed = checks.whole_number("The speed", speed, 1, MAX_SPEED)
+    file_format = checks.choice("The file format", file_format, {name: name for name in FORMATS})
+    ends = _ends(start, end, start_seed, end_seed)
+    rows = []
+    for number, model in enumerate(walkers):
+
+        def report(done: float, before: int = number, name: str = model.name) -> None:
+            progress((before + done) / len(walkers), f"Walking through the latent space of {name}")
+
+        report(0)
+        rows.append(model.pipeline.interpolate_latents(_latents(model, ends, report), frames, kind).images)
+    images = [side_by_side(list(row)) for row in zip(*rows, strict=True)]
+    progress(1.0, "Writing the animation")
+    shown, asked_for = (_new_file(f"morph.{ending}") for ending in ("webp", file_format))
+    save_loop(images, shown, speed)
+    save_loop(images, asked_for, speed)
+    captions = (f"{', '.join(names)}: frame {number} of {frames}" for number in range(1, frames + 1))
+    return list(zip(images, captions, strict=True)), str(shown), str(asked_for)
+
+
+def _walker(model: PublishedModel, kind: str) -> PublishedModel:
+    if kind == "flow" and "flow" not in model.priors:
+        raise checks.refusal(f"The model {model.name} has no learned prior; choose another path, or leave it out.")
+    return model
+
+
+def _ends(start: dict | None, end: dict | None, start_seed: int, end_seed: int) -> list[Image.Image] | list[int]:
+    if start or end:
+        return [checks.picture("The first picture", start), checks.picture("The second picture", end)]
+    seeds = {"The first seed": start_seed, "The second seed": end_seed}
+    return [checks.whole_number(name, seed, 0, checks.MAX_SEED) for name, seed in seeds.items()]
+
+
+def _latents(
+    model: PublishedModel, ends: list[Image.Image] | list[int], report: Callable[[float], None]
+) -> torch.Tensor:
+    """The two ends `(2, Z)` in a model's latent space."""
+    if isinstance(ends[0], int):
+        return torch.cat([model.pipeline.sample(1, seed).latents for seed in ends])
+    pictures = [crop_to_face(picture, model.data_set) or picture for picture in ends]
+    return model.pipeline.encode(pictures) if model.has_encoder else model.pipeline.invert(pictures, report=report)
+
+
+def _new_file(name: str) -> Path:
     # inside Gradio's cache, because what lies there is deleted with it
     Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
-    animation = Path(tempfile.mkdtemp(dir=get_upload_folder())) / "morph.webp"
-    save_loop(images, animation)
-    return [(image, f"Frame {number} of {frames}") for number, image in enumerate(images, 1)], str(animation)
+    return Path(tempfile.mkdtemp(dir=get_upload_folder())) / name
+
+
+def frame_at(place: float, strip: list | None) -> str | None:
+    """The frame of the film strip at `place`, 0 to 100."""
+    if not strip:
+        return None
+    return strip[round(place / 100 * (len(strip) - 1))][0]
 
 
 def build(models: dict[str, PublishedModel]) -> None:
-    """Adds the tab; `models` all have an encoder."""
+    """Adds the tab."""
+    encoders = [name for name, model in models.items() if model.has_encoder]
     with gr.Tab("Interpolate", id="interpolate"):
-        gr.Markdown("Both pictures become points in latent space; every point between them is a picture, too.")
+        gr.Markdown(
+            "Two pictures become points in latent space; every point between them is a picture, too. Without "
+            "pictures, the path leads from one seed's sample to another's."
+        )
         with gr.Row():
             start, end = (
                 gr.Image(label=label, height=240, min_width=140, elem_id=elem_id, **UPLOAD)
                 for label, elem_id in (("From", "start-upload"), ("To", "end-upload"))
             )
         with gr.Row():
-            model = gr.Dropdown(list(models), label="Model")
+            chosen = gr.Dropdown(
+                list(models),
+                value=(encoders or list(models))[:1],
+                multiselect=True,
+                max_choices=MAX_MODELS,
+                label="Models, side by side",
+            )
+            path = gr.Radio(list(PATHS.items()), value="slerp", label="Path")
+        with gr.Accordion("Seeds, frames, speed, file", open=False), gr.Row():
+            start_seed = gr.Number(0, label="From seed", precision=0, min_width=100)
+            end_seed = gr.Number(1, label="To seed", precision=0, min_width=100)
             frames = gr.Slider(MIN_FRAMES, MAX_FRAMES, 24, step=1, label="Frames")
-            path = gr.Radio(list(PATHS.items()), value="lerp", label="Path")
-        button = gr.Button("Morph", variant="primary", elem_id="morph")
+            speed = gr.Slider(1, MAX_SPEED, 16, step=1, label="Frames a second")
+            file_format = gr.Dropdown(list(FORMATS), value="mp4", label="File to download")
+        with gr.Row():
+            button = gr.Button("Morph", variant="primary", elem_id="morph")
+            stop = gr.Button("Stop", elem_id="stop-morph")
         with gr.Row(equal_height=False):
-            alt_text = "Animation from the first picture to the second and back"
-            animation = gr.Image(label="There and back", alt_text=alt_text, elem_id="animation", **PICTURE)
-            strip = gr.Gallery(label="Film strip", elem_id="strip", scale=2, **THUMBNAILS)
-    button.click(
-        partial(interpolate, models),
-        [start, end, model, frames, path],
-        [strip, animation],
-        api_name="interpolate",
-        api_description=interpolate.__doc__,
-        **MODEL_EVENT,
+            with gr.Column():
+                alt_text = "Animation from the first picture to the second and back"
+                animation = gr.Image(label="There and back", alt_text=alt_text, elem_id="animation", **PICTURE)
+                download = gr.DownloadButton("Download the animation", elem_id="download-morph")
+            with gr.Column():
+                frame = gr.Image(label="In between", alt_text="One frame", elem_id="frame", **PICTURE)
+                place = gr.Slider(0, 100, 50, step=1, label="Position, %", elem_id="position")
+        strip = gr.Gallery(label="Film strip", elem_id="strip", **THUMBNAILS)
+    settings = [chosen, start, end, start_seed, end_seed, path, frames, speed, file_format]
+    walking = button.click(
+        inputs=settings,
+        outputs=[strip, animation, download],
+        **model_event(interpolate, models, "interpolate"),
     )
+    walking.then(frame_at, [place, strip], frame, **INTERNAL_EVENT)
+    place.input(frame_at, [place, strip], frame, trigger_mode="always_last", **INTERNAL_EVENT)
+    stop.click(None, cancels=[walking], **INTERNAL_EVENT)

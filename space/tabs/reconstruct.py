@@ -1,61 +1,102 @@
-"""The tab that shows what a model keeps of a picture."""
-
-from functools import partial
+"""The tab that shows what each family keeps of a picture."""
 
 import gradio as gr
+import pandas as pd
 from PIL import Image
 
 import checks
-from hf_vae.metrics import laplacian_variance, psnr
-from published import PublishedModel
-from tabs import MODEL_EVENT, PICTURE, UPLOAD
+from animation import enlarge
+from faces import crop_to_face, whole_picture
+from hf_vae.metrics import laplacian_variance, mse, psnr, ssim
+from hf_vae.transforms import square_picture
+from published import PublishedModel, by_data_set
+from tabs import PICTURE, UPLOAD, model_event
 
 
-def reconstruct(
-    models: dict[str, PublishedModel], picture: dict | None, model: str
-) -> tuple[Image.Image, Image.Image, float, float, float]:
-    """Encodes and decodes a picture: what the model sees, what it makes of it, the peak signal-to-noise ratio in dB,
-    and the sharpness (variance of the Laplacian) of the two."""
-    chosen = checks.choice("The model", model, models)
-    upload = checks.picture("The picture", picture)
-    output = chosen.pipeline.reconstruct(upload)
-    seen = chosen.pipeline.to_images([upload])
-    return (
-        chosen.pipeline.prepare(upload),
-        output.images[0],
-        round(psnr(output.tensors, seen).item(), 2),
-        round(laplacian_variance(seen).item(), 1),
-        round(laplacian_variance(output.tensors).item(), 1),
-    )
+CUTS = {"the face, if one is found": "face", "the largest centred square": "centre", "all of it": "none"}
+COLUMNS = ["model", "MSE", "PSNR, dB", "SSIM", "sharpness, ratio"]
+
+
+def crop_face(groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str, cut: str) -> tuple:
+    """Cuts a picture as those of a data set were: around the face ("face"), where one is found, or to the largest
+    centred square ("centre"); or keeps all of it ("none"). Returns what the models see, and what was done."""
+    models = checks.choice("The data set", data_set, groups)
+    upload, sentence = _cut(checks.picture("The picture", picture), data_set, cut)
+    return enlarge(models[0].pipeline.prepare(upload)), sentence
+
+
+def reconstruct(groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str, cut: str) -> list:
+    """Encodes and decodes a picture with every model of a data set. Returns, for each, the picture as the model sees
+    it and what it makes of it, and a table: mean squared error of values in [-1, 1], peak signal-to-noise ratio,
+    structural similarity, and the sharpness (variance of the Laplacian) of the second as a ratio to the first."""
+    models = checks.choice("The data set", data_set, groups)
+    upload, _ = _cut(checks.picture("The picture", picture), data_set, cut)
+    pairs, rows = [], []
+    for model in models:
+        seen, output = model.pipeline.to_images([upload]), model.pipeline.reconstruct(upload)
+        pairs.append((enlarge(model.pipeline.prepare(upload)), enlarge(output.images[0])))
+        sharpness = laplacian_variance(output.tensors) / laplacian_variance(seen).clamp(min=1e-6)
+        values = (mse(output.tensors, seen), psnr(output.tensors, seen), ssim(output.tensors, seen), sharpness)
+        rows.append([model.name, *(f"{value.item():.4g}" for value in values)])
+    sliders = [
+        gr.ImageSlider(value=pair, label=f"{model.name}: input | reconstruction", visible=True)
+        for model, pair in zip(models, pairs, strict=True)
+    ]
+    hidden = [gr.ImageSlider(value=None, visible=False)] * (_most(groups) - len(models))
+    return [*sliders, *hidden, pd.DataFrame(rows, columns=COLUMNS)]
+
+
+def _cut(picture: Image.Image, data_set: str, cut: str) -> tuple[Image.Image, str]:
+    checks.choice("The cut", cut, {each: each for each in CUTS.values()})
+    if cut == "none":
+        return whole_picture(picture), "All of the picture, on a white square."
+    face = crop_to_face(picture, data_set) if cut == "face" else None
+    if face is not None:
+        return face, f"The face, cut as those in {data_set} were."
+    square = square_picture(picture, min(picture.size))
+    return square, "No face was found: the largest centred square." if cut == "face" else "The largest centred square."
+
+
+def _most(groups: dict[str, list[PublishedModel]]) -> int:
+    return max(map(len, groups.values()))
 
 
 def build(models: dict[str, PublishedModel]) -> None:
     """Adds the tab; `models` all have an encoder."""
+    groups = by_data_set(models)
     with gr.Tab("Reconstruct", id="reconstruct"):
-        gr.Markdown("The model turns your picture into a short list of numbers and draws it again from these alone.")
+        gr.Markdown("Each model turns your picture into a list of numbers and draws it again from these alone.")
         with gr.Row(equal_height=False):
-            with gr.Column():
-                picture = gr.Image(label="Your picture", height=320, elem_id="reconstruct-upload", **UPLOAD)
-                model = gr.Dropdown(list(models), label="Model")
+            with gr.Column(scale=1):
+                picture = gr.Image(label="Your picture", height=280, elem_id="reconstruct-upload", **UPLOAD)
+                data_set = gr.Dropdown(list(groups), label="Models trained on")
+                cut = gr.Radio(list(CUTS.items()), value="face", label="What they get to see")
+                seen = gr.Image(
+                    label="As the models see it", alt_text="As the models see it", elem_id="seen", **PICTURE
+                )
+                found = gr.Markdown(elem_id="found")
                 button = gr.Button("Reconstruct", variant="primary")
-            with gr.Column():
+            with gr.Column(scale=2):
                 with gr.Row():
-                    seen, reconstructed = (
-                        gr.Image(label=label, alt_text=label, min_width=120, elem_id=elem_id, **PICTURE)
-                        for label, elem_id in (("Input, as seen", "seen"), ("Reconstruction", "reconstructed"))
-                    )
-                similarity = gr.Number(label="Similarity (PSNR, dB)", interactive=False, info="Higher is closer")
-                with gr.Row():
-                    sharpness_seen, sharpness_reconstructed = (
-                        gr.Number(label=label, interactive=False, min_width=120, info="Variance of the Laplacian")
-                        for label in ("Sharpness, as seen", "Sharpness, reconstructed")
-                    )
-    gr.on(
-        [picture.upload, button.click],
-        partial(reconstruct, models),
-        [picture, model],
-        [seen, reconstructed, similarity, sharpness_seen, sharpness_reconstructed],
-        api_name="reconstruct",
-        api_description=reconstruct.__doc__,
-        **MODEL_EVENT,
-    )
+                    sliders = [
+                        gr.ImageSlider(
+                            label="Input | reconstruction",
+                            format="png",
+                            interactive=False,
+                            max_height=320,
+                            buttons=["download"],
+                            visible=number == 0,
+                            elem_id=f"reconstruction-{number}",
+                            elem_classes="pixelated",
+                        )
+                        for number in range(_most(groups))
+                    ]
+                table = gr.Dataframe(label="How near", headers=COLUMNS, interactive=False, elem_id="nearness")
+    inputs = [picture, data_set, cut]
+    cropping = {"inputs": inputs, "outputs": [seen, found]}
+    cut_first = gr.on([picture.upload], **cropping, **model_event(crop_face, groups, "crop_face"))
+    cut_again = gr.on([data_set.input, cut.input], **cropping, **model_event(crop_face, groups))
+    working = {"inputs": inputs, "outputs": [*sliders, table]}
+    cut_first.success(**working, **model_event(reconstruct, groups))
+    cut_again.success(**working, **model_event(reconstruct, groups))
+    button.click(**working, **model_event(reconstruct, groups, "reconstruct"))

@@ -1,30 +1,60 @@
 """The tab that draws pictures out of nothing."""
 
 import secrets
-from functools import partial
+from typing import NamedTuple
 
 import gradio as gr
 from PIL import Image
 
 import checks
 from published import PublishedModel
-from tabs import INTERNAL_EVENT, MODEL_EVENT, THUMBNAILS
+from tabs import INTERNAL_EVENT, THUMBNAILS, model_event, prior_choices
 
 
 MAX_COUNT = 64
 MAX_TEMPERATURE = 2.0
+ROW_TEMPERATURES = [0.25 * step for step in range(1, 9)]
+ROW_COLUMNS = 8
+
+LINK_JS = """(model, count, seed, temperature, prior) =>
+    location.origin + location.pathname + "?" + new URLSearchParams({model, count, seed, temperature, prior})"""
+
+
+class Drawn(NamedTuple):
+    """How one picture was drawn, and can be again."""
+
+    model: str
+    seed: int
+    temperature: float
+    prior: str
+
+    @property
+    def caption(self) -> str:
+        return f"{self.model}, seed {self.seed}, temperature {self.temperature:g}"
+
+
+Captioned = list[tuple[Image.Image, str]]
 
 
 def draw(
-    models: dict[str, PublishedModel], model: str, count: int, seed: int, temperature: float
-) -> list[tuple[Image.Image, str]]:
-    """Draws `count` pictures from a model, each with a caption; the same seed gives the same ones."""
-    pipeline = checks.choice("The model", model, models).pipeline
+    models: dict[str, PublishedModel], model: str, count: int, seed: int, temperature: float, prior: str
+) -> tuple[Captioned, list[Drawn]]:
+    """Draws `count` pictures from a model, each with a caption. Each has a seed of its own, from `seed` upwards, which
+    gives it again."""
+    chosen = checks.choice("The model", model, models)
     count = checks.whole_number("The number of pictures", count, 1, MAX_COUNT)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
-    pictures = pipeline.sample(count, seed, temperature).images
-    return [(picture, f"{model}, seed {seed}, {number} of {count}") for number, picture in enumerate(pictures, 1)]
+    prior = checks.prior(chosen, prior)
+    pictures = chosen.pipeline.sample(count, seed, temperature, prior).images
+    drawn = [Drawn(model, seed + number, temperature, prior) for number in range(count)]
+    return [(picture, each.caption) for picture, each in zip(pictures, drawn, strict=True)], drawn
+
+
+def draw_rows(models: dict[str, PublishedModel], model: str, seed: int, prior: str) -> tuple[Captioned, list[Drawn]]:
+    """Draws the same eight pictures at eight temperatures, 0.25 to 2.0, a row each: what more and less noise does."""
+    rows = [draw(models, model, ROW_COLUMNS, seed, temperature, prior) for temperature in ROW_TEMPERATURES]
+    return sum((pictures for pictures, _ in rows), []), sum((drawn for _, drawn in rows), [])
 
 
 def next_seed(seed: int, is_new: bool) -> int:
@@ -32,12 +62,47 @@ def next_seed(seed: int, is_new: bool) -> int:
     return secrets.randbelow(checks.MAX_SEED + 1) if is_new else seed
 
 
-def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> None:
+def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
+    """What a link to the page asks for: model, number of pictures, seed, temperature, prior, and whether the next seed
+    is a new one. What it leaves out stays as it is."""
+    query = dict(request.query_params) if request else {}
+    if not query.keys() & {"model", "count", "seed", "temperature", "prior"}:
+        return [gr.skip()] * 6
+    model = query.get("model", next(iter(models)))
+    chosen = checks.choice("The model", model, models)
+    count = checks.whole_number("The number of pictures", _read(query, "count", 16), 1, MAX_COUNT)
+    seed = checks.whole_number("The seed", _read(query, "seed", 0), 0, checks.MAX_SEED)
+    temperature = checks.number("The temperature", _read(query, "temperature", 1.0), 0, MAX_TEMPERATURE)
+    prior = query.get("prior", "own")
+    checks.prior(chosen, prior)
+    return [model, count, seed, temperature, gr.Dropdown(prior_choices(chosen.priors), value=prior), False]
+
+
+def _read(query: dict[str, str], name: str, default: float) -> float | str:
+    text = query.get(name, str(default))
+    try:
+        return float(text)
+    except ValueError:
+        return text  # refused by name
+
+
+class SampleTab(NamedTuple):
+    """What the tab shows, for the tabs that go on from there."""
+
+    pictures: gr.Gallery
+    drawn: gr.State
+
+
+def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
     """Adds the tab to `demo`; the first pictures are drawn when the page loads."""
+    first = next(iter(models.values()))
     with gr.Tab("Sample", id="sample"):
-        gr.Markdown("None of these pictures exists: each is decoded from a random point of the model's latent space.")
+        gr.Markdown(
+            "None of these pictures exists: each is decoded from a random point of the model's latent space. "
+            "Click one to move it along that space."
+        )
         another = gr.Button("Another one", variant="primary", size="lg", elem_id="another")
-        pictures = gr.Gallery(label="Samples", elem_id="samples", **THUMBNAILS)
+        pictures = gr.Gallery(label="Samples", elem_id="samples", allow_preview=False, **THUMBNAILS)
         with gr.Row():
             model = gr.Dropdown(list(models), label="Model")
             count = gr.Slider(1, MAX_COUNT, 16, step=1, label="Number of pictures")
@@ -45,17 +110,33 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> None:
                 0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature", info="Lower is more typical, higher more varied"
             )
         with gr.Row():
+            prior = gr.Dropdown(
+                prior_choices(first.priors), value="own", label="Prior", info="What latents are drawn from"
+            )
             seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same pictures")
             is_new = gr.Checkbox(True, label="New seed for each draw")
+        with gr.Row():
+            rows = gr.Button("Rows of standard deviation 0.25 to 2.0", elem_id="rows")
+            link = gr.Textbox(label="Link to these pictures", interactive=False, buttons=["copy"], elem_id="link")
+        drawn = gr.State([])
+    settings = [model, count, seed, temperature, prior]
+    drawing = {"inputs": settings, "outputs": [pictures, drawn]}
+    linking = {"fn": None, "inputs": settings, "outputs": link, "js": LINK_JS, "api_visibility": "private"}
 
-    drawing = {
-        "fn": partial(draw, models),
-        "inputs": [model, count, seed, temperature],
-        "outputs": pictures,
-        "api_description": draw.__doc__,
-        **MODEL_EVENT,
-    }
-    seeding = gr.on([another.click, demo.load], next_seed, [seed, is_new], seed, **INTERNAL_EVENT)
-    seeding.then(**drawing, api_name="sample")
-    gr.on([model.input, count.release, temperature.release, seed.submit], **drawing, api_visibility="private")
+    def restore(request: gr.Request) -> list:  # Gradio does not see through `partial` what it is to pass
+        return linked_view(models, request)
+
+    linked = demo.load(restore, None, [*settings, is_new], **INTERNAL_EVENT)
+    seedings = [event(next_seed, [seed, is_new], seed, **INTERNAL_EVENT) for event in (another.click, linked.then)]
+    seedings[0].then(**drawing, **model_event(draw, models, "sample")).then(**linking)
+    seedings[1].then(**drawing, **model_event(draw, models)).then(**linking)
+    fitting = model.input(
+        lambda name: gr.Dropdown(prior_choices(models[name].priors), value="own"), model, prior, **INTERNAL_EVENT
+    )
+    fitting.then(**drawing, **model_event(draw, models)).then(**linking)
+    gr.on([count.release, temperature.release, seed.submit, prior.input], **drawing, **model_event(draw, models)).then(
+        **linking
+    )
+    rows.click(inputs=[model, seed, prior], outputs=[pictures, drawn], **model_event(draw_rows, models, "sample_rows"))
     seed.input(lambda: False, outputs=is_new, **INTERNAL_EVENT)  # who types a seed wants that one
+    return SampleTab(pictures, drawn)

@@ -1,0 +1,46 @@
+"""The tab that says what the models are, what they know and what happens to uploads."""
+
+from functools import partial
+
+import gradio as gr
+
+import checks
+from published import PublishedModel
+from tabs import INTERNAL_EVENT
+
+
+FAMILIES = """
+| family | how it learns | what it does well |
+|---|---|---|
+| autoencoder | draws a picture again from a few numbers, and nothing else | reconstructing |
+| VAE | the same with noise on the numbers, so that near numbers are like pictures | moving, morphing; it blurs |
+| DC-GAN | from a discriminator that tells its pictures from real ones | sharp samples; it cannot reconstruct |
+| VAE-GAN | both | reconstructing and sampling with detail |
+"""
+
+PRIVACY = """The models are small and know one kind of picture; whatever else you upload is turned into the nearest
+thing they know. They repeat what their training pictures were biased to, and their measurements say nothing about
+people. **Do not use them to identify anybody, or to depict a real person.**
+
+**Privacy.** Uploads are processed in memory on this server and used for nothing else. The files that the page needs
+lie in a cache; every hour, those older than an hour are deleted. Nothing is logged or sent elsewhere.
+
+**API.** Everything on this page can be called from a program: see "Use via API" below, or the README.
+"""
+
+
+def card_of(models: dict[str, PublishedModel], model: str) -> str:
+    """The model card of a model: what it was trained on and on what terms, how, its measurements and its limits."""
+    chosen = checks.choice("The model", model, models)
+    return chosen.card or f"{model} has no card."
+
+
+def build(models: dict[str, PublishedModel]) -> None:
+    """Adds the tab."""
+    with gr.Tab("About", id="about"):
+        gr.Markdown("## Four families" + FAMILIES)
+        gr.Markdown("## Limits and privacy\n\n" + PRIVACY)
+        with gr.Accordion("Model cards", open=False):
+            model = gr.Dropdown(list(models), label="Model")
+            card = gr.Markdown(card_of(models, next(iter(models))), elem_id="card", header_links=False)
+    model.input(partial(card_of, models), model, card, **INTERNAL_EVENT)

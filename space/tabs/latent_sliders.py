@@ -1,0 +1,160 @@
+"""The tab that moves one picture along the principal components of a model's latent space."""
+
+import random
+from functools import lru_cache
+
+import gradio as gr
+import torch
+from PIL import Image
+
+import checks
+from published import PublishedModel
+from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event, prior_choices
+from tabs.sample import MAX_TEMPERATURE, Captioned, Drawn, SampleTab
+
+
+NUM_SLIDERS = 10
+REACH = 3.0
+SWEEP = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
+
+
+def latent_pca(
+    models: dict[str, PublishedModel],
+    model: str,
+    seed: int,
+    temperature: float,
+    prior: str,
+    picture: dict | None,
+    component_1: float = 0.0,
+    component_2: float = 0.0,
+    component_3: float = 0.0,
+    component_4: float = 0.0,
+    component_5: float = 0.0,
+    component_6: float = 0.0,
+    component_7: float = 0.0,
+    component_8: float = 0.0,
+    component_9: float = 0.0,
+    component_10: float = 0.0,
+) -> Image.Image:
+    """Moves a picture along the first ten principal components, by standard deviations of the training set: an upload
+    if there is one, or else the sample with this seed."""
+    chosen, start = _start(models, model, seed, temperature, prior, picture)
+    shifts = [component_1, component_2, component_3, component_4, component_5]
+    shifts += [component_6, component_7, component_8, component_9, component_10]
+    shifts = [checks.number(f"Component {each}", shift, -REACH, REACH) for each, shift in enumerate(shifts, 1)]
+    count = _num_components(chosen)
+    if any(shifts[count:]):
+        raise checks.refusal(f"The model {model} has {count} components; leave the others at 0.")
+    return chosen.pipeline.decode(chosen.pipeline.move(start, torch.tensor([shifts[:count]]))).images[0]
+
+
+def pca_sweep(
+    models: dict[str, PublishedModel], model: str, seed: int, temperature: float, prior: str, picture: dict | None
+) -> Captioned:
+    """Moves a picture along each of the first ten components in turn, from -3 to 3 standard deviations: a row each."""
+    chosen, start = _start(models, model, seed, temperature, prior, picture)
+    count = _num_components(chosen)
+    shifts = torch.zeros(count, len(SWEEP), count)
+    for component in range(count):
+        shifts[component, :, component] = torch.tensor(SWEEP)
+    images = chosen.pipeline.decode(chosen.pipeline.move(start, shifts.flatten(0, 1))).images
+    captions = [f"Component {row}: {value:+g} deviations" for row in range(1, count + 1) for value in SWEEP]
+    return list(zip(images, captions, strict=True))
+
+
+def _num_components(model: PublishedModel) -> int:
+    return min(NUM_SLIDERS, len(model.pipeline.model.latent_prior.stds))
+
+
+def _start(
+    models: dict[str, PublishedModel], model: str, seed: int, temperature: float, prior: str, picture: dict | None
+) -> tuple[PublishedModel, torch.Tensor]:
+    chosen = checks.choice("The model", model, models)
+    seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED + 63)  # the last of 64 samples has such a one
+    temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
+    prior = checks.prior(chosen, prior)
+    if picture is None:
+        return chosen, _sampled(chosen, seed, temperature, prior)
+    if not chosen.has_encoder:
+        raise checks.refusal(
+            f"The model {model} has no encoder; take the picture away, or choose a model that has one."
+        )
+    return chosen, chosen.pipeline.encode([checks.picture("The picture", picture)])
+
+
+@lru_cache(maxsize=64)  # a slider that moves would draw the same start again and again
+def _sampled(model: PublishedModel, seed: int, temperature: float, prior: str) -> torch.Tensor:
+    return model.pipeline.sample(1, seed, temperature, prior).latents
+
+
+def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
+    """The sliders of a model: each is named with the share of the latents' variance that it moves along."""
+    chosen = checks.choice("The model", model, models)
+    shares = chosen.pipeline.model.latent_prior.explained_variance[:NUM_SLIDERS].tolist()
+    shown = [gr.Slider(label=f"Component {each} ({share:.1%})", visible=True) for each, share in enumerate(shares, 1)]
+    return shown + [gr.Slider(value=0, visible=False)] * (NUM_SLIDERS - len(shown))
+
+
+def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.SelectData) -> list:
+    """The start that a click on a sample chooses, and the tab that it leads to."""
+    model, seed, temperature, prior = drawn[event.index]
+    priors = gr.Dropdown(prior_choices(models[model].priors), value=prior)
+    return [model, seed, temperature, priors, None, gr.Tabs(selected="latent")]
+
+
+def random_shifts() -> list[float]:
+    """Positions as likely as those of the training pictures."""
+    return [round(min(REACH, max(-REACH, random.gauss(0, 1))), 1) for _ in range(NUM_SLIDERS)]
+
+
+def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) -> None:
+    """Adds the tab, which a click on one of the `samples` leads to."""
+    first = next(iter(models.values()))
+    with gr.Tab("Latent sliders", id="latent") as tab:
+        gr.Markdown(
+            "The directions in which the latents of the training pictures vary most, in standard deviations. A GAN's "
+            "latents vary as much in every direction, so its sliders are its first ten latents."
+        )
+        with gr.Row(equal_height=False):
+            with gr.Column():
+                moved = gr.Image(label="Moved", alt_text="The moved picture", elem_id="moved", **PICTURE)
+                with gr.Row():
+                    model = gr.Dropdown(list(models), label="Model", min_width=140)
+                    seed = gr.Number(0, label="Seed", precision=0, min_width=100)
+                with gr.Accordion("Start from", open=False):
+                    temperature = gr.Slider(0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature")
+                    prior = gr.Dropdown(prior_choices(first.priors), value="own", label="Prior")
+                    picture = gr.Image(label="Your picture instead", height=200, elem_id="latent-upload", **UPLOAD)
+            with gr.Column():
+                with gr.Row():
+                    reset = gr.Button("Reset", min_width=80)
+                    randomise = gr.Button("Randomise", min_width=80)
+                    sweep = gr.Button("Sweep each", min_width=80, elem_id="sweep")
+                sliders = [
+                    gr.Slider(-REACH, REACH, 0, step=0.1, label=f"Component {each}", buttons=["reset"])
+                    for each in range(1, NUM_SLIDERS + 1)
+                ]
+        strips = gr.Gallery(label="Sweeps", elem_id="sweeps", **THUMBNAILS | {"columns": len(SWEEP)})
+    start = [model, seed, temperature, prior, picture]
+    moving = {"inputs": [*start, *sliders], "outputs": moved}
+
+    def click(drawn: list[Drawn], event: gr.SelectData) -> list:  # Gradio does not see through `partial`
+        return clicked(models, drawn, event)
+
+    picked = samples.pictures.select(click, samples.drawn, [*start, tabs], **INTERNAL_EVENT)
+    fitted = model.input(
+        lambda name: gr.Dropdown(prior_choices(models[name].priors), value="own"), model, prior, **INTERNAL_EVENT
+    )
+    for event in (tab.select, fitted.then, picked.then):
+        labelled = event(inputs=model, outputs=sliders, **model_event(slider_labels, models))
+        labelled.then(**moving, **model_event(latent_pca, models))
+    live = {"trigger_mode": "always_last", "show_progress": "hidden"}
+    gr.on([slider.input for slider in sliders], **moving, **live, **model_event(latent_pca, models, "latent_pca"))
+    gr.on(
+        [seed.submit, temperature.release, prior.input, picture.upload, picture.clear],
+        **moving,
+        **model_event(latent_pca, models),
+    )
+    for button, values in ((reset, lambda: [0] * NUM_SLIDERS), (randomise, random_shifts)):
+        button.click(values, None, sliders, **INTERNAL_EVENT).then(**moving, **model_event(latent_pca, models))
+    sweep.click(inputs=start, outputs=strips, **model_event(pca_sweep, models, "pca_sweep"))
