@@ -1,10 +1,11 @@
 # Every target does what it needs from a fresh clone, and nothing twice.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BENCH_DATA ?=
+SPACE ?= build/space
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow smoke bench style clean
+.PHONY: demo test test-slow smoke bench space style clean
 
 demo: .venv/space.installed      ## the Space in the browser, on the models in model_cards/
 	$(BIN)/python space/app.py
@@ -21,6 +22,13 @@ smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pr
 bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA=folder for real pictures instead of drawn ones
 	$(BIN)/python benchmarks/throughput.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 	$(BIN)/python benchmarks/time_to_quality.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
+
+space:                           ## a folder that can be uploaded as a Space as it is: SPACE=build/space
+	rm -rf $(SPACE)
+	mkdir -p $(SPACE)/model_cards
+	cp -r space/. hf_vae train_accelerate.py $(SPACE)
+	cp -r $(patsubst %/config.json,%,$(wildcard model_cards/*/config.json)) $(SPACE)/model_cards
+	find $(SPACE) -name __pycache__ -prune -exec rm -r {} +
 
 style: .venv/dev.installed       ## format, and check what formatting cannot mend
 	$(BIN)/ruff format .

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from hf_vae.transforms import upright_picture
 from uploads import UploadError, open_upload
 
 
@@ -46,24 +47,27 @@ def can_train() -> bool:
 
 
 def collect_pictures(files: list[Path], folder: Path) -> int:
-    """Opens uploaded pictures, or those in uploaded zip files, and saves them small into `folder`; returns how many.
+    """Opens uploaded pictures, or those in uploaded zip files, and saves them small into `folder`, each once; returns
+    how many.
 
     Raises:
-        UploadError: If a file is no picture, or there are fewer than `MIN_PICTURES` or more than `MAX_PICTURES`.
+        UploadError: If a file is no picture, or there are fewer than `MIN_PICTURES` different ones or more than
+            `MAX_PICTURES` files.
     """
     folder.mkdir(parents=True)
-    count = 0
-    for file in files:
-        for source in _members(file, folder) if zipfile.is_zipfile(file) else [file]:
-            count += 1
-            if count > MAX_PICTURES:
-                raise UploadError(f"There are more than {MAX_PICTURES} pictures; choose fewer.")
-            picture = open_upload(source)
-            picture.thumbnail((PICTURE_EDGE, PICTURE_EDGE))
-            picture.convert("RGB").save(folder / f"{count:04d}.png")
-    if count < MIN_PICTURES:
-        raise UploadError(f"{count} pictures are too few; choose at least {MIN_PICTURES}.")
-    return count
+    seen: set[bytes] = set()
+    sources = (source for file in files for source in (_members(file, folder) if zipfile.is_zipfile(file) else [file]))
+    for number, source in enumerate(sources, 1):
+        if number > MAX_PICTURES:
+            raise UploadError(f"There are more than {MAX_PICTURES} pictures; choose fewer.")
+        picture = upright_picture(open_upload(source))
+        picture.thumbnail((PICTURE_EDGE, PICTURE_EDGE))
+        if picture.tobytes() not in seen:
+            picture.save(folder / f"{number:04d}.png")
+        seen.add(picture.tobytes())
+    if len(seen) < MIN_PICTURES:
+        raise UploadError(f"{len(seen)} different pictures are too few; choose at least {MIN_PICTURES}.")
+    return len(seen)
 
 
 def _members(file: Path, folder: Path) -> Iterator[Path]:

@@ -202,13 +202,21 @@ def visit_sliders(page: Page, photos: list[Path]) -> None:
 def visit_training(page: Page, photos: list[Path]) -> None:
     page.get_by_label("Folder of pictures").fill("my cats")
     expect(page.locator("#command")).to_contain_text("--train_data_dir 'my cats'")
-    page.locator("#train-files input[type=file]").set_input_files(photos * 10)
-    expect(page.locator("#train-files")).to_contain_text(photos[0].stem)
+    page.locator("#train-files input[type=file]").set_input_files(many_photos(photos[0].parent))
+    expect(page.locator("#train-files")).to_contain_text("photo-23")
     page.get_by_label("number input for Updates").last.fill("20")
     page.locator("#train").click()
     expect(page.locator("#train-sentence")).to_contain_text("20 of 20 updates", timeout=4 * MILLISECONDS)
-    assert expect_picture(page.locator("#live img")).format in ("PNG", "WEBP")
+    expect(page.locator("#live img")).to_have_attribute("src", re.compile("timelapse"), timeout=4 * MILLISECONDS)
+    assert expect_picture(page.locator("#live img")).n_frames == 2
     expect(page.locator("#losses canvas, #losses svg.marks").first).to_be_visible()
+
+
+def many_photos(folder: Path) -> list[Path]:
+    paths = [folder / f"photo-{number}.jpg" for number in range(24)]
+    for number, path in enumerate(paths):
+        draw_picture(number, (90, 70)).save(path)
+    return paths
 
 
 def visit_about(page: Page, photos: list[Path]) -> None:

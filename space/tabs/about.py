@@ -10,12 +10,12 @@ from tabs import INTERNAL_EVENT
 
 
 FAMILIES = """
-| family | how it learns | what it does well |
-|---|---|---|
-| autoencoder | draws a picture again from a few numbers, and nothing else | reconstructing |
-| VAE | the same with noise on the numbers, so that near numbers are like pictures | moving, morphing; it blurs |
-| DC-GAN | from a discriminator that tells its pictures from real ones | sharp samples; it cannot reconstruct |
-| VAE-GAN | both | reconstructing and sampling with detail |
+- An **autoencoder** draws a picture again from a few numbers, and learns nothing else: it reconstructs.
+- A **VAE** does the same with noise on the numbers, so that near numbers are like pictures: it samples, moves and
+  morphs, and it blurs.
+- A **DC-GAN** learns from a discriminator that tells its pictures from real ones: its samples are sharp, and it cannot
+  reconstruct.
+- A **VAE-GAN** does both: it reconstructs and samples with detail.
 """
 
 PRIVACY = """The models are small and know one kind of picture; whatever else you upload is turned into the nearest
@@ -38,7 +38,7 @@ def card_of(models: dict[str, PublishedModel], model: str) -> str:
 def build(models: dict[str, PublishedModel]) -> None:
     """Adds the tab."""
     with gr.Tab("About", id="about"):
-        gr.Markdown("## Four families" + FAMILIES)
+        gr.Markdown("## Four families\n" + FAMILIES)
         gr.Markdown("## Limits and privacy\n\n" + PRIVACY)
         with gr.Accordion("Model cards", open=False):
             model = gr.Dropdown(list(models), label="Model")

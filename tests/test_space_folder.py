@@ -1,0 +1,87 @@
+"""What `make space` writes: a folder that is a Space by itself."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from gradio_client import Client
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("build") / "space"
+    command = ["make", "--silent", "-C", str(REPOSITORY), "space", f"SPACE={target}"]
+    subprocess.run(command, check=True)
+    return target
+
+
+def test_it_holds_the_page_the_package_the_models_and_nothing_else(folder):
+    assert {path.name for path in folder.iterdir()} >= {"app.py", "README.md", "requirements.txt", "hf_vae"}
+    models = {path.parent.name for path in (folder / "model_cards").glob("*/config.json")}
+    assert models == {path.parent.name for path in (REPOSITORY / "model_cards").glob("*/config.json")}
+    assert not [path for path in folder.rglob("*") if path.name in ("__pycache__", "runs", "tests", ".venv", ".git")]
+    assert max(path.stat().st_size for path in folder.rglob("*")) <= 16 * 2**20
+
+
+def test_its_pins_are_the_tested_ones(folder):
+    constraints = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pins = re.findall(r"^(?:# )?(\S+==\S+)$", (folder / "requirements.txt").read_text(), flags=re.MULTILINE)
+    assert len(pins) >= 5 and set(pins) <= set(constraints)
+    front_matter = (folder / "README.md").read_text().split("---")[1]
+    assert f"gradio=={re.search(r'sdk_version: (.*)', front_matter).group(1)}" in constraints
+    assert 'python_version: "3.1' in front_matter
+
+
+def answers_from(folder: Path, python: Path) -> int:
+    """Starts the Space in its folder with an interpreter, and returns how many pictures it draws when asked for 3."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_VAE_MODELS")}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder.parent / "cache")}
+    place = subprocess.run(
+        [python, "-c", "import hf_vae; print(hf_vae.__file__)"], cwd=folder, env=environment, capture_output=True
+    )
+    assert Path(place.stdout.decode().strip()).is_relative_to(folder)
+    with subprocess.Popen([python, "app.py"], cwd=folder, env=environment) as server:
+        try:
+            client = _connect(f"http://127.0.0.1:{port}/", server)
+            model = next((folder / "model_cards").glob("*/config.json")).parent.name
+            pictures = client.predict(model=model, count=3, seed=1, temperature=1, prior="own", api_name="/sample")
+            return len(pictures)
+        finally:
+            server.terminate()
+
+
+def _connect(address: str, server: subprocess.Popen) -> Client:
+    deadline = time.monotonic() + 90
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            return Client(address, verbose=False)
+        except Exception:  # what it raises while nobody listens is not documented
+            time.sleep(0.5)
+    pytest.fail("the Space did not start")
+
+
+def test_it_starts_by_itself(folder):
+    assert answers_from(folder, Path(sys.executable)) == 3
+
+
+@pytest.mark.slow
+def test_it_starts_in_an_environment_of_its_own(folder, tmp_path):
+    """With what its README and requirements.txt ask for and nothing else; the package indexes have to be reachable."""
+    gradio = re.search(r"sdk_version: (.*)", (folder / "README.md").read_text()).group(1)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    constraints = ["--constraint", str(REPOSITORY / "constraints.txt")]
+    packages = ["-r", str(folder / "requirements.txt"), f"gradio=={gradio}"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, *packages], check=True)
+    assert answers_from(folder, python) == 3
+    shutil.rmtree(tmp_path / "venv")
