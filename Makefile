@@ -22,6 +22,7 @@ smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pr
 bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA=folder for real pictures instead of drawn ones
 	$(BIN)/python benchmarks/throughput.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 	$(BIN)/python benchmarks/time_to_quality.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
+	$(BIN)/python benchmarks/space.py
 
 space:                           ## a folder that can be uploaded as a Space as it is: SPACE=build/space
 	rm -rf $(SPACE)

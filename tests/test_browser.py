@@ -3,11 +3,7 @@
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +13,7 @@ import pytest
 from conftest import draw_picture
 from PIL import Image, ImageStat
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from space_process import running_space
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,40 +34,11 @@ MILLISECONDS = 30_000  # the machine may be busy training
 @pytest.fixture(scope="module")
 def address(published_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where `python space/app.py` answers, with the repository's models if it has any."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     cards = ROOT / "model_cards"
     folders = sorted(config.parent for config in (cards if cards.is_dir() else published_models).glob("*/config.json"))
-    log = tmp_path_factory.mktemp("space") / "log.txt"
-    environment = os.environ | {
-        "HF_VAE_MODELS": ",".join(map(str, folders)),
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(log.parent / "cache"),
-        "PYTHONPATH": str(ROOT),
-    }
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, "space/app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/", server, log)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.terminate()
-        server.wait(10)
-    assert "Traceback" not in log.read_text()
-
-
-def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"The Space did not start:\n{log.read_text()}")
+    cache = tmp_path_factory.mktemp("space") / "cache"
+    with running_space(cache, HF_VAE_MODELS=",".join(map(str, folders)), PYTHONPATH=str(ROOT)) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")

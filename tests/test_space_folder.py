@@ -1,17 +1,14 @@
 """What `make space` writes: a folder that is a Space by itself."""
 
-import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from gradio_client import Client
+from space_process import running_space
 
 
 @pytest.fixture(scope="module")
@@ -41,33 +38,12 @@ def test_its_pins_are_the_tested_ones(folder):
 
 def answers_from(folder: Path, python: Path) -> int:
     """Starts the Space in its folder with an interpreter, and returns how many pictures it draws when asked for 3."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_VAE_MODELS")}
-    environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder.parent / "cache")}
-    place = subprocess.run(
-        [python, "-c", "import hf_vae; print(hf_vae.__file__)"], cwd=folder, env=environment, capture_output=True
-    )
-    assert Path(place.stdout.decode().strip()).is_relative_to(folder)
-    with subprocess.Popen([python, "app.py"], cwd=folder, env=environment) as server:
-        try:
-            client = _connect(f"http://127.0.0.1:{port}/", server)
-            model = next((folder / "model_cards").glob("*/config.json")).parent.name
-            pictures = client.predict(model=model, count=3, seed=1, temperature=1, prior="own", api_name="/sample")
-            return len(pictures)
-        finally:
-            server.terminate()
-
-
-def _connect(address: str, server: subprocess.Popen) -> Client:
-    deadline = time.monotonic() + 90
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            return Client(address, verbose=False)
-        except Exception:  # what it raises while nobody listens is not documented
-            time.sleep(0.5)
-    pytest.fail("the Space did not start")
+    found = subprocess.run([python, "-c", "import hf_vae; print(hf_vae.__file__)"], cwd=folder, capture_output=True)
+    assert Path(found.stdout.decode().strip()).is_relative_to(folder)
+    with running_space(folder.parent / "cache", folder / "app.py", python) as (address, _):
+        model = next((folder / "model_cards").glob("*/config.json")).parent.name
+        settings = {"model": model, "count": 3, "seed": 1, "temperature": 1, "prior": "own"}
+        return len(Client(address, verbose=False).predict(**settings, api_name="/sample"))
 
 
 def test_it_starts_by_itself(folder):
@@ -84,4 +60,3 @@ def test_it_starts_in_an_environment_of_its_own(folder, tmp_path):
     packages = ["-r", str(folder / "requirements.txt"), f"gradio=={gradio}"]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, *packages], check=True)
     assert answers_from(folder, python) == 3
-    shutil.rmtree(tmp_path / "venv")
