@@ -42,7 +42,7 @@ def main() -> None:
                 rows += time_visits(Client(address, verbose=False, download_files=False), Path(folder))
             finally:
                 server.terminate()
-    print_header("What visitors of the Space wait for", "drawn ones, 48x48 pixels")
+    print_header("What visitors of the Space wait for", "drawn ones")
     print_table(["", "median", "aim"], [[what, f"{seconds:.2f} s", f"{aim:g} s"] for what, seconds, aim in rows])
 
 
@@ -58,7 +58,7 @@ def wait_for(address: str, start: float) -> float:
 
 def time_visits(client: Client, folder: Path) -> list[tuple[str, float, float]]:
     """What visitors do, the median seconds that it takes once the models are loaded, and how long it may take."""
-    paths = sorted((draw_pictures(folder)).iterdir())[:2]
+    paths = sorted(draw_pictures(folder / "pictures").iterdir())[:2]
     start, end = (handle_file(str(path)) for path in paths)
     drawing = {"temperature": 1.0, "prior": "own"}
     walk = {"start_seed": 0, "end_seed": 0, "path": "slerp", "frames": 48, "speed": 16, "file_format": "webp"}
