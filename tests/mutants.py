@@ -8,9 +8,11 @@ import ast
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import accelerate  # noqa: F401, imported for the forks
@@ -22,6 +24,7 @@ import torchmetrics  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 TESTS = {"losses": ["test_losses.py"], "metrics": ["test_metrics.py"], "checkpoints": ["test_checkpoints.py"]}
+SECONDS = 300  # after which the tests of a mutant have noticed it
 SWAPS = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -47,31 +50,37 @@ SWAPS = {
 
 def mutations(source: str) -> Iterator[tuple[str, str]]:
     """Every mutant of a source: what was changed, and the changed source."""
-    places = len(list(ast.walk(ast.parse(source))))
-    for place in range(places):
-        tree = ast.parse(source)
-        node = list(ast.walk(tree))[place]
-        before = ast.unparse(node) if isinstance(node, ast.expr | ast.stmt) else ""
-        if isinstance(node, ast.BinOp | ast.BoolOp | ast.UnaryOp) and type(node.op) in SWAPS:
-            node.op = SWAPS[type(node.op)]()
-        elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-            node.ops[0] = SWAPS[type(node.ops[0])]()
-        elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
-            node.value = not node.value if isinstance(node.value, bool) else node.value + 1
-        elif isinstance(node, ast.If):
-            node.test = ast.UnaryOp(ast.Not(), node.test)
-        else:
-            continue
-        after = ast.unparse(node)
-        yield f"line {node.lineno}: {before.splitlines()[0]}  ->  {after.splitlines()[0]}", ast.unparse(tree)
+    for place, candidate in enumerate(ast.walk(ast.parse(source))):
+        if isinstance(candidate, ast.BinOp | ast.BoolOp | ast.UnaryOp | ast.Compare | ast.Constant | ast.If):
+            tree = ast.parse(source)
+            node = next(islice(ast.walk(tree), place, None))
+            if change(node):
+                before, after = (ast.unparse(one).splitlines()[0] for one in (candidate, node))
+                yield f"line {node.lineno}: {before}  ->  {after}", ast.unparse(tree)
+
+
+def change(node: ast.AST) -> bool:
+    """Changes one operator, number or condition; says whether there was anything to change."""
+    if isinstance(node, ast.If):
+        node.test = ast.UnaryOp(ast.Not(), node.test)
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        node.ops[0] = SWAPS[type(node.ops[0])]()
+    elif isinstance(node, ast.BinOp | ast.BoolOp | ast.UnaryOp) and type(node.op) in SWAPS:
+        node.op = SWAPS[type(node.op)]()
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
+        node.value = not node.value if isinstance(node.value, bool) else node.value + 1
+    else:
+        return False
+    return True
 
 
 def is_noticed(copy: Path, module: str, source: str) -> bool:
     """Whether the tests of a module fail, or do not end, with `source` in its place."""
+    (copy / "hf_vae" / f"{module}.py").write_text(source)
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1] != 0
-    (copy / "hf_vae" / f"{module}.py").write_text(source)
+    signal.alarm(SECONDS)  # which ends this process
     os.chdir(copy)
     sys.path[:0] = [str(copy), str(copy / "tests")]
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, until the process ends
@@ -87,7 +96,11 @@ def main(count: int) -> None:
     chosen = random.Random(0).sample(every, min(count, len(every)))
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copytree(ROOT, Path(folder) / "copy", ignore=shutil.ignore_patterns(".*", "runs", "data")))
+        copy = Path(
+            shutil.copytree(
+                ROOT, Path(folder) / "copy", ignore=shutil.ignore_patterns(".git", ".venv", "runs", "data")
+            )
+        )
         for module, change, source in chosen:
             if not is_noticed(copy, module, source):
                 survivors.append(f"{module}.py, {change}")
