@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 import app
 
 
-PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", re.MULTILINE)
+PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 
 
 def pins(file: str) -> dict[str, str]:
@@ -43,7 +43,7 @@ def test_every_dependency_is_pinned_to_a_version_that_is_allowed():
 
 def test_every_dependency_has_its_reason():
     text = (REPOSITORY / "pyproject.toml").read_text()
-    listed = [line for line in text.splitlines() if re.match(r'    "[a-zA-Z_]+(\[\w+\])?>=', line)]
+    listed = [line for line in text.splitlines() if re.match(r'    "[\w-]+>=', line)]
     assert len(listed) == sum(map(len, requirements().values()))
     assert not [line for line in listed if "  # " not in line]
 
@@ -83,7 +83,7 @@ def test_importing_everything_asks_for_no_network():
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     environment |= {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", WITHOUT_NETWORK]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.split()[-1]) > 40
 
