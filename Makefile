@@ -5,16 +5,19 @@ SPACE ?= build/space
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow smoke bench space style clean
+.PHONY: demo test test-slow test-faults smoke bench space style clean
 
 demo: .venv/space.installed      ## the Space in the browser, on the models in model_cards/
 	$(BIN)/python space/app.py
 
-test: .venv/dev.installed        ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+test: .venv/dev.installed        ## all tests but the slow ones, and the share of lines and branches that they run
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 
 test-slow: .venv/dev.installed   ## the slow ones
 	$(BIN)/python -m pytest -m slow
+
+test-faults: .venv/dev.installed ## hostile files, weights and data, failing disks and kills: the table of SECURITY.md
+	$(BIN)/python tests/faults.py
 
 smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pretrained, Space: in about a minute
 	$(BIN)/python -m pytest tests/test_end_to_end.py

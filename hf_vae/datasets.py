@@ -1,11 +1,13 @@
 """Where pictures come from: a preset, the Hub, a folder or parquet; decoded once to uint8, cached on disk, and
 split."""
 
+import errno
 import glob
 import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +24,16 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from .config import DataConfig
+from .files import flush_to_disk
 from .presets import with_preset
 from .transforms import picture_mode, picture_to_uint8, square_picture, to_float
 
 
 PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 100_000_000  # of a picture, as it is decoded whole unless it is a JPEG
 BROKEN_SHARE_LIMIT = 0.01
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 DECODE_CHUNK = 256  # pictures decoded between two writes: what bounds memory while a cache is built
 
 
@@ -113,11 +117,12 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
 
     Files that do not decode are skipped; exact copies of a file are dropped, and both are counted. The cache lies
     under `HF_VAE_CACHE` (default `~/.cache/hf_vae`), in a folder named by a fingerprint of the source and the
-    transform.
+    transform. One that is not as it was written is built again.
 
     Raises:
         ValueError: If `data` names no source or two, the source or its image column does not exist, more than 1% of
             the files cannot be used, or there are too few pictures to train on some and hold out others.
+        OSError: If a file cannot be read, or the cache not be written. Nothing of it is left then.
     """
     picture_mode(image_channels)  # refuses a number of channels that no picture has, before any picture is blamed
     data = with_preset(data)
@@ -125,9 +130,7 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     recipe = [CACHE_VERSION, source.fingerprint, image_size, image_channels, data.crop_box]
     fingerprint = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("HF_VAE_CACHE", Path.home() / ".cache" / "hf_vae")).expanduser() / fingerprint
-    if not folder.is_dir():
-        _build_cache(source, folder, image_size, image_channels, data.crop_box)
-    facts = json.loads((folder / "facts.json").read_text())
+    facts = _read_facts(folder) or _build_cache(source, folder, image_size, image_channels, data.crop_box)
     shape = (facts.pop("images"), image_channels, image_size, image_size)
     images = torch.from_file(str(folder / "images.uint8"), size=math.prod(shape), dtype=torch.uint8).view(shape)
 
@@ -159,7 +162,13 @@ def _open_source(data: DataConfig) -> _Source:
     files = find_files(data.train_data_dir)
     if files[0].suffix == ".parquet":
         names = [glob.escape(str(file)) for file in files]  # `datasets` takes a name with brackets for a pattern
-        return _column_source(datasets.Dataset.from_parquet(names), data.image_column)
+        try:
+            rows = datasets.Dataset.from_parquet(names)
+        except (datasets.exceptions.DatasetGenerationError, OSError) as error:  # no parquet, or with other columns
+            raise ValueError(
+                f"train_data_dir={data.train_data_dir} cannot be read as parquet: {error.__cause__ or error}"
+            ) from error
+        return _column_source(rows, data.image_column, holds_files=True)
     path = Path(data.train_data_dir).expanduser()
     states = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
@@ -212,10 +221,10 @@ def load_from_hub(data: DataConfig, load: Callable[..., Any]) -> Any:
         raise ValueError(f"dataset_name={data.dataset_name} cannot be loaded from the Hub: {error}") from error
 
 
-def _column_source(dataset: datasets.Dataset, column: str | None) -> _Source:
+def _column_source(dataset: datasets.Dataset, column: str | None, holds_files: bool = False) -> _Source:
     column = find_image_column(dataset.features, column)
     rows = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    return _Source(rows._fingerprint, len(rows), _column_files(rows, column))
+    return _Source(rows._fingerprint, len(rows), _column_files(rows, column, holds_files))
 
 
 def find_image_column(features: dict[str, Any], column: str | None) -> str:
@@ -242,16 +251,56 @@ def _holds_pictures(feature: Any) -> bool:
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and feature.keys() == {"bytes", "path"})
 
 
-def _column_files(rows: datasets.Dataset, column: str) -> Iterator[tuple[str, bytes]]:
+def _column_files(rows: datasets.Dataset, column: str, holds_files: bool) -> Iterator[tuple[str, bytes]]:
+    """The files of a column. If it `holds_files`, one that only names a file is empty: whoever wrote the rows does not
+    choose what is read here."""
     for number, row in enumerate(rows):
         value = row[column] or {"path": None, "bytes": b""}
-        content = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+        content = value["bytes"]
+        if content is None:
+            content = b"" if holds_files or not value["path"] else Path(value["path"]).read_bytes()
         yield value["path"] or f"row {number}", content
 
 
-def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None) -> None:
-    """Decodes every file once and moves the result into place as a whole, so that a cache that exists is complete."""
+def _read_facts(folder: Path) -> dict[str, int] | None:
+    """The facts of a cache; None if there is none, or it is not as it was written and has been removed."""
+    if not folder.is_dir():
+        return None
+    try:
+        facts = json.loads((folder / "facts.json").read_text())
+        with open(folder / "images.uint8", "rb") as images:
+            is_whole = facts.pop("sha256") == hashlib.file_digest(images, "sha256").hexdigest()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        is_whole = False
+    if is_whole:
+        return facts
+    print(f"The cache {folder} is not as it was written: it is removed, and the pictures are decoded again.")
+    shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
+    return None
+
+
+def _build_cache(
+    source: _Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None
+) -> dict[str, int]:
+    """`_write_cache`, with an error that says what to do about a full disk."""
+    try:
+        return _write_cache(source, folder, image_size, channels, crop_box)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise OSError(
+            f"The cache of decoded pictures in {folder.parent} could not be written: {error}. Make room there, or set "
+            "HF_VAE_CACHE to a folder on another disk."
+        ) from error
+
+
+def _write_cache(
+    source: _Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None
+) -> dict[str, int]:
+    """Decodes every file once and moves the result into place as a whole, so that a cache that exists is complete.
+    Returns its facts."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    written = hashlib.sha256()
     seen: set[bytes] = set()
     broken: list[str] = []
     num_images = duplicates = 0
@@ -281,12 +330,15 @@ def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, 
                         broken.append(image)
                     else:
                         out.write(image.numpy().tobytes())
+                        written.update(image.numpy().tobytes())
                         num_images += 1
                 progress.update(len(chunk))
         _refuse_unusable(source.length, num_images, broken)
         facts = {"images": num_images, "pictures_found": source.length}
         facts |= {"duplicates_dropped": duplicates, "broken_skipped": len(broken)}
-        (building / "facts.json").write_text(json.dumps(facts))
+        (building / "facts.json").write_text(json.dumps(facts | {"sha256": written.hexdigest()}))
+        for path in (*building.iterdir(), building):
+            flush_to_disk(path)
         try:
             building.rename(folder)
         except OSError:  # another process may have built the same cache meanwhile
@@ -297,6 +349,7 @@ def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, 
     print(
         f"{num_images:,} of {source.length:,} pictures: {duplicates:,} copies dropped, {len(broken):,} broken skipped."
     )
+    return facts
 
 
 def decode_picture(
@@ -304,8 +357,12 @@ def decode_picture(
 ) -> torch.Tensor | str:
     """The picture in the `content` of a file, cut and scaled, as uint8 `(C, H, W)`; for a broken one a line that says
     what is wrong with `name`."""
+    # what is no text in a name, such as commands to a terminal, is spelled out
+    name = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
     try:
         with Image.open(BytesIO(content), formats=PICTURE_FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(f"{picture.width}x{picture.height} is more than {MAX_PIXELS // 10**6} megapixels")
             if crop_box is None:  # which counts pixels; else a large JPEG is decoded at a fraction of its size
                 picture.draft(picture_mode(channels), (2 * image_size, 2 * image_size))
             return picture_to_uint8(square_picture(picture, image_size, channels, crop_box))

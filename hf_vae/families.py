@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HFValidationError
+from diffusers.utils import CONFIG_NAME
 
 from .config import RunConfig
 from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator
+from .models.loading import find_folder, read_config, refuse_output_size
 from .objectives import AutoencoderObjective, DCGANObjective, Objective, VAEGANObjective, VAEObjective
 
 
@@ -42,6 +43,7 @@ def new_model(run: RunConfig) -> ImageGenerator:
         ValueError: If a size cannot be made, or the model to start from does not exist or has other networks.
     """
     model, train = FAMILIES[run.family].model(**run.model), run.train
+    refuse_output_size(model.config.output_size)
     if not train.keeps_prior:
         model.latent_prior.flow = None
     if train.pretrained_model_name_or_path:
@@ -78,12 +80,7 @@ class AutoGenerator:
         Raises:
             ValueError: As `from_pretrained` does.
         """
-        try:
-            class_name = ImageGenerator.load_config(path, **kwargs).get("_class_name")
-        except (OSError, HFValidationError) as error:
-            raise ValueError(
-                f"{path} is neither a model folder here nor a model that the Hub gives. {error}"
-            ) from error
+        class_name = read_config(find_folder(path, [CONFIG_NAME], **kwargs))["_class_name"]
         classes = {family.model.__name__: family.model for family in FAMILIES.values()}
         if class_name not in classes:
             raise ValueError(f"{path} is a model of class {class_name!r}; the families here are {', '.join(classes)}.")

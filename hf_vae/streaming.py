@@ -273,8 +273,12 @@ def _parquet_parts(files: list[str], column: str | None) -> tuple[int, ReadPart]
     """Each file is a part. They are not read through `IterableDataset`: it holds a whole file in memory, and a process
     that stops in the midst of one, as training does, hangs or aborts at its exit
     (https://github.com/apache/arrow/issues/45214)."""
-    with xopen(files[0], "rb") as file:
-        column = find_image_column(datasets.Features.from_arrow_schema(read_schema(file)), column)
+    try:
+        with xopen(files[0], "rb") as file:
+            schema = read_schema(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{files[0]} cannot be read as parquet: {error}") from error
+    column = find_image_column(datasets.Features.from_arrow_schema(schema), column)
 
     def read_part(part: int) -> Iterator[dict[str, Any] | None]:
         with (
@@ -283,7 +287,9 @@ def _parquet_parts(files: list[str], column: str | None) -> tuple[int, ReadPart]
         ):
             for rows in parquet.iter_batches(ROWS_READ, columns=[column], use_threads=False):
                 for value in rows[column].to_pylist():
-                    yield {"path": None, "bytes": value} if isinstance(value, bytes) else value
+                    content = value["bytes"] if isinstance(value, dict) else value
+                    # a row that only names a file or an address is broken: its author does not choose what is read
+                    yield {"path": None, "bytes": content or b""}
 
     return len(files), read_part
 

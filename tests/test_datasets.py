@@ -258,7 +258,7 @@ def test_two_processes_that_build_the_same_cache_both_succeed(folder, cache, mon
 
     def build_twice(source, *arguments):
         build(dataclasses.replace(source, files=list(source.files)), *arguments)
-        build(hf_vae.datasets._open_source(DataConfig(train_data_dir=str(folder))), *arguments)
+        return build(hf_vae.datasets._open_source(DataConfig(train_data_dir=str(folder))), *arguments)
 
     monkeypatch.setattr(hf_vae.datasets, "_build_cache", build_twice)
     assert torch.equal(all_images(load(folder)), drawn(range(12)))

@@ -142,6 +142,7 @@ def test_two_processes_agree_and_follow_one_with_twice_the_batch(family, two_pro
     torch.testing.assert_close(*drawn, rtol=0, atol=2e-3)
 
 
+@pytest.mark.fault("training", "the same weights bit for bit, or one error and a whole checkpoint")
 def test_an_error_on_one_rank_ends_all_of_them_with_that_error(picture_folder, tmp_path):
     (tmp_path / "fail.py").write_text(RAISE_ON_RANK_1)
     done = launch_two(tmp_path / "fail.py", flags_of("vae", picture_folder, tmp_path / "run", 4))

@@ -15,7 +15,7 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "batches", "transforms", "losses", "models.flow", "models.blocks", "models.paths"},
+    {"files", "batches", "transforms", "losses", "models.flow", "models.blocks", "models.paths", "models.loading"},
     {"config", "models.prior"},
     {"presets", "machine"},
     {"models.base", "models.layers"},
@@ -32,7 +32,7 @@ LAYERS = [
     {"cli"},
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
-MODEL_LIBRARIES = {"torch", "diffusers", *sys.stdlib_module_names}
+MODEL_LIBRARIES = {"torch", "diffusers", "safetensors", "huggingface_hub", *sys.stdlib_module_names}
 SPACE_MAY_NOT_IMPORT = {"training", "datasets", "streaming"}
 
 

@@ -13,6 +13,9 @@ from hf_vae.checkpoints import list_checkpoints
 from hf_vae.interruptions import StopSignals, TrainingInterrupted
 
 
+pytestmark = pytest.mark.fault("signals", "a checkpoint, and the same weights bit for bit")
+
+
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
     yield

@@ -1,5 +1,5 @@
-"""Inference only: what these modules import is torch, diffusers and each other, so that they can travel with the
-weights."""
+"""Inference only: what these modules import is torch, diffusers with what it needs, and each other, so that they can
+travel with the weights."""
 
 from .autoencoder import Autoencoder
 from .base import EncoderOutput, ImageGenerator

@@ -10,6 +10,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils import BaseOutput
 
+from .loading import HUB_OPTIONS, checked_folder
 from .prior import LatentPrior
 
 
@@ -44,18 +45,19 @@ class ImageGenerator(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
-        """Loads a model from a folder or a Hub id, in evaluation mode, as diffusers' models do.
+        """Loads a model from a folder or a Hub id, in evaluation mode, as diffusers' models do, but only from
+        safetensors, and only if all of it is as this class would have written it. No code of the folder is run.
 
         Raises:
-            ValueError: If it is a model of another class, of which this one would be left with random weights.
+            ValueError: If there is no such model, it is of another class, or its configuration or weights are not
+                whole, too large or not finite; see `hf_vae.models.loading`.
         """
-        saved_as = cls.load_config(pretrained_model_name_or_path, **kwargs).get("_class_name")
-        if saved_as != cls.__name__:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} is a {saved_as}, not a {cls.__name__}: AutoGenerator picks a class."
-            )
-        kwargs.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if not kwargs.pop("use_safetensors", True):
+            raise ValueError("use_safetensors=False is not possible: a pickle can hold any program.")
+        folder = checked_folder(cls, pretrained_model_name_or_path, **kwargs)
+        options = {name: value for name, value in kwargs.items() if name not in (*HUB_OPTIONS, "subfolder")}
+        options.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
+        return super().from_pretrained(folder, use_safetensors=True, **options)
 
     @property
     def output_size(self) -> int:

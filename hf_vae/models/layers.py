@@ -9,6 +9,9 @@ from torch import nn
 from .blocks import Decoder, Encoder, activations
 
 
+MAX_VALUES = 2**26  # of one image, after one layer: what bounds the memory that few weights can ask for
+
+
 class ToImageRange(nn.Module):
     """Values in [0, 1], as a sigmoid gives them, to images in [-1, 1]."""
 
@@ -119,6 +122,8 @@ def build_layers(lines: tuple[str, ...], shape: tuple[int, ...]) -> tuple[nn.Seq
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise ValueError(f"The layer {line!r} cannot follow values of shape {shape}: {error}") from error
         layers += layer
+        if math.prod(shape) > MAX_VALUES:
+            raise ValueError(f"The layer {line!r} gives {shape}, more than {MAX_VALUES:,} values for an image.")
     return nn.Sequential(*layers), shape
 
 

@@ -1,0 +1,179 @@
+"""Reading a model folder that anybody may have written: what is in it is compared with what the class would have
+written, before memory is taken for it."""
+
+import inspect
+import json
+import math
+import os
+from pathlib import Path
+from reprlib import repr as short_repr
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import torch
+from diffusers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError, safe_open
+
+
+MAX_CONFIG_BYTES = 2**16
+MAX_HEADER_BYTES = 2**20
+MAX_PARAMETERS = 2**28  # 1 GiB in single precision; the largest recipe has half
+MAX_OUTPUT_SIZE = 1024
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map"}
+FLOATS = {"F16", "BF16", "F32", "F64"}  # as safetensors calls them
+
+
+def checked_folder(model_class: type, path: str | os.PathLike, variant: str | None = None, **options: Any) -> Path:
+    """The folder of the model at `path`, a folder or a Hub id, once its configuration and weights are found to be what
+    `model_class` writes. `options` are those of diffusers' `from_pretrained`.
+
+    Raises:
+        ValueError: If anything in there is missing, left over, malformed, too large, not finite, or elsewhere.
+    """
+    weights = SAFETENSORS_WEIGHTS_NAME
+    if variant:
+        weights = weights.replace(".safetensors", f".{variant}.safetensors")
+    folder = find_folder(path, [CONFIG_NAME, weights], **options)
+    config = read_config(folder)
+    if config["_class_name"] != model_class.__name__:
+        raise ValueError(
+            f"{path} is a {config['_class_name']}, not a {model_class.__name__}: AutoGenerator picks a class."
+        )
+    arguments = _checked_arguments(model_class, config, options, folder / CONFIG_NAME)
+    if (folder / SAFE_WEIGHTS_INDEX_NAME).exists():
+        raise ValueError(f"{path} has weights in several files; save the model again with save_pretrained, in one.")
+    _check_weights(_own_file(folder, weights), _state_without_memory(model_class, arguments, folder / CONFIG_NAME))
+    return folder
+
+
+def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None = None, **options: Any) -> Path:
+    """The folder `path`, or one that the files `names` of the Hub id `path` were downloaded to.
+
+    Raises:
+        ValueError: If there is neither.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        hub_options = {name: options[name] for name in HUB_OPTIONS if name in options}
+        patterns = [f"{subfolder}/{name}" if subfolder else name for name in names]
+        try:
+            folder = Path(snapshot_download(str(path), allow_patterns=patterns, **hub_options))
+        except (OSError, HFValidationError) as error:
+            raise ValueError(
+                f"{path} is neither a model folder here nor a model that the Hub gives. {error}"
+            ) from error
+    return folder / (subfolder or "")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What the `config.json` in `folder` holds; it names a class, which may be none of ours.
+
+    Raises:
+        ValueError: If there is none, or it is no JSON of a configuration.
+    """
+    file = _own_file(folder, CONFIG_NAME)
+    if file.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{file} has more than {MAX_CONFIG_BYTES:,} bytes: it is no configuration of a model.")
+    try:
+        config = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON that can be read: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("_class_name"), str):
+        raise ValueError(f"{file} names no class of model in _class_name: save the model with save_pretrained.")
+    return config
+
+
+def refuse_output_size(output_size: int | None) -> None:
+    """Raises a `ValueError` for pictures that are larger than the memory of whoever draws them may allow."""
+    if output_size is not None and not 1 <= output_size <= MAX_OUTPUT_SIZE:
+        raise ValueError(
+            f"output_size={short_repr(output_size)} is not possible; choose one from 1 to {MAX_OUTPUT_SIZE}."
+        )
+
+
+def _own_file(folder: Path, name: str) -> Path:
+    """A file of `folder` that lies in it, or where the Hub's cache keeps what its folders link to."""
+    file = folder / name
+    if not file.is_file():  # neither is a pipe, which would be waited for
+        raise ValueError(
+            f"{folder} has no file named {name}. Only safetensors are read: of weights in another format, ask their "
+            "author for these."
+        )
+    places = [folder, *(parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots")]
+    if not any(file.resolve().is_relative_to(place.resolve()) for place in places):
+        raise ValueError(f"{file} is a link to a file outside of its folder; put the file itself there.")
+    return file
+
+
+def _checked_arguments(
+    model_class: type, config: dict[str, Any], options: dict[str, Any], file: Path
+) -> dict[str, Any]:
+    """The arguments that a configuration, and the caller's `options` over it, give to the model's class."""
+    parameters = dict(list(inspect.signature(model_class.__init__).parameters.items())[1:])  # without self
+    if unknown := sorted(set(config) - set(parameters) - NOT_ARGUMENTS):
+        raise ValueError(
+            f"{file} has {', '.join(map(short_repr, unknown))}, which a {model_class.__name__} does not know; it was "
+            "written by another version, or by hand."
+        )
+    arguments = {name: value for name, value in {**config, **options}.items() if name in parameters}
+    for name, value in arguments.items():
+        if not _is_of_kind(value, parameters[name].annotation):
+            kind = inspect.formatannotation(parameters[name].annotation)
+            raise ValueError(f"{file}: {name}={short_repr(value)} is not possible; it must be {kind}.")
+    refuse_output_size(arguments.get("output_size"))
+    return arguments
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    """Whether a value out of JSON suits an annotation."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_is_of_kind(value, one) for one in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_is_of_kind(item, inner[0]) for item in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is (NoneType if kind is None else kind)  # True is no number
+
+
+def _state_without_memory(model_class: type, arguments: dict[str, Any], file: Path) -> dict[str, torch.Tensor]:
+    """The names and shapes of a model's weights: they lie on torch's meta device, which keeps nothing else of them."""
+    try:
+        with torch.device("meta"):
+            state = model_class(**arguments).state_dict()
+    except Exception as error:  # of any kind: sizes that overflow, that are negative, that do not fit each other
+        raise ValueError(f"{file} describes no model that can be built: {error}") from error
+    if (count := sum(value.numel() for value in state.values())) > MAX_PARAMETERS:
+        raise ValueError(f"{file} describes a model of {count:,} weights, of which {MAX_PARAMETERS:,} are allowed.")
+    return state
+
+
+def _check_weights(file: Path, expected: dict[str, torch.Tensor]) -> None:
+    """Compares a file's header with the weights of a model, and then looks for values that are not finite, one weight
+    at a time: the file is mapped, not read into memory."""
+    with open(file, "rb") as start:
+        if (length := int.from_bytes(start.read(8), "little")) > MAX_HEADER_BYTES:
+            raise ValueError(f"{file} announces a header of {length:,} bytes: it holds no weights of a model of ours.")
+    try:
+        with safe_open(file, framework="pt") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118, it is no mapping
+            wrong = [f"{name} is missing" for name in expected if name not in slices]
+            wrong += [f"{short_repr(name)} is left over" for name in slices if name not in expected]
+            for name in slices.keys() & expected.keys():
+                found, shape = tuple(slices[name].get_shape()), tuple(expected[name].shape)
+                if found != shape:
+                    wrong.append(f"{name} has shape {short_repr(found)} instead of {shape}")
+                elif (slices[name].get_dtype() in FLOATS) != expected[name].is_floating_point():
+                    wrong.append(f"{name} holds values of type {slices[name].get_dtype()}")
+            if not wrong:
+                wrong = [f"{name} is not finite" for name in slices if not weights.get_tensor(name).isfinite().all()]
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is not as it was written: {error}. Download or copy it again.") from error
+    if wrong:
+        listing = "; ".join(sorted(wrong)[:5]) + ("" if len(wrong) < 6 else f"; and {len(wrong) - 5} more")
+        raise ValueError(f"{file} does not hold the weights of the model in {CONFIG_NAME}: {listing}.")
