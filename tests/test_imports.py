@@ -15,7 +15,7 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "batches", "transforms", "losses", "models.flow", "models.blocks"},
+    {"files", "batches", "transforms", "losses", "hub", "models.flow", "models.blocks", "models.source"},
     {"config", "models.prior"},
     {"presets", "machine"},
     {"models.base", "models.layers"},
