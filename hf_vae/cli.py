@@ -121,17 +121,32 @@ def card(folder: tyro.conf.Positional[Path]) -> None:
     print(f"Wrote {folder / 'README.md'}")
 
 
-def push(folder: tyro.conf.Positional[Path], repo_id: str, private: bool = False) -> None:
-    """Uploads a model's folder to the Hub, without checkpoints, logs and previews. Log in with `hf auth login` first.
+def push(
+    folder: tyro.conf.Positional[Path],
+    repo_id: str,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    commit_message: str = "Upload model with hf_vae",
+    token: str | None = None,
+) -> None:
+    """Uploads a model's folder to the Hub as one commit, without checkpoints, logs and previews. Log in with
+    `hf auth login` first.
 
     Args:
         folder: Folder of a trained model with a card.
-        repo_id: Repository, as owner/name.
+        repo_id: Repository, as owner/name, or a name in your own account; created if it does not exist.
         private: Create it as a private one.
+        create_pr: Open a pull request against main instead of committing to it.
+        revision: Branch to commit to, created if it does not exist; main if left out.
+        tag: Name to give to the commit, such as v1.0, for others to pin.
+        commit_message: First line of the commit, or title of the pull request.
+        token: Token to push with; that of `hf auth login`, or HF_TOKEN, if left out.
     """
-    from . import cards
+    from . import hub
 
-    print(cards.push(folder, repo_id, private))
+    print(hub.push(folder, repo_id, private, token, revision, create_pr, tag, commit_message))
 
 
 def sheet(
