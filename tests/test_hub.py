@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -226,6 +227,21 @@ def test_the_command_pushes_and_refuses_in_one_line(loopback, client, run_folder
     with pytest.raises(SystemExit, match="^Error: The Hub needs a token") as refusal:
         client(run_program, cli.main, "push", str(run_folder), "--repo_id", "me/typed")
     assert "\n" not in refusal.value.code
+
+
+def run_snippets(page: Path) -> dict[str, Any]:
+    """Runs the Python of a page, top to bottom, and returns the shapes of the tensors that it leaves behind."""
+    names = {"token": MINE, "images": torch.zeros(2, 3, 28, 28)}
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(snippet, names)
+    return {name: tuple(value.shape) for name, value in names.items() if isinstance(value, torch.Tensor)}
+
+
+def test_the_python_of_the_documentation_runs(client, run_folder):
+    client(hub.push, run_folder, "cats-vae", tag="v1.0", token=MINE)
+    shapes = client(run_snippets, Path(cli.__file__).parent.parent / "docs" / "hub.md")
+    assert shapes["samples"] == (16, 3, 28, 28) and shapes["morph"] == (8, 3, 28, 28)
+    assert shapes["reconstructions"] == shapes["images"] == (2, 3, 28, 28)
 
 
 def push_model(folder: Path, repo_id: str, token: str) -> None:

@@ -21,7 +21,7 @@ LAYERS = [
     {"models.base", "models.layers"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
-    {"objectives", "latents", "metrics", "datasets"},
+    {"objectives", "latents", "metrics", "datasets", "export"},
     {"families", "streaming", "priors", "features"},
     {"trainees", "checkpoints", "interruptions", "batch_size", "previews", "dry_run"},
     {"logs", "validation"},
