@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -94,7 +95,7 @@ def export_onnx(model: ImageGenerator, folder: Path) -> list[Path]:
     images = torch.rand(2, config.image_channels, config.image_size, config.image_size) * 2 - 1
     graphs = {
         "decoder": (DecoderGraph(model), "latents", torch.randn(2, config.latent_dim), "images"),
-        "prior": (prior.eval(), "noise", torch.randn(2, prior.noise_dim), "latents"),
+        "prior": (prior, "noise", torch.randn(2, prior.noise_dim), "latents"),
     }
     if model.has_encoder:
         graphs["encoder"] = (EncoderGraph(model), "images", images, "latents")
@@ -114,14 +115,16 @@ def _write_graph(path: Path, graph: nn.Module, input_name: str, example: torch.T
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of libraries that no model here uses
-    program = torch.onnx.export(
-        graph,
-        (example,),
-        input_names=[input_name],
-        output_names=[output_name],
-        dynamic_shapes={input_name: {0: torch.export.Dim("batch")}},
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about itself
+        program = torch.onnx.export(
+            graph.eval(),
+            (example,),
+            input_names=[input_name],
+            output_names=[output_name],
+            dynamic_shapes={input_name: {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
     ClearMetadataAndDocStringPass()(program.model)  # stack traces: megabytes, and the paths of this machine
     program.save(path, external_data=False)
     others = torch.cat([example.flip(0), example[:1]])  # three, where the example has two
