@@ -13,6 +13,7 @@ from hf_vae.export import PriorGraph, export_onnx
 from hf_vae.models.prior import PRIORS
 
 
+PRIOR_OF = {"autoencoder": "gaussian", "vae": "flow", "vaegan": "mixture", "dcgan": "standard"}  # each of them once
 ENCODERS = [name for name, family in FAMILIES.items() if family.model.has_encoder]
 
 
@@ -31,8 +32,16 @@ def fitted(prior: LatentPrior, latent_dim: int) -> None:
     prior.set_mixture(torch.tensor([0.2, 0.3, 0.5]), means, torch.rand(3, count, generator=generator))
 
 
+def drawn_noise(prior: LatentPrior, kind: str, rows: int, seed: int) -> torch.Tensor:
+    """The noise that `LatentPrior.sample` draws, in its order."""
+    generator, num_directions = torch.Generator().manual_seed(seed), len(prior.stds)
+    widths = {"gaussian": (num_directions, prior.latent_dim), "mixture": (num_directions, prior.latent_dim, 1)}
+    columns = [torch.randn(rows, width, generator=generator) for width in widths.get(kind, (prior.latent_dim,))]
+    return torch.cat(columns, dim=1)
+
+
 def test_the_files_compute_what_the_model_does_for_any_batch(family, images, tmp_path):
-    model = tiny_model(family)
+    model = tiny_model(family, prior=PRIOR_OF.get(family, "gaussian"))
     fitted(model.latent_prior, TINY["latent_dim"])
     export_onnx(model, tmp_path)
     sizes = json.loads((tmp_path / "onnx.json").read_text())
@@ -46,9 +55,10 @@ def test_the_files_compute_what_the_model_does_for_any_batch(family, images, tmp
         if family in ENCODERS:
             expected = model.encode(images).latents
             np.testing.assert_allclose(run(tmp_path / "encoder.onnx", images), expected, atol=1e-4, rtol=0)
-    noise = torch.randn(4, sizes["noise_dim"], generator=torch.Generator().manual_seed(5))
+    noise = drawn_noise(model.latent_prior, model.config.prior, 4, seed=5)
+    assert noise.shape == (4, sizes["noise_dim"])
     drawn = run(tmp_path / "decoder.onnx", torch.from_numpy(run(tmp_path / "prior.onnx", noise)))
-    samples = model.sample(4, generator=torch.Generator().manual_seed(5))  # which draws its noise in one piece
+    samples = model.sample(4, generator=torch.Generator().manual_seed(5))
     np.testing.assert_allclose(drawn, samples, atol=1e-4, rtol=0)
 
 
@@ -58,13 +68,8 @@ def test_noise_becomes_the_latents_that_the_prior_draws(kind, latent_dim):
     torch.manual_seed(0)
     prior = LatentPrior(latent_dim, with_flow=True).eval()
     fitted(prior, latent_dim)
-    generator, columns = torch.Generator().manual_seed(3), []
+    graph, noise = PriorGraph(prior, kind), drawn_noise(prior, kind, 6, seed=3)
     expected = prior.sample(6, kind, torch.Generator().manual_seed(3))
-    graph, num_directions = PriorGraph(prior, kind), len(prior.stds)
-    widths = {"gaussian": (num_directions, latent_dim), "mixture": (num_directions, latent_dim, 1)}
-    for width in widths.get(kind, (latent_dim,)):
-        columns.append(torch.randn(6, width, generator=generator))
-    noise = torch.cat(columns, dim=1)
     assert noise.shape[1] == graph.noise_dim
     with torch.no_grad():
         torch.testing.assert_close(graph(noise), expected, atol=1e-4, rtol=1e-4)
