@@ -6,6 +6,7 @@ accelerate launch train_accelerate.py --recipe model_cards/cats-vae/train_config
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, Union
 import tyro
 from accelerate import PartialState
 
-from hf_vae import cards, dry_run, evaluation, training
+from hf_vae import cards, dry_run, evaluation, hub, training
 from hf_vae.config import FLAG_STYLE, RunConfig, flags_to_run
 from hf_vae.families import FAMILIES
 from hf_vae.recipes import flags_from_recipe, flags_type
@@ -56,13 +57,18 @@ def main() -> None:
         if run.train.dry_run:
             print(dry_run.describe(run))
             return
+        repo_id = run.train.hub_model_id or Path(run.train.output_dir).resolve().name
+        if (
+            run.train.push_to_hub and os.environ.get("RANK", "0") == "0"
+        ):  # what the Hub refuses is known before training
+            hub.create_repository(repo_id, run.train.hub_private_repo, run.train.hub_token)
         output_dir = training.train(run)
         if PartialState().is_main_process:
             evaluation.evaluate_folder(output_dir, run.data)
             cards.write_card(output_dir)
             print(f"Published to {output_dir}: look at samples.png and README.md there.")
             if run.train.push_to_hub:
-                print(cards.push(output_dir, run.train.hub_model_id or output_dir.name, run.train.hub_private_repo))
+                print(hub.push(output_dir, repo_id, run.train.hub_private_repo, run.train.hub_token))
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
     except training.TrainingInterrupted as interruption:

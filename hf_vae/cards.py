@@ -1,4 +1,4 @@
-"""A run folder to its model card, and to the Hub."""
+"""A run folder to its model card."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .config import RunConfig
 from .families import FAMILIES, AutoGenerator
@@ -19,7 +19,6 @@ from .transforms import picture_grid, to_pictures
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 SAMPLES_IN_CARD = 64
 SAMPLES_SEED = 0
-PUBLISHED = ("README.md", "*.json", "*.safetensors", "samples.png", "timelapse.webp")
 METRIC_NAMES = {
     "reconstruction_mse": "Reconstruction MSE, images in [-1, 1]",
     "reconstruction_psnr": "Reconstruction PSNR, dB",
@@ -91,24 +90,6 @@ def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:
                 what = "training pictures" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
                 rows[f"{title} ({network} features), {what}"] = metrics[key]
     return rows
-
-
-def push(folder: Path, repo_id: str, private: bool = False) -> str:
-    """Uploads what is published of a run folder (no checkpoints, logs or previews) as one commit, and returns its
-    address.
-
-    Raises:
-        ValueError: If the folder has no card yet.
-    """
-    if not (folder / "README.md").is_file():
-        raise ValueError(f"{folder} has no README.md; write it with `hf-vae card {folder}` first.")
-    # names rather than patterns: the Hub client's `*` matches what lies in checkpoints, too
-    names = [path.name for pattern in PUBLISHED for path in folder.glob(pattern)]
-    api = HfApi()
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    return api.upload_folder(
-        repo_id=repo_id, folder_path=folder, allow_patterns=names, commit_message="Upload model with hf_vae"
-    )
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

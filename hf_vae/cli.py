@@ -121,17 +121,32 @@ def card(folder: tyro.conf.Positional[Path]) -> None:
     print(f"Wrote {folder / 'README.md'}")
 
 
-def push(folder: tyro.conf.Positional[Path], repo_id: str, private: bool = False) -> None:
-    """Uploads a model's folder to the Hub, without checkpoints, logs and previews. Log in with `hf auth login` first.
+def push(
+    folder: tyro.conf.Positional[Path],
+    repo_id: str,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    commit_message: str = "Upload model with hf_vae",
+    token: str | None = None,
+) -> None:
+    """Uploads a model's folder to the Hub as one commit, without checkpoints, logs and previews. Log in with
+    `hf auth login` first.
 
     Args:
         folder: Folder of a trained model with a card.
-        repo_id: Repository, as owner/name.
+        repo_id: Repository, as owner/name, or a name in your own account; created if it does not exist.
         private: Create it as a private one.
+        create_pr: Open a pull request against main instead of committing to it.
+        revision: Branch to commit to, created if it does not exist; main if left out.
+        tag: Name to give to the commit, such as v1.0, for others to pin.
+        commit_message: First line of the commit, or title of the pull request.
+        token: Token to push with; that of `hf auth login`, or HF_TOKEN, if left out.
     """
-    from . import cards
+    from . import hub
 
-    print(cards.push(folder, repo_id, private))
+    print(hub.push(folder, repo_id, private, token, revision, create_pr, tag, commit_message))
 
 
 def sheet(
@@ -186,6 +201,27 @@ def convert(weights: tyro.conf.Positional[Path], recipe: Path, output_dir: Path,
     print(f"Wrote {output_dir}")
 
 
+def export(
+    model: tyro.conf.Positional[str], output_dir: Path = Path("onnx"), onnx: bool = False, overwrite: bool = False
+) -> None:
+    """Writes a model in a format that runs without PyTorch, and compares what it computes with the model.
+
+    Args:
+        model: Folder or Hub id of a model.
+        output_dir: Folder to write.
+        onnx: As ONNX: encoder.onnx, decoder.onnx, prior.onnx, and the sizes in onnx.json.
+        overwrite: Replace a model that is there.
+    """
+    from .export import export_onnx
+
+    if not onnx:
+        raise ValueError("Which format? There is one so far: say --onnx.")
+    if (output_dir / "onnx.json").exists() and not overwrite:
+        raise ValueError(f"{output_dir} holds a model; choose another --output_dir, or say --overwrite.")
+    for file in export_onnx(ImagePipeline.from_pretrained(model).model, output_dir):
+        print(f"Wrote {file}, {file.stat().st_size:,} bytes")
+
+
 def env() -> None:
     """Prints the versions to put into a bug report."""
     import torch
@@ -201,7 +237,7 @@ def env() -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (sample, reconstruct, interpolate, evaluate, card, push, sheet, table, convert, env)
+    for function in (sample, reconstruct, interpolate, evaluate, card, push, export, sheet, table, convert, env)
 }
 
 
@@ -212,7 +248,8 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
     except ModuleNotFoundError as error:
-        sys.exit(f"Error: {error}. Install what training and evaluation need, the extra [train].")
+        extra = "onnx" if (error.name or "").startswith("onnx") else "train"
+        sys.exit(f"Error: {error}. Install what this command needs, the extra [{extra}].")
 
 
 def _open(path: Path) -> Image.Image:

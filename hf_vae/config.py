@@ -16,7 +16,7 @@ from .files import write_text_whole
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
 
 NOT_SECTIONS = {"family", "published", "notes"}  # the last two are for people
-ONE_LAUNCH = {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "dry_run"}
+ONE_LAUNCH = {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "dry_run"}
 CHANGEABLE = {"data_notes", "data_license", "output_size", "prior"}  # what a resumed run may change: no weight follows
 
 
@@ -137,6 +137,8 @@ class TrainConfig:
     """Repository to push to, as name or owner/name; the name of output_dir if None."""
     hub_private_repo: bool = False
     """Create that repository as a private one."""
+    hub_token: str | None = field(default=None, repr=False)
+    """Token to push with; that of `hf auth login`, or HF_TOKEN, if None. It is written nowhere."""
     dry_run: bool = False
     """Print the resolved configuration, the networks and their sizes, and stop."""
 
@@ -165,8 +167,10 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values."""
-        return dataclasses.asdict(self)
+        """The configuration as plain values, but for the token: this is what is printed and written."""
+        sections = dataclasses.asdict(self)
+        del sections["train"]["hub_token"]
+        return sections
 
     def save(self, path: Path) -> None:
         """Writes the configuration as JSON: a recipe, so without what concerned this one launch."""

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 from conftest import reset_accelerate, tiny_config
-from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub import ModelCard
 
 from hf_vae import FAMILIES, AutoGenerator
-from hf_vae.cards import measure_titles, push, write_card
+from hf_vae.cards import measure_titles, write_card
 from hf_vae.config import DataConfig, RunConfig, TrainConfig
 from hf_vae.evaluation import evaluate_folder
 from hf_vae.presets import PRESETS
@@ -93,30 +92,6 @@ def test_the_command_in_a_card_names_what_differs_from_the_defaults():
 
 def test_a_preset_card_repeats_its_terms():
     assert all(preset.data_notes and preset.revision and preset.image_column for preset in PRESETS.values())
-
-
-def test_pushing_leaves_out_checkpoints_logs_and_previews(finished_runs, monkeypatch, tmp_path):
-    sent = {}
-
-    def create_repo(self, repo_id, private, exist_ok):
-        return type("Url", (), {"repo_id": f"me/{repo_id}"})()
-
-    def upload_folder(self, **arguments):
-        sent.update(arguments)
-        return "address"
-
-    monkeypatch.setattr(HfApi, "create_repo", create_repo)
-    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
-    assert push(finished_runs["vae"], "faces") == "address"
-    assert sent["repo_id"] == "me/faces"
-    folder = finished_runs["vae"]
-    everything = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    assert any("checkpoint-" in name for name in everything)
-    uploaded = set(filter_repo_objects(everything, allow_patterns=sent["allow_patterns"]))
-    assert {"README.md", "config.json", "diffusion_pytorch_model.safetensors", "metrics.json"} <= uploaded
-    assert not [name for name in uploaded if "/" in name or "log" in name]
-    with pytest.raises(ValueError, match="no README.md"):
-        push(tmp_path, "faces")
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)

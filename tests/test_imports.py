@@ -15,13 +15,14 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "batches", "transforms", "losses", "models.flow", "models.blocks", "models.paths", "models.loading"},
+    {"files", "batches", "transforms", "losses", "hub"}
+    | {f"models.{name}" for name in ("flow", "blocks", "paths", "loading", "source")},
     {"config", "models.prior"},
     {"presets", "machine"},
     {"models.base", "models.layers"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
-    {"objectives", "latents", "metrics", "datasets"},
+    {"objectives", "latents", "metrics", "datasets", "export"},
     {"families", "streaming", "priors", "features", "inversion"},
     {"trainees", "checkpoints", "interruptions", "batch_size", "previews", "dry_run"},
     {"logs", "validation"},

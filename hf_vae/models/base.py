@@ -2,7 +2,9 @@
 model."""
 
 import os
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,6 +14,7 @@ from diffusers.utils import BaseOutput
 
 from .loading import HUB_OPTIONS, checked_folder
 from .prior import LatentPrior
+from .source import standalone_source
 
 
 @dataclass
@@ -39,6 +42,11 @@ class ImageGenerator(ModelMixin, ConfigMixin):
 
     has_encoder: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        # only of our own modules is it known that they can travel; a class of a notebook stays where it is
+        cls._auto_class = "AutoModel" if cls.__module__.rpartition(".")[0] == __package__ else None
+
     def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard"):
         super().__init__()
         self.latent_prior = LatentPrior(latent_dim, latent_size, with_flow=prior == "flow")
@@ -58,6 +66,28 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         options = {name: value for name, value in kwargs.items() if name not in (*HUB_OPTIONS, "subfolder")}
         options.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
         return super().from_pretrained(folder, use_safetensors=True, **options)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any) -> None:
+        """Saves the model to a folder as diffusers' models do, and beside the weights the code that they need: where
+        this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
+        if is_main_process and self._auto_class:
+            folder, module = Path(save_directory), type(self).__module__
+            folder.mkdir(parents=True, exist_ok=True)
+            # the name that diffusers writes into config.json
+            (folder / f"{module.rpartition('.')[2]}.py").write_text(standalone_source(module))
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """As diffusers', which makes the Hub client warn of an argument that nobody gave."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument")
+            return super().load_config(*args, **kwargs)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
+        """As diffusers', which would warn of `auto_map`, the line of `config.json` that is for `AutoModel` alone."""
+        return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
 
     @property
     def output_size(self) -> int:
@@ -99,3 +129,26 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         """
         latents = self.latent_prior.sample(num_images, prior or self.config.prior, generator, temperature)
         return self.decode(latents).sample.float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
+        """Encodes images `(B, C, H, W)` in [-1, 1] without noise, and decodes them again.
+
+        Raises:
+            ValueError: If the family has no encoder.
+        """
+        return self.decode(self.encode(images).latents).sample.float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def interpolate(self, start: torch.Tensor, end: torch.Tensor, num_images: int = 8) -> torch.Tensor:
+        """Images `(num_images, C, H, W)` in [-1, 1], evenly spaced on the straight line in latent space from `start`
+        to `end`, which are images `(C, H, W)` in [-1, 1]; the reconstructions of both are included.
+
+        Raises:
+            ValueError: If the family has no encoder, or fewer than two images are asked for.
+        """
+        if num_images < 2:
+            raise ValueError(f"A path needs at least 2 images; got {num_images}.")
+        latents = self.encode(torch.stack([start, end])).latents  # (2, Z)
+        weights = torch.linspace(0, 1, num_images, device=latents.device)[:, None]  # (num_images, 1)
+        return self.decode(torch.lerp(latents[0], latents[1], weights)).sample.float().clamp(-1, 1)

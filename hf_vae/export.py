@@ -1,0 +1,134 @@
+"""A model as ONNX files, which run where there is no PyTorch: in a browser, for instance."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import nn
+
+from .models import ImageGenerator, LatentPrior
+from .models.flow import SAMPLING_STEPS
+
+
+TOLERANCE = 1e-4  # how far the files may be from the model that they are made of
+
+
+class EncoderGraph(nn.Module):
+    """Images `(B, C, H, W)` in [-1, 1] to latents `(B, Z)`, without noise."""
+
+    def __init__(self, model: ImageGenerator):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model.encode(images).latents
+
+
+class DecoderGraph(nn.Module):
+    """Latents `(B, Z)` to images `(B, C, H, W)` in [-1, 1]."""
+
+    def __init__(self, model: ImageGenerator):
+        super().__init__()
+        self.model = model
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.model.decode(latents).sample.clamp(-1, 1)
+
+
+class PriorGraph(nn.Module):
+    """Noise `(B, noise_dim)` of N(0, I) to latents `(B, Z)` of a prior: what `LatentPrior.sample` draws, with the
+    columns of the noise in the order in which it draws them."""
+
+    def __init__(self, prior: LatentPrior, kind: str):
+        super().__init__()
+        self.prior, self.kind = prior, kind
+        more = {"standard": 0, "flow": 0, "gaussian": len(prior.stds), "mixture": len(prior.stds) + 1}
+        self.noise_dim = prior.latent_dim + more[kind]
+        scheduler = FlowMatchEulerDiscreteScheduler()
+        scheduler.set_timesteps(SAMPLING_STEPS)
+        self.register_buffer("times", scheduler.sigmas)  # from 1 to 0
+
+    def forward(self, noise: torch.Tensor) -> torch.Tensor:
+        prior, num_directions = self.prior, len(self.prior.stds)
+        if self.kind == "standard":
+            return noise.clone()
+        if self.kind == "flow":
+            return prior.mean + self._flow(noise) * prior.variances.sqrt().clamp(min=1e-6)
+        position, rest = noise[:, :num_directions], noise[:, num_directions : num_directions + prior.latent_dim]
+        if self.kind == "mixture":
+            chance = torch.special.ndtr(noise[:, -1:])  # uniform on (0, 1)
+            chosen = (chance > prior.mixture_weights.cumsum(0)[:-1]).sum(1)
+            position = prior.mixture_means[chosen] + position * prior.mixture_stds[chosen]
+        return prior.mean + (position * prior.stds) @ prior.directions + rest * prior.rest
+
+    def _flow(self, noise: torch.Tensor) -> torch.Tensor:
+        """`LatentFlow.sample` as one loop of the graph instead of its steps in a row."""
+
+        def is_unfinished(step: torch.Tensor, _points: torch.Tensor) -> torch.Tensor:
+            return (step < SAMPLING_STEPS).all()
+
+        def euler_step(step: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            now, then = self.times.index_select(0, step), self.times.index_select(0, step + 1)
+            return step + 1, points + (then - now) * self.prior.flow(points, now.expand(len(points)))
+
+        first = torch.zeros(1, dtype=torch.long)
+        return torch.while_loop(is_unfinished, euler_step, (first, noise.clone()))[1]
+
+
+@torch.no_grad()
+def export_onnx(model: ImageGenerator, folder: Path) -> list[Path]:
+    """Writes `decoder.onnx`, `prior.onnx`, `encoder.onnx` where the model has one, and `onnx.json`, which holds the
+    sizes. All of them take a batch of any size; docs/hub.md lists names, shapes and ranges.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: If what onnxruntime makes of a file differs from the model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config, model = model.config, model.float().cpu().eval()
+    prior = PriorGraph(model.latent_prior, config.prior)
+    images = torch.rand(2, config.image_channels, config.image_size, config.image_size) * 2 - 1
+    graphs = {
+        "decoder": (DecoderGraph(model), "latents", torch.randn(2, config.latent_dim), "images"),
+        "prior": (prior, "noise", torch.randn(2, prior.noise_dim), "latents"),
+    }
+    if model.has_encoder:
+        graphs["encoder"] = (EncoderGraph(model), "images", images, "latents")
+    files = []
+    for name, (graph, input_name, example, output_name) in graphs.items():
+        files.append(folder / f"{name}.onnx")
+        _write_graph(files[-1], graph, input_name, example, output_name)
+    sizes = {name: config[name] for name in ("image_size", "image_channels", "latent_dim")}
+    sizes |= {"output_size": model.output_size, "noise_dim": prior.noise_dim, "has_encoder": model.has_encoder}
+    files.append(folder / "onnx.json")
+    files[-1].write_text(json.dumps(sizes, indent=2) + "\n")
+    return files
+
+
+def _write_graph(path: Path, graph: nn.Module, input_name: str, example: torch.Tensor, output_name: str) -> None:
+    import onnxruntime
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of libraries that no model here uses
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about itself
+        program = torch.onnx.export(
+            graph.eval(),
+            (example,),
+            input_names=[input_name],
+            output_names=[output_name],
+            dynamic_shapes={input_name: {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
+    ClearMetadataAndDocStringPass()(program.model)  # stack traces: megabytes, and the paths of this machine
+    program.save(path, external_data=False)
+    others = torch.cat([example.flip(0), example[:1]])  # three, where the example has two
+    (found,) = onnxruntime.InferenceSession(path).run(None, {input_name: others.numpy()})
+    difference = (torch.from_numpy(found) - graph(others)).abs().max().item()
+    if not difference <= TOLERANCE:
+        raise ValueError(f"{path} is up to {difference:.2g} from the model, more than {TOLERANCE:.2g}.")

@@ -1,0 +1,126 @@
+"""A finished run folder to the Hub."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+
+PUBLISHED = (
+    "README.md",
+    "config.json",
+    "train_config.json",
+    "training.json",
+    "metrics.json",
+    "samples.png",
+    "timelapse.webp",
+    "timelapse.gif",
+)
+
+
+def create_repository(repo_id: str, private: bool = False, token: str | None = None) -> str:
+    """Creates a model repository unless it exists, whose visibility then stays, and returns its id with the owner.
+
+    Args:
+        repo_id: As owner/name, or a name in the account of the token.
+        private: Create it as a private one.
+        token: Of an account that may write there; the one that is logged in if None.
+
+    Raises:
+        ValueError: If there is no token, it is wrong or may not write there, a public repository of that name exists
+            where a private one is asked for, or the Hub cannot be reached.
+    """
+    if not (token or get_token()):
+        raise ValueError(
+            "The Hub needs a token with write access: log in with `hf auth login`, set HF_TOKEN, or give --token."
+        )
+    api = HfApi(token=token)
+    with _one_sentence(repo_id):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if private and not api.model_info(repo_id).private:
+            raise ValueError(
+                f"{repo_id} exists and is public; make it private in its settings, or choose another name."
+            )
+    return repo_id
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    tag: str | None = None,
+    commit_message: str = "Upload model with hf_vae",
+) -> str:
+    """Uploads what is published of a run folder (no checkpoints, logs or previews) as one commit: all of it is there,
+    or nothing. Files that the Hub has already are not sent again.
+
+    Args:
+        folder: Folder of a trained model with its card.
+        repo_id: As owner/name, or a name in the account of the token; created if it does not exist.
+        private: Create it as a private one.
+        token: Of an account that may write there; the one that is logged in if None.
+        revision: Branch to push to, created if it does not exist; main if None.
+        create_pr: Open a pull request against main instead.
+        tag: Name to give to the commit, for others to pin.
+        commit_message: Its first line, and the title of a pull request.
+
+    Returns:
+        The address of the commit, or of the pull request.
+
+    Raises:
+        ValueError: If the folder has no card yet, a pull request is to go to a branch or get a tag, the tag exists, or
+            as in `create_repository`.
+    """
+    if not (folder / "README.md").is_file():
+        raise ValueError(f"{folder} has no README.md; write it with `hf-vae card {folder}` first.")
+    if create_pr and (revision or tag):
+        raise ValueError("A pull request is made against main, and has no tag before it is merged; choose one.")
+    repo_id = create_repository(repo_id, private, token)
+    api = HfApi(token=token)
+    files = [CommitOperationAdd(path.name, path) for path in published_files(folder)]
+    with _one_sentence(repo_id):
+        if tag in [known.name for known in api.list_repo_refs(repo_id).tags]:
+            raise ValueError(f"{repo_id} has a tag {tag!r}, which others may have pinned; choose another one.")
+        if revision:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        # not upload_folder, which may make several commits of one folder
+        commit = api.create_commit(
+            repo_id, files, commit_message=commit_message, revision=revision, create_pr=create_pr
+        )
+        if tag:
+            api.create_tag(repo_id, tag=tag, revision=commit.oid)
+    return commit.pr_url or commit.commit_url
+
+
+def published_files(folder: Path) -> list[Path]:
+    """The files of a run folder that make up the published model: card, configuration, weights, measurements,
+    pictures, and the code that `config.json` names."""
+    code = json.loads((folder / "config.json").read_text()).get("auto_map", {}).values()
+    names = [*PUBLISHED, *(f"{place.split('.')[0]}.py" for place in code)]
+    return [folder / name for name in names if (folder / name).is_file()] + sorted(folder.glob("*.safetensors"))
+
+
+@contextmanager
+def _one_sentence(repo_id: str) -> Iterator[None]:
+    """Turns what the Hub or the network refuses into one sentence."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        reasons = {
+            401: "does not know the token; make one with write access in your settings there, and log in again",
+            403: "lets this token read only; it needs write access to the repository's owner",
+        }
+        reason = reasons.get(status, f"answered {status}: {error.server_message or 'no reason given'}")
+        raise ValueError(f"{repo_id} was not published: the Hub {reason}.") from error
+    except (HTTPError, RuntimeError) as error:  # the client raises the latter for an upload that broke off
+        raise ValueError(
+            f"{repo_id} was not published: the connection to the Hub broke off ({error.__cause__ or error}). Nothing "
+            "of it is visible there; `hf-vae push` tries again, and sends only what is missing."
+        ) from error

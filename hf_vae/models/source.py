@@ -1,0 +1,26 @@
+"""The code that travels with the weights: a model's module and all that it is built from, as one file."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+RELATIVE_IMPORT = re.compile(r"^from \.(\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
+
+
+def standalone_source(module_name: str) -> str:
+    """The source of an imported module, after that of every module which it imports relatively: one file that imports
+    libraries only. It is one because diffusers follows the imports of a folder's first file no further, and on the Hub
+    asks again for each of them."""
+    return "\n\n".join(_sources(module_name, set()))
+
+
+def _sources(module_name: str, seen: set[str]) -> Iterator[str]:
+    seen.add(module_name)
+    source = Path(sys.modules[module_name].__file__).read_text()
+    for name in RELATIVE_IMPORT.findall(source):
+        imported = f"{module_name.rpartition('.')[0]}.{name}"
+        if imported not in seen:
+            yield from _sources(imported, seen)
+    yield RELATIVE_IMPORT.sub("", source)
