@@ -1,32 +1,29 @@
-"""Where pictures come from: a preset, the Hub, a folder or parquet; decoded once to uint8, cached on disk, and
-split."""
+"""The pictures of a source, decoded once to uint8, cached on disk, and split."""
 
-import glob
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from .config import DataConfig
 from .presets import with_preset
+from .sources import Source, open_source
 from .transforms import picture_mode, picture_to_uint8, square_picture, to_float
 
 
-PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 BROKEN_SHARE_LIMIT = 0.01
 CACHE_VERSION = 1
@@ -121,7 +118,7 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     """
     picture_mode(image_channels)  # refuses a number of channels that no picture has, before any picture is blamed
     data = with_preset(data)
-    source = _open_source(data)
+    source = open_source(data)
     recipe = [CACHE_VERSION, source.fingerprint, image_size, image_channels, data.crop_box]
     fingerprint = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("HF_VAE_CACHE", Path.home() / ".cache" / "hf_vae")).expanduser() / fingerprint
@@ -143,113 +140,7 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Encoded pictures, in a fixed order: `(name, content)` each, without decoding."""
-
-    fingerprint: str
-    length: int
-    files: Iterable[tuple[str, bytes]]
-
-
-def _open_source(data: DataConfig) -> _Source:
-    refuse_unless_one_source(data)
-    if data.dataset_name:
-        return _column_source(load_from_hub(data, partial(datasets.load_dataset, split="train")), data.image_column)
-    files = find_files(data.train_data_dir)
-    if files[0].suffix == ".parquet":
-        names = [glob.escape(str(file)) for file in files]  # `datasets` takes a name with brackets for a pattern
-        return _column_source(datasets.Dataset.from_parquet(names), data.image_column)
-    path = Path(data.train_data_dir).expanduser()
-    states = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
-    return _Source(fingerprint, len(files), ((str(file.relative_to(path)), file.read_bytes()) for file in files))
-
-
-def refuse_unless_one_source(data: DataConfig) -> None:
-    """Raises a `ValueError` if `data` names no source or two."""
-    if bool(data.dataset_name) == bool(data.train_data_dir):
-        raise ValueError(
-            "Say where the pictures are: give either --dataset_name (a preset or a Hub id) or --train_data_dir."
-        )
-
-
-def find_files(train_data_dir: str) -> list[Path]:
-    """The pictures of a folder and of the folders in it, or its parquet files, in the order of their paths.
-
-    Raises:
-        ValueError: If there is nothing, or both.
-    """
-    path = Path(train_data_dir).expanduser()
-    if not path.exists():
-        raise ValueError(
-            f"train_data_dir={train_data_dir} does not exist; say where the pictures are with --train_data_dir."
-        )
-    parquet = [path] if path.suffix == ".parquet" else sorted(path.rglob("*.parquet"))
-    files = sorted(file for file in path.rglob("*") if _is_picture(file))
-    if not parquet and not files:
-        endings = ", ".join(sorted(PICTURE_ENDINGS))
-        raise ValueError(f"train_data_dir={train_data_dir} holds no {endings} or .parquet file.")
-    if parquet and files:
-        raise ValueError(f"train_data_dir={train_data_dir} holds both pictures and parquet; name one of them.")
-    return parquet or files
-
-
-def _is_picture(file: Path) -> bool:
-    """Hidden files are not: a zip from a Mac has a `._name.jpg` beside each picture that is none."""
-    return file.suffix.lower() in PICTURE_ENDINGS and not file.name.startswith(".") and file.is_file()
-
-
-def load_from_hub(data: DataConfig, load: Callable[..., Any]) -> Any:
-    """What `load` makes of the dataset that `data` names, called like `datasets.load_dataset`.
-
-    Raises:
-        ValueError: If it cannot be loaded.
-    """
-    try:
-        return load(data.dataset_name, data.dataset_config_name, revision=data.revision)
-    except (OSError, RuntimeError) as error:  # an unknown id or no connection; a dataset that is a script
-        raise ValueError(f"dataset_name={data.dataset_name} cannot be loaded from the Hub: {error}") from error
-
-
-def _column_source(dataset: datasets.Dataset, column: str | None) -> _Source:
-    column = find_image_column(dataset.features, column)
-    rows = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    return _Source(rows._fingerprint, len(rows), _column_files(rows, column))
-
-
-def find_image_column(features: dict[str, Any], column: str | None) -> str:
-    """The column that holds the images: `column`, or the only one that does.
-
-    Raises:
-        ValueError: If `column` does not, or is None and there is not exactly one.
-    """
-    image_columns = [name for name, feature in features.items() if _holds_pictures(feature)]
-    if column is None and len(image_columns) == 1:
-        column = image_columns[0]
-    if column not in image_columns:
-        raise ValueError(
-            f"image_column={column!r} is no image column. Image columns here: {', '.join(image_columns) or 'none'}; "
-            f"all columns: {', '.join(features)}."
-        )
-    return column
-
-
-def _holds_pictures(feature: Any) -> bool:
-    """Whether a column is marked as images, or is what an image column is stored as: bytes, or bytes with a path."""
-    if isinstance(feature, datasets.Value):
-        return feature.dtype in ("binary", "large_binary")
-    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and feature.keys() == {"bytes", "path"})
-
-
-def _column_files(rows: datasets.Dataset, column: str) -> Iterator[tuple[str, bytes]]:
-    for number, row in enumerate(rows):
-        value = row[column] or {"path": None, "bytes": b""}
-        content = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
-        yield value["path"] or f"row {number}", content
-
-
-def _build_cache(source: _Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None) -> None:
+def _build_cache(source: Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None) -> None:
     """Decodes every file once and moves the result into place as a whole, so that a cache that exists is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     seen: set[bytes] = set()

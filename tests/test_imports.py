@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"files", "batches", "transforms", "losses", "models.flow", "models.blocks"},
     {"config", "models.prior"},
-    {"presets", "machine"},
+    {"presets", "machine", "sources"},
     {"models.base", "models.layers"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
@@ -33,7 +33,7 @@ LAYERS = [
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 MODEL_LIBRARIES = {"torch", "diffusers", *sys.stdlib_module_names}
-SPACE_MAY_NOT_IMPORT = {"training", "datasets", "streaming"}
+SPACE_MAY_NOT_IMPORT = {"training", "sources", "datasets", "streaming"}
 
 
 def module_name(file: Path) -> str:
