@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
 from .config import RunConfig
 from .families import FAMILIES, AutoGenerator
+from .models import ImageGenerator
 from .presets import with_preset
 from .recipes import run_from_recipe, training_command
 from .transforms import picture_grid, to_pictures
@@ -43,14 +44,29 @@ def write_card(folder: Path) -> None:
     Raises:
         ValueError: If one of those files is missing.
     """
+    card, model = _fill_in(folder)
+    samples = model.sample(SAMPLES_IN_CARD, generator=torch.Generator().manual_seed(SAMPLES_SEED))
+    picture_grid(to_pictures(samples, model.output_size)).save(folder / "samples.png")
+    card.save(folder / "README.md")
+
+
+def differs(folder: Path) -> bool:
+    """Whether `write_card` would replace a card that says something else.
+
+    Raises:
+        ValueError: As `write_card` does.
+    """
+    card, _ = _fill_in(folder)
+    return (folder / "README.md").is_file() and ModelCard.load(folder / "README.md").content != card.content
+
+
+def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
     config, training, metrics = (
         read_json(folder, name) for name in ("train_config.json", "training.json", "metrics.json")
     )
     run = run_from_recipe(config)
     run = dataclasses.replace(run, data=with_preset(run.data))
     model = AutoGenerator.from_pretrained(folder)
-    samples = model.sample(SAMPLES_IN_CARD, generator=torch.Generator().manual_seed(SAMPLES_SEED))
-    picture_grid(to_pictures(samples, model.output_size)).save(folder / "samples.png")
     name = folder.resolve().name
     rows = measure_titles(metrics)
     card = ModelCard.from_template(
@@ -69,7 +85,7 @@ def write_card(folder: Path) -> None:
         command=training_command(run),
         has_timelapse=(folder / "timelapse.webp").is_file(),
     )
-    card.save(folder / "README.md")
+    return card, model
 
 
 def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:

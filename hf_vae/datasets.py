@@ -26,7 +26,7 @@ from .transforms import picture_mode, picture_to_uint8, square_picture, to_float
 
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 BROKEN_SHARE_LIMIT = 0.01
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 DECODE_CHUNK = 256  # pictures decoded between two writes: what bounds memory while a cache is built
 
 
@@ -98,11 +98,13 @@ class DataSplits:
         heldout: What is measured on.
         facts: Counts for the log and the card: `pictures_found, duplicates_dropped, broken_skipped, train, heldout`;
             of a stream `heldout` alone.
+        rows: The place in the source of each of the decoded images, which `labels` needs; empty of a stream.
     """
 
     train: Any
     heldout: ImageSet
     facts: dict[str, int]
+    rows: tuple[int, ...] = ()
 
 
 def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataSplits:
@@ -137,7 +139,8 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(data.split_seed))
     heldout, train = order[:num_heldout].sort().values, order[num_heldout:].sort().values
     facts |= {"train": len(train), "heldout": len(heldout)}
-    return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts)
+    rows = tuple(json.loads((folder / "rows.json").read_text()))
+    return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts, rows)
 
 
 def _build_cache(source: Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None) -> None:
@@ -145,10 +148,11 @@ def _build_cache(source: Source, folder: Path, image_size: int, channels: int, c
     folder.parent.mkdir(parents=True, exist_ok=True)
     seen: set[bytes] = set()
     broken: list[str] = []
-    num_images = duplicates = 0
+    rows: list[int] = []  # the place in the source of each picture that is kept
+    duplicates = 0
 
-    def decode(file: tuple[str, bytes]) -> torch.Tensor | str:
-        return decode_picture(*file, image_size, channels, crop_box)
+    def decode(numbered: tuple[int, tuple[str, bytes]]) -> torch.Tensor | str:
+        return decode_picture(*numbered[1], image_size, channels, crop_box)
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
         building = Path(temporary) / folder.name
@@ -158,26 +162,27 @@ def _build_cache(source: Source, folder: Path, image_size: int, channels: int, c
             ThreadPoolExecutor() as pool,
             tqdm(total=source.length, desc="Decoding pictures", unit="picture", disable=None) as progress,
         ):
-            files = iter(source.files)
+            files = enumerate(source.files)
             while chunk := list(islice(files, DECODE_CHUNK)):
                 fresh = []
-                for name, content in chunk:
+                for row, (name, content) in chunk:
                     digest = hashlib.sha256(content).digest()
                     duplicates += digest in seen
                     if digest not in seen:
-                        fresh.append((name, content))
+                        fresh.append((row, (name, content)))
                     seen.add(digest)
-                for image in pool.map(decode, fresh):
+                for (row, _), image in zip(fresh, pool.map(decode, fresh), strict=True):
                     if isinstance(image, str):
                         broken.append(image)
                     else:
                         out.write(image.numpy().tobytes())
-                        num_images += 1
+                        rows.append(row)
                 progress.update(len(chunk))
-        _refuse_unusable(source.length, num_images, broken)
-        facts = {"images": num_images, "pictures_found": source.length}
+        _refuse_unusable(source.length, len(rows), broken)
+        facts = {"images": len(rows), "pictures_found": source.length}
         facts |= {"duplicates_dropped": duplicates, "broken_skipped": len(broken)}
         (building / "facts.json").write_text(json.dumps(facts))
+        (building / "rows.json").write_text(json.dumps(rows))
         try:
             building.rename(folder)
         except OSError:  # another process may have built the same cache meanwhile
@@ -186,7 +191,7 @@ def _build_cache(source: Source, folder: Path, image_size: int, channels: int, c
     for line in broken:
         print(f"Skipped a broken picture: {line}")
     print(
-        f"{num_images:,} of {source.length:,} pictures: {duplicates:,} copies dropped, {len(broken):,} broken skipped."
+        f"{len(rows):,} of {source.length:,} pictures: {duplicates:,} copies dropped, {len(broken):,} broken skipped."
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from .families import AutoGenerator
 from .latents import encode_all, path
@@ -37,6 +38,7 @@ class ImagePipeline:
 
     def __init__(self, model: ImageGenerator):
         self.model = model.eval()
+        self._hides_progress: bool | None = True
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "ImagePipeline":
@@ -51,6 +53,16 @@ class ImagePipeline:
         """Moves the model to `device`."""
         self.model.to(device)
         return self
+
+    def show_progress(self) -> "ImagePipeline":
+        """Shows a bar on stderr, if that is a terminal, while many pictures are decoded."""
+        self._hides_progress = None  # what tqdm takes for: unless it is a terminal
+        return self
+
+    @property
+    def num_components(self) -> int:
+        """How many principal components there are to move along."""
+        return len(self.model.latent_prior.stds)
 
     def prepare(self, picture: Image.Image) -> Image.Image:
         """The picture as the model gets to see it: a square of its `image_size`, in colour or grey."""
@@ -71,8 +83,9 @@ class ImagePipeline:
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> PicturesOutput:
         """The pictures of latents `(B, Z)`."""
-        batches = [self.model.decode(batch.to(self.model.device)).sample for batch in latents.split(DECODE_BATCH)]
-        tensors = torch.cat(batches).float().clamp(-1, 1).cpu()
+        batches = tqdm(latents.split(DECODE_BATCH), desc="Decoding", disable=self._hides_progress, delay=1)
+        tensors = torch.cat([self.model.decode(batch.to(self.model.device)).sample for batch in batches])
+        tensors = tensors.float().clamp(-1, 1).cpu()
         return PicturesOutput(to_pictures(tensors, self.model.output_size), latents, tensors)
 
     def sample(
@@ -112,10 +125,18 @@ class ImagePipeline:
         Raises:
             ValueError: If the family has no encoder or the component does not exist.
         """
+        return self.move(self.encode([picture]), component, values)
+
+    def move(self, latents: torch.Tensor, component: int, values: list[float]) -> PicturesOutput:
+        """As `vary`, from a point in latent space, `(1, Z)`, which any family has.
+
+        Raises:
+            ValueError: If the component does not exist.
+        """
         prior = self.model.latent_prior
-        if not 0 <= component < len(prior.stds):
+        if not 0 <= component < self.num_components:
             raise ValueError(
-                f"component={component} does not exist: this model has components 0 to {len(prior.stds) - 1}."
+                f"component={component} does not exist: this model has components 0 to {self.num_components - 1}."
             )
         step = prior.stds[component] * prior.directions[component]  # (Z,)
-        return self.decode(self.encode([picture]) + torch.tensor(values, device=step.device)[:, None] * step)
+        return self.decode(latents + torch.tensor(values, device=step.device)[:, None] * step)

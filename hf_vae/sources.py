@@ -32,17 +32,29 @@ def open_source(data: DataConfig) -> Source:
     Raises:
         ValueError: If `data` names no source or two, or the source or its image column does not exist.
     """
-    refuse_unless_one_source(data)
-    if data.dataset_name:
-        return _column_source(load_from_hub(data, partial(datasets.load_dataset, split="train")), data.image_column)
-    files = find_files(data.train_data_dir)
-    if files[0].suffix == ".parquet":
-        names = [glob.escape(str(file)) for file in files]  # `datasets` takes a name with brackets for a pattern
-        return _column_source(datasets.Dataset.from_parquet(names), data.image_column)
-    path = Path(data.train_data_dir).expanduser()
+    dataset = open_dataset(data)
+    if dataset is not None:
+        return _column_source(dataset, data.image_column)
+    path, files = Path(data.train_data_dir).expanduser(), find_files(data.train_data_dir)
     states = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
     return Source(fingerprint, len(files), ((str(file.relative_to(path)), file.read_bytes()) for file in files))
+
+
+def open_dataset(data: DataConfig) -> datasets.Dataset | None:
+    """The Hub dataset or the parquet that `data` names, or None for a folder of pictures.
+
+    Raises:
+        ValueError: As `open_source` does.
+    """
+    refuse_unless_one_source(data)
+    if data.dataset_name:
+        return load_from_hub(data, partial(datasets.load_dataset, split="train"))
+    files = find_files(data.train_data_dir)
+    if files[0].suffix != ".parquet":
+        return None
+    names = [glob.escape(str(file)) for file in files]  # `datasets` takes a name with brackets for a pattern
+    return datasets.Dataset.from_parquet(names)
 
 
 def refuse_unless_one_source(data: DataConfig) -> None:
@@ -103,7 +115,7 @@ def find_image_column(features: dict[str, Any], column: str | None) -> str:
     Raises:
         ValueError: If `column` does not, or is None and there is not exactly one.
     """
-    image_columns = [name for name, feature in features.items() if _holds_pictures(feature)]
+    image_columns = [name for name, feature in features.items() if holds_pictures(feature)]
     if column is None and len(image_columns) == 1:
         column = image_columns[0]
     if column not in image_columns:
@@ -114,7 +126,7 @@ def find_image_column(features: dict[str, Any], column: str | None) -> str:
     return column
 
 
-def _holds_pictures(feature: Any) -> bool:
+def holds_pictures(feature: Any) -> bool:
     """Whether a column is marked as images, or is what an image column is stored as: bytes, or bytes with a path."""
     if isinstance(feature, datasets.Value):
         return feature.dtype in ("binary", "large_binary")

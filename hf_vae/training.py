@@ -27,6 +27,7 @@ from .models import ImageGenerator
 from .previews import draw_preview, draw_reconstructions, drop_previews_after, preview_name, save_timelapse
 from .priors import fit_prior
 from .streaming import open_stream
+from .trackers import start_trackers, tracker_names
 from .trainees import follow, prepare, update
 from .transforms import AUGMENT_CHANCES, augment, to_float
 from .validation import note_validation, validation_loss
@@ -66,6 +67,7 @@ class Training:
     def __init__(self, run: RunConfig):
         _refuse_below_one(run)
         _refuse_contradictions(run)
+        trackers = tracker_names(run.train.report_to)  # one that is missing is refused before any picture is decoded
         on_cpu = use_cpu()
         state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
         self.output_dir = Path(run.train.output_dir)
@@ -82,7 +84,7 @@ class Training:
             cpu=on_cpu,
             mixed_precision=choose_precision(run.train, state.device),
             gradient_accumulation_steps=run.train.gradient_accumulation_steps,
-            log_with=None if run.train.report_to == "none" else run.train.report_to,
+            log_with=trackers,
             project_config=ProjectConfiguration(str(self.output_dir), logging_dir=str(self.output_dir / "logs")),
         )
         if run.train.train_batch_size == "auto":
@@ -106,7 +108,7 @@ class Training:
             run.save(self.output_dir / "train_config.json")
         accelerator.print(self._plan(choices))
         if accelerator.log_with:
-            accelerator.init_trackers("hf_vae")
+            start_trackers(accelerator, self.output_dir.resolve().name, run.train)
 
     def advance(self, last_step: int) -> None:
         """Trains on until `last_step` updates have been made since the beginning of the run.
