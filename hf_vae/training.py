@@ -20,6 +20,7 @@ from .config import RunConfig, differences
 from .datasets import load_images
 from .dry_run import num_parameters
 from .families import FAMILIES, new_model
+from .forecast import Forecast
 from .interruptions import StopSignals, TrainingInterrupted
 from .logs import LOG_FILE, Meter, drop_log_after, write_facts, write_log, write_picture
 from .machine import Choices, choose, choose_precision, prepare_backends, use_cpu
@@ -125,9 +126,12 @@ class Training:
             StopSignals() as stop,
             tqdm(total=self.num_steps, initial=progress.step, unit="step", disable=not is_main) as bar,
         ):
+            forecast = Forecast(progress.step, self.num_steps)
             while progress.step < last_step and not self.has_stopped_early:
                 self._step(batches)
                 bar.update()
+                if is_main and (outlook := forecast.after(progress.step)):
+                    bar.write(outlook)
                 if config.early_stopping_patience:
                     self._validate()
                 is_last = progress.step == self.num_steps or self.has_stopped_early

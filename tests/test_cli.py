@@ -163,7 +163,9 @@ def test_sweep_draws_a_strip_for_each_component_with_the_picture_itself_in_the_m
     assert strips.size == (5 * 28, 2 * 28)
     itself = ImagePipeline.from_pretrained(model).sample(1, seed=3).images[0]
     for row in range(2):
-        assert list(strips.crop((56, 28 * row, 84, 28 * row + 28)).get_flattened_data()) == list(itself.get_flattened_data())
+        assert list(strips.crop((56, 28 * row, 84, 28 * row + 28)).get_flattened_data()) == list(
+            itself.get_flattened_data()
+        )
     with pytest.raises(SystemExit, match="component=8 does not exist: this model has components 0 to 7"):
         hf_vae(*arguments, "--components", "8", "--overwrite")
 
@@ -174,7 +176,9 @@ def test_sweep_moves_a_given_picture(hf_vae, published_models, tmp_path):
     hf_vae("sweep", str(model), str(tmp_path / "face.png"), "--frames", "3", "--output", str(output))
     assert Image.open(output).size == (3 * 28, 8 * 28)
     expected = ImagePipeline.from_pretrained(model).vary(draw_picture(1), 4, [-3, 0, 3]).images[2]
-    assert list(Image.open(output).crop((56, 112, 84, 140)).get_flattened_data()) == list(expected.get_flattened_data())
+    assert list(Image.open(output).crop((56, 112, 84, 140)).get_flattened_data()) == list(
+        expected.get_flattened_data()
+    )
 
 
 @pytest.fixture

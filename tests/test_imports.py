@@ -15,7 +15,7 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "batches", "transforms", "losses", "models.flow", "models.blocks"},
+    {"files", "forecast", "batches", "transforms", "losses", "models.flow", "models.blocks"},
     {"config", "models.prior"},
     {"presets", "machine", "sources"},
     {"models.base", "models.layers"},
