@@ -39,7 +39,8 @@ FEATURE_METRIC_NAMES = {"frechet": "Frechet distance", "precision": "Precision",
 
 def write_card(folder: Path) -> None:
     """Writes `README.md` and `samples.png` into a run folder, from the model, `train_config.json`, `training.json` and
-    `metrics.json` in it; doing so again changes nothing.
+    `metrics.json` in it; doing so again changes nothing. `co2_eq_emissions`, where somebody measured them and added
+    them to `training.json` as the Hub wants them (`emissions` in grams, `source` and others), are repeated.
 
     Raises:
         ValueError: If one of those files is missing.
@@ -69,8 +70,9 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
     model = AutoGenerator.from_pretrained(folder)
     name = folder.resolve().name
     rows = measure_titles(metrics)
+    has_timelapse = (folder / "timelapse.webp").is_file()
     card = ModelCard.from_template(
-        _metadata(name, run, rows),
+        _metadata(name, run, rows, training, has_timelapse),
         template_path=str(TEMPLATE),
         name=name,
         class_name=type(model).__name__,
@@ -83,7 +85,7 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
         metrics=metrics,
         rows={title: f"{value:.4g}" for title, value in rows.items()},
         command=training_command(run),
-        has_timelapse=(folder / "timelapse.webp").is_file(),
+        has_timelapse=has_timelapse,
     )
     return card, model
 
@@ -136,7 +138,12 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return json.loads((folder / name).read_text())
 
 
-def _metadata(name: str, run: RunConfig, rows: dict[str, float]) -> ModelCardData:
+def _metadata(
+    name: str, run: RunConfig, rows: dict[str, float], training: dict[str, Any], has_timelapse: bool
+) -> ModelCardData:
+    gallery = {"samples.png": f"{SAMPLES_IN_CARD} samples, seed {SAMPLES_SEED}, not selected"}
+    if has_timelapse:
+        gallery["timelapse.webp"] = "Samples of the same noise during training"
     dataset = run.data.dataset_name or Path(run.data.train_data_dir).name
     return ModelCardData(
         model_name=name,
@@ -158,5 +165,7 @@ def _metadata(name: str, run: RunConfig, rows: dict[str, float]) -> ModelCardDat
             for title, value in rows.items()
         ],
         thumbnail="samples.png",
+        widget=[{"text": text, "output": {"url": name}} for name, text in gallery.items()],
+        co2_eq_emissions=training.get("co2_eq_emissions"),  # None is left out
         ignore_metadata_errors=False,
     )
