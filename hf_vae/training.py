@@ -85,7 +85,7 @@ class Training:
             cpu=on_cpu,
             mixed_precision=choose_precision(run.train, state.device),
             gradient_accumulation_steps=run.train.gradient_accumulation_steps,
-            log_with=trackers,
+            log_with=trackers or None,
             project_config=ProjectConfiguration(str(self.output_dir), logging_dir=str(self.output_dir / "logs")),
         )
         if run.train.train_batch_size == "auto":
