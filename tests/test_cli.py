@@ -20,6 +20,7 @@ def hf_vae(monkeypatch, capsys):
 
     def run(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["hf-vae", *arguments])
+        capsys.readouterr()  # what was printed before, as by a training
         cli.main()
         return capsys.readouterr().out
 
