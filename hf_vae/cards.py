@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .config import RunConfig
 from .families import FAMILIES, AutoGenerator
+from .models import ImageGenerator
 from .presets import with_preset
 from .recipes import run_from_recipe, training_command
 from .transforms import picture_grid, to_pictures
@@ -39,23 +40,40 @@ FEATURE_METRIC_NAMES = {"frechet": "Frechet distance", "precision": "Precision",
 
 def write_card(folder: Path) -> None:
     """Writes `README.md` and `samples.png` into a run folder, from the model, `train_config.json`, `training.json` and
-    `metrics.json` in it; doing so again changes nothing.
+    `metrics.json` in it; doing so again changes nothing. `co2_eq_emissions`, where somebody measured them and added
+    them to `training.json` as the Hub wants them (`emissions` in grams, `source` and others), are repeated.
 
     Raises:
         ValueError: If one of those files is missing.
     """
+    card, model = _fill_in(folder)
+    samples = model.sample(SAMPLES_IN_CARD, generator=torch.Generator().manual_seed(SAMPLES_SEED))
+    picture_grid(to_pictures(samples, model.output_size)).save(folder / "samples.png")
+    card.save(folder / "README.md")
+
+
+def differs(folder: Path) -> bool:
+    """Whether `write_card` would replace a card that says something else.
+
+    Raises:
+        ValueError: As `write_card` does.
+    """
+    card, _ = _fill_in(folder)
+    return (folder / "README.md").is_file() and ModelCard.load(folder / "README.md").content != card.content
+
+
+def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
     config, training, metrics = (
         read_json(folder, name) for name in ("train_config.json", "training.json", "metrics.json")
     )
     run = run_from_recipe(config)
     run = dataclasses.replace(run, data=with_preset(run.data))
     model = AutoGenerator.from_pretrained(folder)
-    samples = model.sample(SAMPLES_IN_CARD, generator=torch.Generator().manual_seed(SAMPLES_SEED))
-    picture_grid(to_pictures(samples, model.output_size)).save(folder / "samples.png")
     name = folder.resolve().name
     rows = measure_titles(metrics)
+    has_timelapse = (folder / "timelapse.webp").is_file()
     card = ModelCard.from_template(
-        _metadata(name, run, rows),
+        _metadata(name, run, rows, training, has_timelapse),
         template_path=str(TEMPLATE),
         name=name,
         class_name=type(model).__name__,
@@ -68,9 +86,9 @@ def write_card(folder: Path) -> None:
         metrics=metrics,
         rows={title: f"{value:.4g}" for title, value in rows.items()},
         command=training_command(run),
-        has_timelapse=(folder / "timelapse.webp").is_file(),
+        has_timelapse=has_timelapse,
     )
-    card.save(folder / "README.md")
+    return card, model
 
 
 def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:
@@ -103,7 +121,12 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return json.loads((folder / name).read_text())
 
 
-def _metadata(name: str, run: RunConfig, rows: dict[str, float]) -> ModelCardData:
+def _metadata(
+    name: str, run: RunConfig, rows: dict[str, float], training: dict[str, Any], has_timelapse: bool
+) -> ModelCardData:
+    gallery = {"samples.png": f"{SAMPLES_IN_CARD} samples, seed {SAMPLES_SEED}, not selected"}
+    if has_timelapse:
+        gallery["timelapse.webp"] = "Samples of the same noise during training"
     dataset = run.data.dataset_name or Path(run.data.train_data_dir).name
     return ModelCardData(
         model_name=name,
@@ -125,5 +148,7 @@ def _metadata(name: str, run: RunConfig, rows: dict[str, float]) -> ModelCardDat
             for title, value in rows.items()
         ],
         thumbnail="samples.png",
+        widget=[{"text": text, "output": {"url": name}} for name, text in gallery.items()],
+        co2_eq_emissions=training.get("co2_eq_emissions"),  # None is left out
         ignore_metadata_errors=False,
     )

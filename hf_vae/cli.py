@@ -1,122 +1,39 @@
 """The `hf-vae` command: what people do with a trained model from a terminal."""
 
-import dataclasses
 import json
 import platform
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import tyro
-from PIL import Image
 
-from .config import FLAG_STYLE, DataConfig
-from .pipeline import ImagePipeline
-from .transforms import picture_grid
-
-
-def sample(
-    model: tyro.conf.Positional[str],
-    num: int = 16,
-    seed: int = 0,
-    temperature: float = 1.0,
-    prior: str | None = None,
-    columns: int = 8,
-    output: Path = Path("samples.png"),
-    overwrite: bool = False,
-) -> None:
-    """Draws pictures from a model and saves them as one grid.
-
-    Args:
-        model: Folder or Hub id of a model.
-        num: How many pictures.
-        seed: The same seed gives the same pictures.
-        temperature: Scale of the noise; below 1 is more typical and less varied.
-        prior: flow, mixture, gaussian or standard; the model's own if left out.
-        columns: Pictures in a row.
-        output: File to write.
-        overwrite: Replace the file if it exists.
-    """
-    pictures = ImagePipeline.from_pretrained(model).sample(num, seed, temperature, prior).images
-    _save(picture_grid(pictures, columns), output, overwrite)
+from .commands.arguments import AsJson, RunFolder
+from .commands.data import data
+from .commands.measures import compare, evaluate, table
+from .commands.pictures import interpolate, reconstruct, sample, sheet, sweep
+from .config import FLAG_STYLE
 
 
-def reconstruct(
-    model: tyro.conf.Positional[str],
-    pictures: tyro.conf.Positional[list[Path]],
-    output: Path = Path("reconstructions.png"),
-    overwrite: bool = False,
-) -> None:
-    """Encodes and decodes pictures: what the model sees in the upper row, what it makes of it in the lower.
-
-    Args:
-        model: Folder or Hub id of a model with an encoder.
-        pictures: Picture files.
-        output: File to write.
-        overwrite: Replace the file if it exists.
-    """
-    pipeline = ImagePipeline.from_pretrained(model)
-    originals = [_open(path) for path in pictures]
-    reconstructions = pipeline.reconstruct(originals).images
-    seen = [pipeline.prepare(picture).resize(reconstructions[0].size) for picture in originals]
-    _save(picture_grid(seen + reconstructions, len(seen)), output, overwrite)
+DESCRIPTION = """What to do with a trained model. `hf-vae COMMAND --help` explains a command, with an example. MODEL is
+a folder, such as runs/my-vae, or an id on the Hub, such as me/my-vae."""
 
 
-def interpolate(
-    model: tyro.conf.Positional[str],
-    start: tyro.conf.Positional[Path],
-    end: tyro.conf.Positional[Path],
-    frames: int = 8,
-    kind: str = "lerp",
-    output: Path = Path("interpolation.png"),
-    overwrite: bool = False,
-) -> None:
-    """Morphs one picture into another, as a strip of frames.
-
-    Args:
-        model: Folder or Hub id of a model with an encoder.
-        start: Picture file to start from.
-        end: Picture file to end at.
-        frames: Number of frames, the reconstructions of both pictures included.
-        kind: lerp or slerp.
-        output: File to write.
-        overwrite: Replace the file if it exists.
-    """
-    pictures = ImagePipeline.from_pretrained(model).interpolate(_open(start), _open(end), frames, kind).images
-    _save(picture_grid(pictures, frames), output, overwrite)
-
-
-def evaluate(
-    folder: tyro.conf.Positional[Path],
-    train_data_dir: str | None = None,
-    dataset_name: str | None = None,
-    save: bool = False,
-) -> None:
-    """Measures a model on the pictures that its training held out, and prints the numbers of its metrics.json as JSON.
-
-    Args:
-        folder: Folder of a trained model.
-        train_data_dir: Where the pictures that it was trained on lie; as in train_config.json if left out.
-        dataset_name: The same for a preset or a dataset on the Hub.
-        save: Write metrics.json into the folder.
-    """
-    from . import cards, evaluation
-
-    data = DataConfig(**cards.read_json(folder, "train_config.json")["data"])
-    if train_data_dir or dataset_name:
-        data = dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)
-    print(json.dumps(evaluation.rounded(evaluation.evaluate_folder(folder, data, save)), indent=2))
-
-
-def card(folder: tyro.conf.Positional[Path]) -> None:
+def card(folder: RunFolder, overwrite: bool = False) -> None:
     """Writes a model's card, README.md, and its samples.png, from the files of its run folder.
+
+    Example: hf-vae card runs/cats-vae
 
     Args:
         folder: Folder of a trained and evaluated model.
+        overwrite: Replace a card that says something else, such as one that was edited by hand.
     """
     from . import cards
 
+    if not overwrite and cards.differs(folder):
+        raise ValueError(f"{folder / 'README.md'} says something else; say --overwrite to replace it.")
     cards.write_card(folder)
     print(f"Wrote {folder / 'README.md'}")
 
@@ -149,43 +66,10 @@ def push(
     print(hub.push(folder, repo_id, private, token, revision, create_pr, tag, commit_message))
 
 
-def sheet(
-    model: tyro.conf.Positional[str], seed: int = 0, output: Path = Path("sheet.png"), overwrite: bool = False
-) -> None:
-    """Decodes noise of standard deviation 0.25 to 2.0, one row each, to show where a latent space ends.
-
-    Args:
-        model: Folder or Hub id of a model.
-        seed: The same seed gives the same pictures.
-        output: File to write.
-        overwrite: Replace the file if it exists.
-    """
-    from .comparison import std_sheet
-
-    _save(std_sheet(ImagePipeline.from_pretrained(model).model, seed), output, overwrite)
-
-
-def table(
-    prefix: tyro.conf.Positional[str],
-    train_data_dir: str,
-    runs: Path = Path("runs"),
-    recipes: Path = Path("model_cards/recipes"),
-) -> None:
-    """Prints what our runs of the recipes reached beside what was published.
-
-    Args:
-        prefix: How the recipes' names begin, such as lfw.
-        train_data_dir: The pictures that they were trained on.
-        runs: Folder with a run of each, under the recipe's name.
-        recipes: Folder of the recipes.
-    """
-    from . import comparison
-
-    print(comparison.table(recipes, prefix, runs, train_data_dir))
-
-
 def convert(weights: tyro.conf.Positional[Path], recipe: Path, output_dir: Path, overwrite: bool = False) -> None:
     """Turns the weights of a published system, a .pth file of tensors, into a model folder.
+
+    Example: hf-vae convert weights.pth --recipe model_cards/recipes/simpsons-vae-128.json --output_dir runs/converted
 
     Args:
         weights: A state dict with names such as conv1.weight, fc1.weight, d1.weight and deconv1.weight.
@@ -206,6 +90,8 @@ def export(
 ) -> None:
     """Writes a model in a format that runs without PyTorch, and compares what it computes with the model.
 
+    Example: hf-vae export model_cards/cats-vae --onnx --output_dir onnx
+
     Args:
         model: Folder or Hub id of a model.
         output_dir: Folder to write.
@@ -213,58 +99,59 @@ def export(
         overwrite: Replace a model that is there.
     """
     from .export import export_onnx
+    from .families import AutoGenerator
 
     if not onnx:
         raise ValueError("Which format? There is one so far: say --onnx.")
     if (output_dir / "onnx.json").exists() and not overwrite:
         raise ValueError(f"{output_dir} holds a model; choose another --output_dir, or say --overwrite.")
-    for file in export_onnx(ImagePipeline.from_pretrained(model).model, output_dir):
+    for file in export_onnx(AutoGenerator.from_pretrained(model), output_dir):
         print(f"Wrote {file}, {file.stat().st_size:,} bytes")
 
 
-def env() -> None:
-    """Prints the versions to put into a bug report."""
+def env(as_json: AsJson = False) -> None:
+    """Prints the versions to put into a bug report.
+
+    Example: hf-vae env --json
+
+    Args:
+        as_json: Print JSON.
+    """
     import torch
 
-    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     for name in ("hf_vae", "torch", "diffusers", "accelerate", "datasets", "huggingface_hub", "gradio"):
         try:
-            print(f"{name} {version(name)}")
+            facts[name] = version(name)
         except PackageNotFoundError:
-            print(f"{name} is not installed")
-    print(f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'not available'}")
+            facts[name] = None
+    facts["cuda"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print("\n".join(f"{name} {value or 'not available'}" for name, value in facts.items()))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (sample, reconstruct, interpolate, evaluate, card, push, export, sheet, table, convert, env)
+    for function in (
+        *(sample, reconstruct, interpolate, sweep, sheet),
+        *(evaluate, compare, table),
+        *(card, push, export, convert, data, env),
+    )
 }
 
 
 def main() -> None:
-    """Entry point: one subcommand a function; errors of the user are one line and exit code 1."""
+    """Entry point: one subcommand a function. What is refused is one line on stderr and exit code 1; a command that
+    does not exist, or a flag, is 2; Ctrl-C is 130."""
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="hf-vae", description=__doc__, **FLAG_STYLE)
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="hf-vae", description=DESCRIPTION, **FLAG_STYLE)
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
     except ModuleNotFoundError as error:
         extra = "onnx" if (error.name or "").startswith("onnx") else "train"
         sys.exit(f"Error: {error}. Install what this command needs, the extra [{extra}].")
-
-
-def _open(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise ValueError(f"{path} is no file.")
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no picture that can be read: {error}") from error
-    return picture
-
-
-def _save(picture: Image.Image, path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists; choose another --output, or say --overwrite.")
-    picture.save(path)
-    print(f"Wrote {path}, {picture.width}x{picture.height} pixels")
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

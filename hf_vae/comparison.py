@@ -1,12 +1,12 @@
-"""Our runs of the recipes beside what was published about them, and sheets of decoded noise."""
+"""Our runs of the recipes beside what was published about them, models side by side, and sheets of decoded noise."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .config import DataConfig
 from .datasets import load_images
@@ -14,6 +14,7 @@ from .families import AutoGenerator
 from .latents import ENCODE_BATCH, encode_all
 from .metrics import mse
 from .models import ImageGenerator
+from .pipeline import ImagePipeline
 from .recipes import run_from_recipe
 from .transforms import picture_grid, to_float, to_pictures
 
@@ -22,12 +23,15 @@ STDS = tuple(number / 4 for number in range(1, 9))  # 0.25 to 2.0
 SHEET_COLUMNS = 8
 SCALES = {"[-1, 1]": 1.0, "[0, 1]": 4.0}  # a squared error there, times this, is one on [-1, 1]
 COLUMNS = ("recipe", "epochs", "training MSE", "held-out MSE", "published training MSE", "the same on [-1, 1]")
+LABEL_HEIGHT = 16
+
+Row = dict[str, str | float | None]
 
 
-def table(recipes: Path, prefix: str, runs: Path, train_data_dir: str) -> str:
-    """A Markdown table of the recipes whose names begin with `prefix` and which have a finished run of that name in
-    `runs`: mean squared errors of reconstructions, from posterior means, on images in [-1, 1], on as many
-    training pictures as there are held-out ones and on these, beside what was published.
+def table_rows(recipes: Path, prefix: str, runs: Path, train_data_dir: str) -> list[Row]:
+    """For each recipe whose name begins with `prefix` and which has a finished run of that name in `runs`: mean
+    squared errors of reconstructions, from posterior means, on images in [-1, 1], on as many training pictures as
+    there are held-out ones and on these, beside what was published. None where there is nothing to say.
 
     Raises:
         ValueError: If no such recipe has such a run, or the pictures cannot be used.
@@ -38,27 +42,47 @@ def table(recipes: Path, prefix: str, runs: Path, train_data_dir: str) -> str:
             rows.append(_row(recipe, runs / recipe.stem, train_data_dir))
     if not rows:
         raise ValueError(f"{runs} holds no finished run of a recipe {prefix}* in {recipes}; train one with --recipe.")
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows))
+    return rows
 
 
-def _row(recipe: Path, folder: Path, train_data_dir: str) -> list[str]:
+def table(rows: list[Row]) -> str:
+    """The rows of `table_rows` as Markdown."""
+    cells = []
+    for row in rows:
+        published = f"{row['published_mse']:.4f} on {row['published_pixels']}" if row["published_pixels"] else "-"
+        errors = ["-" if row[name] is None else f"{row[name]:.4f}" for name in ("training_mse", "heldout_mse")]
+        rescaled = "-" if row["rescaled_mse"] is None else f"{row['rescaled_mse']:.4f}"
+        cells.append([row["recipe"], f"{row['epochs']:.0f}", *errors, published, rescaled])
+    return markdown(COLUMNS, cells)
+
+
+def markdown(header: Sequence[str], rows: list[list[str]]) -> str:
+    """A table in Markdown whose columns are also aligned in a terminal."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines
+    )
+
+
+def _row(recipe: Path, folder: Path, train_data_dir: str) -> Row:
     sections = json.loads(recipe.read_text())
     facts = json.loads((folder / "training.json").read_text())
     run = run_from_recipe({name: sections[name] for name in ("family", "model", "objective", "data", "train")})
     model = AutoGenerator.from_pretrained(folder)
-    cells = [recipe.stem, f"{facts['images_seen'] / facts['pictures']['train']:.0f}"]
+    row: Row = {"recipe": recipe.stem, "epochs": facts["images_seen"] / facts["pictures"]["train"]}
+    row |= dict.fromkeys(("training_mse", "heldout_mse", "published_mse", "published_pixels", "rescaled_mse"))
     if not model.has_encoder:
-        return [*cells, "-", "-", "-", "-"]
+        return row
     data: DataConfig = replace(run.data, train_data_dir=train_data_dir)
     splits = load_images(data, model.config.image_size, model.config.image_channels)
     count = len(splits.heldout)
-    errors = [reconstruction_error(model, to_float(split[:count])) for split in (splits.train, splits.heldout)]
-    published = sections.get("published")
-    theirs = ["-", "-"]
-    if published:
+    row["training_mse"] = reconstruction_error(model, to_float(splits.train[:count]))
+    row["heldout_mse"] = reconstruction_error(model, to_float(splits.heldout[:count]))
+    if published := sections.get("published"):
         error, pixels = published["training_mse"], published["pixels"]
-        theirs = [f"{error:.4f} on {pixels}", f"{SCALES[pixels] * error:.4f}"]
-    return [*cells, *(f"{error:.4f}" for error in errors), *theirs]
+        row |= {"published_mse": error, "published_pixels": pixels, "rescaled_mse": SCALES[pixels] * error}
+    return row
 
 
 @torch.no_grad()
@@ -78,3 +102,37 @@ def std_sheet(model: ImageGenerator, seed: int = 0) -> Image.Image:
     noise = torch.randn(SHEET_COLUMNS, model.config.latent_dim, generator=generator).to(model.device)
     rows = torch.cat([model.decode(std * noise).sample.float().cpu() for std in STDS])
     return picture_grid(to_pictures(rows, model.output_size), SHEET_COLUMNS)
+
+
+def models_sheet(models: dict[str, Path], pictures: list[Image.Image], seed: int = 0) -> Image.Image:
+    """A labelled row for each model, by its name and folder: 8 samples of the same seed; or, if there are `pictures`,
+    what it makes of them, below a row of these.
+
+    Raises:
+        ValueError: If there are pictures and no model has an encoder, or a folder holds no model of ours.
+    """
+    rows: dict[str, list[Image.Image]] = {}
+    for name, folder in models.items():
+        pipeline = ImagePipeline.from_pretrained(folder)
+        if not pictures:
+            rows[name] = pipeline.sample(SHEET_COLUMNS, seed).images
+        elif pipeline.model.has_encoder:
+            rows[name] = pipeline.reconstruct(pictures).images
+            rows = {"pictures": [pipeline.prepare(picture) for picture in pictures]} | rows
+    if not rows:
+        raise ValueError(f"None of {', '.join(models)} has an encoder; leave out --pictures to see samples.")
+    return _labelled(rows)
+
+
+def _labelled(rows: dict[str, list[Image.Image]]) -> Image.Image:
+    """Rows of equally many pictures, each below its name, at the size of the largest."""
+    size = max(picture.width for row in rows.values() for picture in row)
+    width = size * max(len(row) for row in rows.values())
+    sheet = Image.new("RGB", (width, len(rows) * (size + LABEL_HEIGHT)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (name, row) in enumerate(rows.items()):
+        top = number * (size + LABEL_HEIGHT)
+        draw.text((2, top + 1), name, fill="black")
+        for column, picture in enumerate(row):
+            sheet.paste(picture.resize((size, size), Image.Resampling.NEAREST), (column * size, top + LABEL_HEIGHT))
+    return sheet

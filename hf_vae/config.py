@@ -25,7 +25,7 @@ class DataConfig:
     """Where the pictures come from, and how they are cut and augmented."""
 
     dataset_name: str | None = None
-    """A preset (cats, lfw, utkface) or the id of a dataset on the Hub."""
+    """A preset (cats, lfw, utkface, afhq-cat, celeba) or the id of a dataset on the Hub."""
     dataset_config_name: str | None = None
     """Configuration of the Hub dataset, where it has several."""
     revision: str | None = None
@@ -129,8 +129,8 @@ class TrainConfig:
     """Checkpoints that are kept; None keeps all."""
     resume_from_checkpoint: str | None = None
     """A checkpoint folder, or "latest" for the newest in output_dir."""
-    report_to: Literal["none", "tensorboard"] = "none"
-    """Tracker that gets the losses and previews beside log.jsonl."""
+    report_to: Literal["none", "tensorboard", "trackio", "wandb", "all"] = "none"
+    """Tracker that gets the losses and previews beside log.jsonl; "all" for those that are installed."""
     push_to_hub: bool = False
     """Push the finished model to the Hub."""
     hub_model_id: str | None = None

@@ -1,24 +1,21 @@
-"""Where pictures come from: a preset, the Hub, a folder or parquet; decoded once to uint8, cached on disk, and
-split."""
+"""The pictures of a source, decoded once to uint8, cached on disk, and split."""
 
 import errno
-import glob
 import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
@@ -26,10 +23,10 @@ from tqdm import tqdm
 from .config import DataConfig
 from .files import flush_to_disk
 from .presets import with_preset
+from .sources import Source, open_source
 from .transforms import picture_mode, picture_to_uint8, square_picture, to_float
 
 
-PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 100_000_000  # of a picture, as it is decoded whole unless it is a JPEG
 BROKEN_SHARE_LIMIT = 0.01
@@ -105,11 +102,13 @@ class DataSplits:
         heldout: What is measured on.
         facts: Counts for the log and the card: `pictures_found, duplicates_dropped, broken_skipped, train, heldout`;
             of a stream `heldout` alone.
+        rows: The place in the source of each of the decoded images, which `labels` needs; empty of a stream.
     """
 
     train: Any
     heldout: ImageSet
     facts: dict[str, int]
+    rows: tuple[int, ...] = ()
 
 
 def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataSplits:
@@ -126,11 +125,12 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     """
     picture_mode(image_channels)  # refuses a number of channels that no picture has, before any picture is blamed
     data = with_preset(data)
-    source = _open_source(data)
+    source = open_source(data)
     recipe = [CACHE_VERSION, source.fingerprint, image_size, image_channels, data.crop_box]
     fingerprint = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("HF_VAE_CACHE", Path.home() / ".cache" / "hf_vae")).expanduser() / fingerprint
     facts = _read_facts(folder) or _build_cache(source, folder, image_size, image_channels, data.crop_box)
+    rows = tuple(facts.pop("rows"))
     shape = (facts.pop("images"), image_channels, image_size, image_size)
     images = torch.from_file(str(folder / "images.uint8"), size=math.prod(shape), dtype=torch.uint8).view(shape)
 
@@ -143,126 +143,10 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(data.split_seed))
     heldout, train = order[:num_heldout].sort().values, order[num_heldout:].sort().values
     facts |= {"train": len(train), "heldout": len(heldout)}
-    return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts)
+    return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts, rows)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Encoded pictures, in a fixed order: `(name, content)` each, without decoding."""
-
-    fingerprint: str
-    length: int
-    files: Iterable[tuple[str, bytes]]
-
-
-def _open_source(data: DataConfig) -> _Source:
-    refuse_unless_one_source(data)
-    if data.dataset_name:
-        return _column_source(load_from_hub(data, partial(datasets.load_dataset, split="train")), data.image_column)
-    files = find_files(data.train_data_dir)
-    if files[0].suffix == ".parquet":
-        names = [glob.escape(str(file)) for file in files]  # `datasets` takes a name with brackets for a pattern
-        try:
-            rows = datasets.Dataset.from_parquet(names)
-        except (datasets.exceptions.DatasetGenerationError, OSError) as error:  # no parquet, or with other columns
-            raise ValueError(
-                f"train_data_dir={data.train_data_dir} cannot be read as parquet: {error.__cause__ or error}"
-            ) from error
-        return _column_source(rows, data.image_column, holds_files=True)
-    path = Path(data.train_data_dir).expanduser()
-    states = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
-    return _Source(fingerprint, len(files), ((str(file.relative_to(path)), file.read_bytes()) for file in files))
-
-
-def refuse_unless_one_source(data: DataConfig) -> None:
-    """Raises a `ValueError` if `data` names no source or two."""
-    if bool(data.dataset_name) == bool(data.train_data_dir):
-        raise ValueError(
-            "Say where the pictures are: give either --dataset_name (a preset or a Hub id) or --train_data_dir."
-        )
-
-
-def find_files(train_data_dir: str) -> list[Path]:
-    """The pictures of a folder and of the folders in it, or its parquet files, in the order of their paths.
-
-    Raises:
-        ValueError: If there is nothing, or both.
-    """
-    path = Path(train_data_dir).expanduser()
-    if not path.exists():
-        raise ValueError(
-            f"train_data_dir={train_data_dir} does not exist; say where the pictures are with --train_data_dir."
-        )
-    parquet = [path] if path.suffix == ".parquet" else sorted(path.rglob("*.parquet"))
-    files = sorted(file for file in path.rglob("*") if _is_picture(file))
-    if not parquet and not files:
-        endings = ", ".join(sorted(PICTURE_ENDINGS))
-        raise ValueError(f"train_data_dir={train_data_dir} holds no {endings} or .parquet file.")
-    if parquet and files:
-        raise ValueError(f"train_data_dir={train_data_dir} holds both pictures and parquet; name one of them.")
-    return parquet or files
-
-
-def _is_picture(file: Path) -> bool:
-    """Hidden files are not: a zip from a Mac has a `._name.jpg` beside each picture that is none."""
-    return file.suffix.lower() in PICTURE_ENDINGS and not file.name.startswith(".") and file.is_file()
-
-
-def load_from_hub(data: DataConfig, load: Callable[..., Any]) -> Any:
-    """What `load` makes of the dataset that `data` names, called like `datasets.load_dataset`.
-
-    Raises:
-        ValueError: If it cannot be loaded.
-    """
-    try:
-        return load(data.dataset_name, data.dataset_config_name, revision=data.revision)
-    except (OSError, RuntimeError) as error:  # an unknown id or no connection; a dataset that is a script
-        raise ValueError(f"dataset_name={data.dataset_name} cannot be loaded from the Hub: {error}") from error
-
-
-def _column_source(dataset: datasets.Dataset, column: str | None, holds_files: bool = False) -> _Source:
-    column = find_image_column(dataset.features, column)
-    rows = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    return _Source(rows._fingerprint, len(rows), _column_files(rows, column, holds_files))
-
-
-def find_image_column(features: dict[str, Any], column: str | None) -> str:
-    """The column that holds the images: `column`, or the only one that does.
-
-    Raises:
-        ValueError: If `column` does not, or is None and there is not exactly one.
-    """
-    image_columns = [name for name, feature in features.items() if _holds_pictures(feature)]
-    if column is None and len(image_columns) == 1:
-        column = image_columns[0]
-    if column not in image_columns:
-        raise ValueError(
-            f"image_column={column!r} is no image column. Image columns here: {', '.join(image_columns) or 'none'}; "
-            f"all columns: {', '.join(features)}."
-        )
-    return column
-
-
-def _holds_pictures(feature: Any) -> bool:
-    """Whether a column is marked as images, or is what an image column is stored as: bytes, or bytes with a path."""
-    if isinstance(feature, datasets.Value):
-        return feature.dtype in ("binary", "large_binary")
-    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and feature.keys() == {"bytes", "path"})
-
-
-def _column_files(rows: datasets.Dataset, column: str, holds_files: bool) -> Iterator[tuple[str, bytes]]:
-    """The files of a column. If it `holds_files`, one that only names a file is empty: whoever wrote the rows does not
-    choose what is read here."""
-    for number, row in enumerate(rows):
-        value = row[column] or {"path": None, "bytes": b""}
-        content = value["bytes"]
-        if content is None:
-            content = b"" if holds_files or not value["path"] else Path(value["path"]).read_bytes()
-        yield value["path"] or f"row {number}", content
-
-
-def _read_facts(folder: Path) -> dict[str, int] | None:
+def _read_facts(folder: Path) -> dict[str, Any] | None:
     """The facts of a cache; None if there is none, or it is not as it was written and has been removed."""
     if not folder.is_dir():
         return None
@@ -280,8 +164,8 @@ def _read_facts(folder: Path) -> dict[str, int] | None:
 
 
 def _build_cache(
-    source: _Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None
-) -> dict[str, int]:
+    source: Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None
+) -> dict[str, Any]:
     """`_write_cache`, with an error that says what to do about a full disk."""
     try:
         return _write_cache(source, folder, image_size, channels, crop_box)
@@ -295,18 +179,19 @@ def _build_cache(
 
 
 def _write_cache(
-    source: _Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None
-) -> dict[str, int]:
+    source: Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None
+) -> dict[str, Any]:
     """Decodes every file once and moves the result into place as a whole, so that a cache that exists is complete.
-    Returns its facts."""
+    Returns its facts, among them the place in the source, `rows`, of each picture that is kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = hashlib.sha256()
     seen: set[bytes] = set()
     broken: list[str] = []
-    num_images = duplicates = 0
+    rows: list[int] = []
+    duplicates = 0
 
-    def decode(file: tuple[str, bytes]) -> torch.Tensor | str:
-        return decode_picture(*file, image_size, channels, crop_box)
+    def decode(numbered: tuple[int, tuple[str, bytes]]) -> torch.Tensor | str:
+        return decode_picture(*numbered[1], image_size, channels, crop_box)
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
         building = Path(temporary) / folder.name
@@ -316,26 +201,26 @@ def _write_cache(
             ThreadPoolExecutor() as pool,
             tqdm(total=source.length, desc="Decoding pictures", unit="picture", disable=None) as progress,
         ):
-            files = iter(source.files)
+            files = enumerate(source.files)
             while chunk := list(islice(files, DECODE_CHUNK)):
                 fresh = []
-                for name, content in chunk:
+                for row, (name, content) in chunk:
                     digest = hashlib.sha256(content).digest()
                     duplicates += digest in seen
                     if digest not in seen:
-                        fresh.append((name, content))
+                        fresh.append((row, (name, content)))
                     seen.add(digest)
-                for image in pool.map(decode, fresh):
+                for (row, _), image in zip(fresh, pool.map(decode, fresh), strict=True):
                     if isinstance(image, str):
                         broken.append(image)
                     else:
                         out.write(image.numpy().tobytes())
                         written.update(image.numpy().tobytes())
-                        num_images += 1
+                        rows.append(row)
                 progress.update(len(chunk))
-        _refuse_unusable(source.length, num_images, broken)
-        facts = {"images": num_images, "pictures_found": source.length}
-        facts |= {"duplicates_dropped": duplicates, "broken_skipped": len(broken)}
+        _refuse_unusable(source.length, len(rows), broken)
+        facts = {"images": len(rows), "pictures_found": source.length}
+        facts |= {"duplicates_dropped": duplicates, "broken_skipped": len(broken), "rows": rows}
         (building / "facts.json").write_text(json.dumps(facts | {"sha256": written.hexdigest()}))
         for path in (*building.iterdir(), building):
             flush_to_disk(path)
@@ -347,7 +232,7 @@ def _write_cache(
     for line in broken:
         print(f"Skipped a broken picture: {line}")
     print(
-        f"{num_images:,} of {source.length:,} pictures: {duplicates:,} copies dropped, {len(broken):,} broken skipped."
+        f"{len(rows):,} of {source.length:,} pictures: {duplicates:,} copies dropped, {len(broken):,} broken skipped."
     )
     return facts
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from . import features, metrics
 from .config import DataConfig
@@ -24,6 +25,7 @@ SHARPNESS = {"laplacian_variance": metrics.laplacian_variance, "high_frequency_e
 
 MEASURE_BATCH = 32  # SSIM needs 70 times the memory of the images that it compares
 INTERPOLATIONS = 64
+PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar where stderr is a terminal, and it takes a while
 DISTANCE_IMAGES = 2000  # evenly spread ones, where there are more: all their pairs are compared
 
 
@@ -152,19 +154,21 @@ def _evenly(images: torch.Tensor, most: int) -> torch.Tensor:
 
 def _mean(measure: Callable[..., torch.Tensor], *groups: torch.Tensor) -> float:
     """The mean over images of a measure of one group, or of pairs of two."""
-    batches = zip(*(group.split(MEASURE_BATCH) for group in groups), strict=True)
-    return torch.cat([measure(*batch) for batch in batches]).mean().item()
+    batches = list(zip(*(group.split(MEASURE_BATCH) for group in groups), strict=True))
+    progress = tqdm(batches, desc=f"Measuring {measure.__name__}", **PROGRESS)
+    return torch.cat([measure(*batch) for batch in progress]).mean().item()
 
 
 def _sample_all(model: ImageGenerator, num_images: int, prior: str, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     counts = [min(ENCODE_BATCH, num_images - first) for first in range(0, num_images, ENCODE_BATCH)]
-    return torch.cat([model.sample(count, generator, prior=prior).cpu() for count in counts])
+    batches = tqdm(counts, desc=f"Sampling, {prior} prior", **PROGRESS)
+    return torch.cat([model.sample(count, generator, prior=prior).cpu() for count in batches])
 
 
 def _decode_all(model: ImageGenerator, latents: torch.Tensor) -> torch.Tensor:
-    decoded = [model.decode(batch).sample.float().cpu() for batch in latents.split(ENCODE_BATCH)]
-    return torch.cat(decoded).clamp(-1, 1)
+    batches = tqdm(latents.split(ENCODE_BATCH), desc="Decoding", **PROGRESS)
+    return torch.cat([model.decode(batch).sample.float().cpu() for batch in batches]).clamp(-1, 1)
 
 
 def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> Measures:

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 from accelerate import Accelerator
@@ -19,6 +18,7 @@ from .checkpoints import Progress
 from .files import write_text_whole
 from .models import ImageGenerator
 from .objectives import Logs
+from .trackers import track_picture
 
 
 LOG_FILE = "log.jsonl"
@@ -136,8 +136,7 @@ def write_picture(
         module.training = was_training
     path.parent.mkdir(exist_ok=True)
     grid.save(path)
-    for tracker in accelerator.trackers:
-        tracker.log_images({path.parent.name: np.asarray(grid.convert("RGB"))[None]}, step=step, dataformats="NHWC")
+    track_picture(accelerator, path.parent.name, grid, step)
 
 
 def write_facts(

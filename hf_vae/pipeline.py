@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from .families import AutoGenerator
 from .inversion import invert
@@ -40,6 +41,7 @@ class ImagePipeline:
 
     def __init__(self, model: ImageGenerator):
         self.model = model.eval()
+        self._hides_progress: bool | None = True
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "ImagePipeline":
@@ -54,6 +56,16 @@ class ImagePipeline:
         """Moves the model to `device`."""
         self.model.to(device)
         return self
+
+    def show_progress(self) -> "ImagePipeline":
+        """Shows a bar on stderr, if that is a terminal, while many pictures are decoded."""
+        self._hides_progress = None  # what tqdm takes for: unless it is a terminal
+        return self
+
+    @property
+    def num_components(self) -> int:
+        """How many principal components there are to move along."""
+        return len(self.model.latent_prior.stds)
 
     def prepare(self, picture: Image.Image) -> Image.Image:
         """The picture as the model gets to see it: a square of its `image_size`, in colour or grey."""
@@ -81,8 +93,9 @@ class ImagePipeline:
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> PicturesOutput:
         """The pictures of latents `(B, Z)`."""
-        batches = [self.model.decode(batch.to(self.model.device)).sample for batch in latents.split(DECODE_BATCH)]
-        tensors = torch.cat(batches).float().clamp(-1, 1).cpu()
+        batches = tqdm(latents.split(DECODE_BATCH), desc="Decoding", disable=self._hides_progress, delay=1)
+        tensors = torch.cat([self.model.decode(batch.to(self.model.device)).sample for batch in batches])
+        tensors = tensors.float().clamp(-1, 1).cpu()
         return PicturesOutput(to_pictures(tensors, self.model.output_size), latents, tensors)
 
     def sample(
@@ -125,14 +138,21 @@ class ImagePipeline:
         Raises:
             ValueError: If the family has no encoder or the component does not exist.
         """
-        num_components = len(self.model.latent_prior.stds)
-        if not 0 <= component < num_components:
+        return self.vary_latents(self.encode([picture]), component, values)
+
+    def vary_latents(self, latents: torch.Tensor, component: int, values: list[float]) -> PicturesOutput:
+        """The same from a point in latent space, `(1, Z)`, which any family has.
+
+        Raises:
+            ValueError: If the component does not exist.
+        """
+        if not 0 <= component < self.num_components:
             raise ValueError(
-                f"component={component} does not exist: this model has components 0 to {num_components - 1}."
+                f"component={component} does not exist: this model has components 0 to {self.num_components - 1}."
             )
         shifts = torch.zeros(len(values), component + 1)
         shifts[:, component] = torch.tensor(values)
-        return self.decode(self.move(self.encode([picture]), shifts))
+        return self.decode(self.move(latents, shifts))
 
     def move(self, latents: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
         """Latents `(B, Z)`, or one for all `(1, Z)`, moved along the first K principal components by `shifts` (B, K),

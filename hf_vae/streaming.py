@@ -21,19 +21,9 @@ from datasets.utils.file_utils import xopen
 from pyarrow.parquet import ParquetFile, read_schema
 
 from .config import DataConfig
-from .datasets import (
-    BROKEN_SHARE_LIMIT,
-    DECODE_CHUNK,
-    DataSplits,
-    ImageSet,
-    decode_picture,
-    find_files,
-    find_image_column,
-    load_from_hub,
-    refuse_unless_one_source,
-    too_many_broken,
-)
+from .datasets import BROKEN_SHARE_LIMIT, DECODE_CHUNK, DataSplits, ImageSet, decode_picture, too_many_broken
 from .presets import with_preset
+from .sources import find_files, find_image_column, load_from_hub, refuse_unless_one_source
 from .transforms import picture_mode, to_float
 
 

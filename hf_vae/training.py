@@ -20,6 +20,7 @@ from .config import RunConfig, differences
 from .datasets import load_images
 from .dry_run import num_parameters
 from .families import FAMILIES, new_model
+from .forecast import Forecast
 from .interruptions import StopSignals, TrainingInterrupted
 from .logs import LOG_FILE, Meter, drop_log_after, write_facts, write_log, write_picture
 from .machine import Choices, choose, choose_precision, prepare_backends, use_cpu
@@ -27,6 +28,7 @@ from .models import ImageGenerator
 from .previews import draw_preview, draw_reconstructions, drop_previews_after, preview_name, save_timelapse
 from .priors import fit_prior
 from .streaming import open_stream
+from .trackers import start_trackers, tracker_names
 from .trainees import follow, prepare, update
 from .transforms import AUGMENT_CHANCES, augment, to_float
 from .validation import note_validation, validation_loss
@@ -66,6 +68,7 @@ class Training:
     def __init__(self, run: RunConfig):
         _refuse_below_one(run)
         _refuse_contradictions(run)
+        trackers = tracker_names(run.train.report_to)  # one that is missing is refused before any picture is decoded
         on_cpu = use_cpu()
         state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
         self.output_dir = Path(run.train.output_dir)
@@ -82,7 +85,7 @@ class Training:
             cpu=on_cpu,
             mixed_precision=choose_precision(run.train, state.device),
             gradient_accumulation_steps=run.train.gradient_accumulation_steps,
-            log_with=None if run.train.report_to == "none" else run.train.report_to,
+            log_with=trackers or None,
             project_config=ProjectConfiguration(str(self.output_dir), logging_dir=str(self.output_dir / "logs")),
         )
         if run.train.train_batch_size == "auto":
@@ -106,7 +109,7 @@ class Training:
             run.save(self.output_dir / "train_config.json")
         accelerator.print(self._plan(choices))
         if accelerator.log_with:
-            accelerator.init_trackers("hf_vae")
+            start_trackers(accelerator, self.output_dir.resolve().name, run.train)
 
     def advance(self, last_step: int) -> None:
         """Trains on until `last_step` updates have been made since the beginning of the run.
@@ -123,9 +126,12 @@ class Training:
             StopSignals() as stop,
             tqdm(total=self.num_steps, initial=progress.step, unit="step", disable=not is_main) as bar,
         ):
+            forecast = Forecast(progress.step, self.num_steps)
             while progress.step < last_step and not self.has_stopped_early:
                 self._step(batches)
                 bar.update()
+                if is_main and (outlook := forecast.after(progress.step)):
+                    bar.write(outlook)
                 if config.early_stopping_patience:
                     self._validate()
                 is_last = progress.step == self.num_steps or self.has_stopped_early

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ from hf_vae.training import train
 
 
 SHIPPED = sorted(path.parent for path in (Path(__file__).parent.parent / "model_cards").glob("*/config.json"))
+SECTIONS = [
+    "Use",
+    "Intended use and misuse",
+    "Training data",
+    "Training procedure",
+    "Evaluation",
+    "How to reproduce",
+    "Bias, risks and limits",
+    "Licence",
+]
 MAX_WEIGHT_BYTES = 16 * 2**20
 
 
@@ -46,7 +57,7 @@ def assert_filled_in_and_true(folder: Path) -> None:
     assert not re.search(r"\{\{|\{%|\bNone\b|undefined|More Information Needed|TODO", text)
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     titles = [section.split("\n")[0] for section in sections]
-    assert {"Use", "Training data", "Evaluation", "Bias, risks and limits", "Licence"} <= set(titles)
+    assert titles == SECTIONS
     assert all(len(section.split()) > 15 for section in sections)
     card = ModelCard.load(folder / "README.md")
     published = {result.metric_name: result.metric_value for result in card.data.eval_results}
@@ -56,6 +67,8 @@ def assert_filled_in_and_true(folder: Path) -> None:
         assert f"| {title} | {value:.4g} |" in text
     assert f"{training['steps']:,} updates" in text and f"{training['pictures']['train']:,} were trained on" in text
     assert card.data.license and card.data.library_name == "diffusers"
+    shown = [card.data.thumbnail, *(example["output"]["url"] for example in card.data.widget)]
+    assert "timelapse.webp" in shown and all((folder / name).is_file() for name in shown)
 
 
 def test_a_card_is_filled_in_and_true(family, finished_runs):
@@ -70,6 +83,17 @@ def test_a_card_written_again_is_the_same(family, finished_runs):
     before = [(finished_runs[family] / name).read_bytes() for name in files]
     write_card(finished_runs[family])
     assert [(finished_runs[family] / name).read_bytes() for name in files] == before
+
+
+def test_carbon_emissions_are_told_when_they_are_known(finished_runs, tmp_path):
+    folder = shutil.copytree(finished_runs["vae"], tmp_path / "measured")
+    assert "were not measured" in (folder / "README.md").read_text()
+    emissions = {"emissions": 12.5, "source": "a wattmeter", "training_type": "pre-training"}
+    training = json.loads((folder / "training.json").read_text()) | {"co2_eq_emissions": emissions}
+    (folder / "training.json").write_text(json.dumps(training))
+    write_card(folder)
+    assert ModelCard.load(folder / "README.md").data.co2_eq_emissions == emissions
+    assert "emitted 12.5 g of CO2 equivalents (a wattmeter)" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("missing", ["metrics.json", "training.json", "train_config.json"])

@@ -1,14 +1,17 @@
 """The commands that people type."""
 
+import inspect
 import json
+import re
 import sys
 
 import pytest
-from conftest import draw_picture
+from conftest import draw_picture, reset_accelerate, tiny_run
 from PIL import Image
 
 import train_accelerate
-from hf_vae import FAMILIES, cli
+from hf_vae import FAMILIES, ImagePipeline, cli, training
+from hf_vae.comparison import LABEL_HEIGHT
 
 
 @pytest.fixture
@@ -17,6 +20,7 @@ def hf_vae(monkeypatch, capsys):
 
     def run(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["hf-vae", *arguments])
+        capsys.readouterr()  # what was printed before, as by a training
         cli.main()
         return capsys.readouterr().out
 
@@ -136,3 +140,158 @@ def test_a_recipe_that_is_no_json_is_named(train, tmp_path):
 def test_a_training_without_pictures_or_with_an_impossible_size_says_so(arguments, train, tmp_path):
     with pytest.raises(SystemExit, match="image_size=100" if arguments else "--dataset_name .* or --train_data_dir"):
         train("vae", "--output_dir", str(tmp_path / "run"), *arguments)
+
+
+def test_sweep_draws_a_strip_for_each_component_with_the_picture_itself_in_the_middle(
+    family, hf_vae, published_models, tmp_path
+):
+    model, output = published_models / f"faces-{family}", tmp_path / "sweep.png"
+    arguments = [
+        "sweep",
+        str(model),
+        "--seed",
+        "3",
+        "--components",
+        "0",
+        "2",
+        "--frames",
+        "5",
+        "--output",
+        str(output),
+    ]
+    hf_vae(*arguments, "--reach", "2")
+    strips = Image.open(output)
+    assert strips.size == (5 * 28, 2 * 28)
+    itself = ImagePipeline.from_pretrained(model).sample(1, seed=3).images[0]
+    for row in range(2):
+        assert list(strips.crop((56, 28 * row, 84, 28 * row + 28)).get_flattened_data()) == list(
+            itself.get_flattened_data()
+        )
+    with pytest.raises(SystemExit, match="component=8 does not exist: this model has components 0 to 7"):
+        hf_vae(*arguments, "--components", "8", "--overwrite")
+
+
+def test_sweep_moves_a_given_picture(hf_vae, published_models, tmp_path):
+    draw_picture(1).save(tmp_path / "face.png")
+    model, output = published_models / "faces-vae", tmp_path / "sweep.png"
+    hf_vae("sweep", str(model), str(tmp_path / "face.png"), "--frames", "3", "--output", str(output))
+    assert Image.open(output).size == (3 * 28, 8 * 28)
+    expected = ImagePipeline.from_pretrained(model).vary(draw_picture(1), 4, [-3, 0, 3]).images[2]
+    assert list(Image.open(output).crop((56, 112, 84, 140)).get_flattened_data()) == list(
+        expected.get_flattened_data()
+    )
+
+
+@pytest.fixture
+def with_encoder(published_models):
+    """The published models that have an encoder."""
+    return [str(published_models / f"faces-{name}") for name, family in FAMILIES.items() if family.model.has_encoder]
+
+
+def test_compare_sets_the_metrics_of_models_side_by_side(hf_vae, published_models):
+    folders = [published_models / f"faces-{name}" for name in FAMILIES]
+    lines = hf_vae("compare", *map(str, folders)).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[2:-1]] == [folder.name for folder in folders]
+    every = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    cells = next(line for line in lines if line.startswith("| Reconstruction PSNR")).split("|")[2:-1]
+    found = [metrics.get("reconstruction_psnr") for metrics in every]
+    assert [cell.strip() for cell in cells] == ["-" if value is None else f"{value:.4g}" for value in found]
+    as_json = json.loads(hf_vae("compare", *map(str, folders), "--json"))
+    assert as_json == dict(zip([folder.name for folder in folders], every, strict=True))
+
+
+def test_compare_draws_samples_or_given_pictures_of_each_model(hf_vae, published_models, with_encoder, tmp_path):
+    paths = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for number, path in enumerate(paths):
+        draw_picture(number).save(path)
+    folders = [str(published_models / f"faces-{name}") for name in FAMILIES]
+    sheets = [str(tmp_path / name) for name in ("samples.png", "seen.png")]
+    printed = hf_vae("compare", *folders, "--sheet", sheets[0], "--json")
+    assert json.loads(printed)  # what is said about the sheet is not in the way
+    row = 28 + LABEL_HEIGHT
+    assert Image.open(sheets[0]).size == (8 * 28, len(folders) * row)
+    hf_vae("compare", *folders, "--sheet", sheets[1], "--pictures", *paths)
+    seen = Image.open(sheets[1])
+    assert seen.size == (3 * 28, (1 + len(with_encoder)) * row)
+    reconstruction = ImagePipeline.from_pretrained(with_encoder[0]).reconstruct(draw_picture(2)).images[0]
+    drawn = seen.crop((56, row + LABEL_HEIGHT, 84, 2 * row))
+    assert list(drawn.get_flattened_data()) == list(reconstruction.get_flattened_data())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pictures", "a.png"], "say where with --sheet"),
+        (["--sheet", "sheet.png", "--pictures", "a.png"], "a.png is no file"),
+        (["--sheet", "nowhere/sheet.png"], "nowhere is no folder"),
+        (["--sheet", "sheet.pdf2"], "no ending of a picture"),
+    ],
+)
+def test_what_compare_cannot_do_is_refused(arguments, message, hf_vae, published_models, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        hf_vae("compare", str(published_models / "faces-vae"), *arguments)
+
+
+def test_env_as_json_has_the_same_facts(hf_vae):
+    facts = json.loads(hf_vae("env", "--json"))
+    assert facts["torch"].startswith("2.") and f"hf_vae {facts['hf_vae']}" in hf_vae("env")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["smaple"], ["sample"], ["sample", "a", "--number", "3"], ["data", "sort", "a"]]
+)
+def test_a_mistyped_command_leaves_with_2(arguments, hf_vae):
+    with pytest.raises(SystemExit) as exit_with:
+        hf_vae(*arguments)
+    assert exit_with.value.code == 2
+
+
+def test_ctrl_c_leaves_with_130_and_without_a_traceback(monkeypatch, capsys):
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "env", interrupt)
+    monkeypatch.setattr(sys, "argv", ["hf-vae", "env"])
+    with pytest.raises(SystemExit) as exit_with:
+        cli.main()
+    assert exit_with.value.code == 130 and capsys.readouterr().err == "Stopped.\n"
+
+
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name != "push"])
+def test_the_help_of_every_command_has_an_example_with_flags_that_exist(command, hf_vae, capsys):
+    with pytest.raises(SystemExit) as exit_with:
+        hf_vae(command, "--help")
+    assert exit_with.value.code == 0
+    printed = capsys.readouterr().out
+    example = re.search(r"Example: (hf-vae .*)", inspect.getdoc(cli.COMMANDS[command]))[1]
+    assert example.startswith(f"hf-vae {command}") and example.split()[1] in printed
+    for flag in re.findall(r"--\w+", example):
+        assert len(re.findall(rf"{flag}\b", printed)) >= 2, f"{flag} is in the example alone"
+    first = inspect.getdoc(cli.COMMANDS[command]).split("\n\n")[0]
+    assert len(first) < 120, "one line says what it is for"
+
+
+def test_evaluate_prints_a_table_or_the_numbers_of_metrics_json(hf_vae, picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path / "run")
+    training.train(run)
+    reset_accelerate()
+    found = json.loads(hf_vae("evaluate", str(tmp_path / "run"), "--save", "--json"))
+    assert found == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert f"{found['reconstruction_psnr']:.4g}" in hf_vae("evaluate", str(tmp_path / "run"))
+
+
+def test_a_card_that_was_edited_is_replaced_only_when_told(hf_vae, picture_folder, tmp_path):
+    training.train(tiny_run("dcgan", picture_folder, tmp_path / "run"))
+    reset_accelerate()
+    hf_vae("evaluate", str(tmp_path / "run"), "--save")
+    hf_vae("card", str(tmp_path / "run"))
+    hf_vae("card", str(tmp_path / "run"))  # changes nothing, so nothing has to be asked
+    card = tmp_path / "run" / "README.md"
+    written = card.read_text()
+    card.write_text(written + "\nBy me.\n")
+    with pytest.raises(SystemExit, match="--overwrite"):
+        hf_vae("card", str(tmp_path / "run"))
+    assert "By me." in card.read_text()
+    hf_vae("card", str(tmp_path / "run"), "--overwrite")
+    assert card.read_text() == written

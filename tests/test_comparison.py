@@ -1,13 +1,14 @@
 """Our runs beside what was published."""
 
 import json
+import re
 
 import pytest
 import torch
 from conftest import reset_accelerate, tiny_model, tiny_run
 
 from hf_vae.cli import sheet
-from hf_vae.comparison import STDS, reconstruction_error, std_sheet, table
+from hf_vae.comparison import STDS, reconstruction_error, std_sheet, table, table_rows
 from hf_vae.config import DataConfig
 from hf_vae.datasets import load_images
 from hf_vae.families import AutoGenerator
@@ -24,7 +25,9 @@ def test_the_table_holds_our_errors_beside_the_published_one_on_one_scale(pictur
         reset_accelerate()
         sections = json.loads(json.dumps(run.to_dict())) | ({"published": published} if published else {})
         (recipes / f"drawn-{family}.json").write_text(json.dumps(sections))
-    header, _, gan, vae = table(recipes, "drawn", runs, str(picture_folder)).splitlines()
+    lines = table(table_rows(recipes, "drawn", runs, str(picture_folder))).splitlines()
+    assert len({len(line) for line in lines}) == 1  # aligned
+    header, _, gan, vae = (re.sub(" +", " ", line) for line in lines)
     assert header.startswith("| recipe | epochs | training MSE | held-out MSE | published")
     assert gan == "| drawn-dcgan | 1 | - | - | - | - |"
     splits = load_images(DataConfig(train_data_dir=str(picture_folder)), 28, 3)
@@ -34,7 +37,7 @@ def test_the_table_holds_our_errors_beside_the_published_one_on_one_scale(pictur
     ]
     assert vae == f"| drawn-vae | 1 | {ours[0]:.4f} | {ours[1]:.4f} | 0.0100 on [0, 1] | 0.0400 |"
     with pytest.raises(ValueError, match="no finished run of a recipe cats"):
-        table(recipes, "cats", runs, str(picture_folder))
+        table_rows(recipes, "cats", runs, str(picture_folder))
 
 
 def test_a_sheet_has_a_row_for_each_standard_deviation(family, tmp_path):

@@ -18,6 +18,7 @@ import hf_vae.datasets
 from hf_vae.config import DataConfig
 from hf_vae.datasets import DataSplits, ImageSet, load_images
 from hf_vae.presets import PRESETS
+from hf_vae.sources import open_source
 from hf_vae.transforms import picture_to_uint8, square_picture
 
 
@@ -258,7 +259,7 @@ def test_two_processes_that_build_the_same_cache_both_succeed(folder, cache, mon
 
     def build_twice(source, *arguments):
         build(dataclasses.replace(source, files=list(source.files)), *arguments)
-        return build(hf_vae.datasets._open_source(DataConfig(train_data_dir=str(folder))), *arguments)
+        return build(open_source(DataConfig(train_data_dir=str(folder))), *arguments)
 
     monkeypatch.setattr(hf_vae.datasets, "_build_cache", build_twice)
     assert torch.equal(all_images(load(folder)), drawn(range(12)))

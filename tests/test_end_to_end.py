@@ -83,7 +83,7 @@ def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_pat
         assert torch.equal(value, load_file(killed / "diffusion_pytorch_model.safetensors")[name]), name
 
     hf_vae = [sys.executable, "-c", "from hf_vae.cli import main; main()"]
-    measured = json.loads(run([*hf_vae, "evaluate", str(killed), "--train_data_dir", str(pictures)]))
+    measured = json.loads(run([*hf_vae, "evaluate", str(killed), "--train_data_dir", str(pictures), "--json"]))
     recorded = json.loads((killed / "metrics.json").read_text())
     assert measured["num_heldout"] == recorded["num_heldout"] == 4
     assert measured["laplacian_variance_samples"] == pytest.approx(recorded["laplacian_variance_samples"], rel=1e-4)

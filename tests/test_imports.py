@@ -15,26 +15,29 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "batches", "transforms", "losses", "hub"}
+    {"files", "forecast", "batches", "transforms", "losses", "hub"}
     | {f"models.{name}" for name in ("flow", "blocks", "paths", "loading", "source")},
     {"config", "models.prior"},
-    {"presets", "machine"},
+    {"presets", "machine", "sources"},
     {"models.base", "models.layers"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
     {"objectives", "latents", "metrics", "datasets", "export"},
-    {"families", "streaming", "priors", "features", "inversion"},
-    {"trainees", "checkpoints", "interruptions", "batch_size", "previews", "dry_run"},
+    {"families", "streaming", "priors", "features", "inversion", "labels"},
+    {"trainees", "checkpoints", "interruptions", "trackers", "batch_size", "previews", "dry_run", "inspection"},
     {"logs", "validation"},
     {"training", "evaluation", "feature_training"},
     {"recipes"},
-    {"conversion", "comparison"},
-    {"pipeline", "cards", "__init__"},
+    {"conversion"},
+    {"pipeline", "cards", "model_folders", "__init__"},
+    {"comparison"},
+    {"commands", "commands.arguments", "commands.picture_files"},
+    {"commands.pictures", "commands.measures", "commands.data"},
     {"cli"},
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 MODEL_LIBRARIES = {"torch", "diffusers", "safetensors", "huggingface_hub", *sys.stdlib_module_names}
-SPACE_MAY_NOT_IMPORT = {"training", "datasets", "streaming"}
+SPACE_MAY_NOT_IMPORT = {"training", "sources", "datasets", "streaming"}
 
 
 def module_name(file: Path) -> str:

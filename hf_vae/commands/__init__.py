@@ -1,0 +1,1 @@
+"""What `hf-vae` runs: one file for each group of commands, one function for each command."""

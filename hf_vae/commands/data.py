@@ -1,0 +1,59 @@
+"""The command that looks at pictures before anyone trains on them."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..config import DataConfig
+from .arguments import AsJson
+from .picture_files import refuse_output, save_picture
+
+
+def data(
+    action: tyro.conf.Positional[Literal["inspect"]],
+    source: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="SOURCE")]],
+    dataset_config_name: str | None = None,
+    revision: str | None = None,
+    image_column: str | None = None,
+    crop_box: tuple[int, int, int, int] | None = None,
+    sheet: Path | None = None,
+    as_json: AsJson = False,
+    overwrite: bool = False,
+) -> None:
+    """Shows what a set of pictures holds, before training: count, sizes, modes, copies, broken files, labels.
+
+    Example: hf-vae data inspect photos/ --sheet photos.png
+
+    Args:
+        action: What to do; there is only inspect.
+        source: A folder of pictures, a parquet file or a folder of them; or a preset or Hub id of a dataset.
+        dataset_config_name: Configuration of the Hub dataset, where it has several.
+        revision: Branch, tag or commit of the Hub dataset; a preset brings its own.
+        image_column: Column that holds the images; found by itself where there is only one.
+        crop_box: Left, top, right and bottom of the part of each picture that is used, as in training.
+        sheet: File to draw 64 pictures into, evenly spread over the set and cut as in training.
+        as_json: Print JSON.
+        overwrite: Replace the sheet if it exists.
+    """
+    from .. import inspection
+
+    if sheet:
+        refuse_output(sheet, overwrite, "--sheet")
+    is_here = Path(source).expanduser().exists()
+    place = {"train_data_dir": source} if is_here else {"dataset_name": source}
+    settings = DataConfig(
+        **place,
+        dataset_config_name=dataset_config_name,
+        revision=revision,
+        image_column=image_column,
+        crop_box=crop_box,
+    )
+    with contextlib.redirect_stdout(sys.stderr):
+        findings = inspection.inspect_pictures(settings)
+        if sheet and findings.examples:
+            save_picture(inspection.contact_sheet(findings), sheet)
+    print(json.dumps(findings.to_dict(), indent=2) if as_json else findings)

@@ -1,0 +1,124 @@
+"""The commands that measure models and set their numbers side by side."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import tyro
+
+from ..config import DataConfig
+from .arguments import AsJson, Model, Models
+from .picture_files import open_picture, refuse_output, save_picture
+
+
+def evaluate(
+    model: Model,
+    train_data_dir: str | None = None,
+    dataset_name: str | None = None,
+    save: bool = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measures a model on the pictures that its training held out.
+
+    Example: hf-vae evaluate runs/cats-vae --train_data_dir photos/ --json
+
+    Args:
+        model: Folder or Hub id of a model with its train_config.json.
+        train_data_dir: Where the pictures that it was trained on lie; as in train_config.json if left out.
+        dataset_name: The same for a preset or a dataset on the Hub.
+        save: Write the numbers into the folder, in place of the metrics.json that is there.
+        as_json: Print JSON: every number, as in metrics.json.
+    """
+    from .. import cards, comparison, evaluation
+    from ..model_folders import model_folder
+
+    if save and not Path(model).is_dir():
+        raise ValueError(f"--save needs a folder here, and {model} is none.")
+    folder = model_folder(model)
+    data = DataConfig(**cards.read_json(folder, "train_config.json")["data"])
+    if train_data_dir or dataset_name:
+        data = dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)
+    with contextlib.redirect_stdout(sys.stderr):  # what is said about the pictures on the way is no JSON
+        found = evaluation.rounded(evaluation.evaluate_folder(folder, data, save))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        rows = [[title, f"{value:.4g}"] for title, value in cards.measure_titles(found).items()]
+        print(comparison.markdown(["measure", "value"], rows))
+
+
+def compare(
+    models: Models,
+    sheet: Path | None = None,
+    pictures: list[Path] | None = None,
+    seed: int = 0,
+    as_json: AsJson = False,
+    overwrite: bool = False,
+) -> None:
+    """Sets what was measured of several models side by side, and their pictures on one sheet.
+
+    Example: hf-vae compare model_cards/cats-vae model_cards/cats-vaegan --sheet compared.png
+
+    Args:
+        models: Folders or Hub ids of models with their metrics.json.
+        sheet: File to draw samples of each model into, a row each, of the same seed.
+        pictures: Picture files to draw instead, in the top row, and below them what each model with an encoder makes
+            of them.
+        seed: The same seed gives the same samples.
+        as_json: Print JSON: the metrics.json of each model, by its name.
+        overwrite: Replace the sheet if it exists.
+    """
+    from .. import cards, comparison
+    from ..model_folders import model_folder
+
+    if pictures and not sheet:
+        raise ValueError("--pictures are drawn on a sheet; say where with --sheet.")
+    if sheet:
+        refuse_output(sheet, overwrite, "--sheet")
+    names = [Path(model).name for model in models]
+    if len(set(names)) < len(names):
+        names = models
+    folders = {name: model_folder(model) for name, model in zip(names, models, strict=True)}
+    metrics = {name: cards.read_json(folder, "metrics.json") for name, folder in folders.items()}
+    if sheet:
+        originals = [open_picture(path) for path in pictures or []]
+        with contextlib.redirect_stdout(sys.stderr):
+            save_picture(comparison.models_sheet(folders, originals, seed), sheet)
+    if as_json:
+        print(json.dumps(metrics, indent=2))
+        return
+    measured = {name: cards.measure_titles(found) for name, found in metrics.items()}
+    titles = dict.fromkeys(title for found in measured.values() for title in found)
+    rows = [[title, *(_cell(found.get(title)) for found in measured.values())] for title in titles]
+    print(comparison.markdown(["measure", *measured], rows))
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def table(
+    prefix: tyro.conf.Positional[str],
+    train_data_dir: str,
+    runs: Path = Path("runs"),
+    recipes: Path = Path("model_cards/recipes"),
+    as_json: AsJson = False,
+) -> None:
+    """Prints what our runs of the recipes reached beside what was published.
+
+    Example: hf-vae table lfw --train_data_dir lfwcrop/
+
+    Args:
+        prefix: How the recipes' names begin, such as lfw.
+        train_data_dir: The pictures that they were trained on.
+        runs: Folder with a run of each, under the recipe's name.
+        recipes: Folder of the recipes.
+        as_json: Print JSON: a list with an object for each recipe.
+    """
+    from .. import comparison
+
+    with contextlib.redirect_stdout(sys.stderr):
+        rows = comparison.table_rows(recipes, prefix, runs, train_data_dir)
+    print(json.dumps(rows, indent=2) if as_json else comparison.table(rows))

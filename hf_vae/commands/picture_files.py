@@ -1,0 +1,42 @@
+"""Picture files that commands read and write."""
+
+from pathlib import Path
+
+from PIL import Image
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Reads a picture.
+
+    Raises:
+        ValueError: If there is none at `path`.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is no file.")
+    try:
+        picture = Image.open(path)
+        picture.load()
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no picture that can be read: {error}") from error
+    return picture
+
+
+def refuse_output(path: Path, overwrite: bool, flag: str = "--output") -> None:
+    """Called before the work, so that nobody waits for a picture that cannot be written.
+
+    Raises:
+        ValueError: If `path` exists and may not be overwritten, its folder does not exist, or its ending is that of no
+            picture.
+    """
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists; choose another {flag}, or say --overwrite.")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent} is no folder; make it first, or choose another {flag}.")
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"{flag} {path} has no ending of a picture; choose one such as .png, .jpg or .webp.")
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a picture and says so."""
+    picture.save(path)
+    print(f"Wrote {path}, {picture.width}x{picture.height} pixels")

@@ -1,0 +1,107 @@
+"""Labels stay with their pictures, whatever was dropped on the way."""
+
+import json
+
+import datasets
+import pytest
+from conftest import draw_picture
+
+from hf_vae.config import DataConfig
+from hf_vae.datasets import load_images
+from hf_vae.labels import load_labels
+from hf_vae.transforms import picture_to_uint8, square_picture
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Empty caches for each test."""
+    monkeypatch.setenv("HF_VAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """120 drawings, the third of them a copy of the first, the fourth broken."""
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for number in range(120):
+        place = folder / "more" if number >= 100 else folder
+        draw_picture(0 if number == 2 else number).save(place / f"{number:03d}.png")
+    (folder / "003.png").write_bytes(b"broken")
+    return folder
+
+
+def numbers_seen(splits) -> list[int]:
+    """Which drawing each decoded image is."""
+    drawn = {
+        picture_to_uint8(square_picture(draw_picture(number), 28)).numpy().tobytes(): number for number in range(120)
+    }
+    return [drawn[image.numpy().tobytes()] for image in splits.train.images]
+
+
+def test_metadata_of_a_folder_labels_its_pictures(folder):
+    lines = [f"{number:03d}.png,{number * 2},n{number}" for number in reversed(range(100)) if number != 7]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,twice,name", *lines]))
+    nested = [json.dumps({"file_name": f"{number}.png", "twice": number * 2}) for number in range(100, 120)]
+    (folder / "more" / "metadata.jsonl").write_text("\n".join(nested))
+    data = DataConfig(train_data_dir=str(folder))
+    splits = load_images(data, 28, 3)
+    numbers = numbers_seen(splits)
+    assert len(numbers) == 118 and 3 not in numbers
+    assert load_labels(data, "twice", splits) == [None if number == 7 else 2 * number for number in numbers]
+    names = load_labels(data, "name", splits)
+    assert names == [None if number == 7 or number >= 100 else f"n{number}" for number in numbers]
+
+
+def test_columns_of_parquet_label_its_pictures_and_classes_have_names(folder, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    columns = {
+        "image": [{"bytes": file.read_bytes(), "path": file.name} for file in files],
+        "age": [float(number) if number != 5 else None for number in range(120)],
+        "kind": [number % 2 for number in range(120)],
+    }
+    features = datasets.Features(
+        image=datasets.Image(), age=datasets.Value("float32"), kind=datasets.ClassLabel(names=["even", "odd"])
+    )
+    datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "train.parquet")
+    data = DataConfig(train_data_dir=str(tmp_path / "train.parquet"))
+    splits = load_images(data, 28, 3)
+    numbers = numbers_seen(splits)
+    assert load_labels(data, "age", splits) == [None if number == 5 else number for number in numbers]
+    assert load_labels(data, "kind", splits) == [("even", "odd")[number % 2] for number in numbers]
+    with pytest.raises(ValueError, match="no label column 'gender'; there are: age, kind"):
+        load_labels(data, "gender", splits)
+
+
+def test_the_labels_of_a_split_are_at_its_indices(folder):
+    lines = [f"{number:03d}.png,{number}" for number in range(100)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,number", *lines]))
+    data = DataConfig(train_data_dir=str(folder))
+    splits = load_images(data, 28, 3)
+    labels, numbers = load_labels(data, "number", splits), numbers_seen(splits)
+    for split in (splits.train, splits.heldout):
+        found = [labels[index] for index in split.indices]
+        assert found == [numbers[index] if numbers[index] < 100 else None for index in split.indices]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.csv", "picture,age\n000.png,3\n", "needs a file_name in every row"),
+        ("metadata.csv", "file_name,age\nnobody.png,3\n", "describes no picture that is there, such as .*nobody.png"),
+        ("metadata.jsonl", '{"file_name": "000.png", "age": 3}\n{"file', "metadata.jsonl cannot be read"),
+        ("metadata.jsonl", '["000.png"]', "needs a file_name in every row"),
+        ("metadata.csv", "", "metadata.csv cannot be read"),
+    ],
+)
+def test_metadata_that_cannot_be_used_is_named(name, content, message, folder):
+    (folder / name).write_text(content)
+    data = DataConfig(train_data_dir=str(folder))
+    with pytest.raises(ValueError, match=message):
+        load_labels(data, "age", load_images(data, 28, 3))
+
+
+def test_a_folder_without_metadata_has_no_labels(folder):
+    data = DataConfig(train_data_dir=str(folder))
+    with pytest.raises(ValueError, match="there are: none"):
+        load_labels(data, "age", load_images(data, 28, 3))
