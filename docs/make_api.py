@@ -13,6 +13,7 @@ from typing import Any
 PAGE = Path(__file__).with_name("api.md")
 MODULES = {
     "hf_vae": None,  # None for all that it exports
+    "hf_vae.models": ("LatentPrior",),
     "hf_vae.models.base": ("EncoderOutput",),
     "hf_vae.config": ("RunConfig",),
     "hf_vae.training": ("train",),
@@ -21,9 +22,12 @@ MODULES = {
     "hf_vae.labels": ("load_labels", "read_columns"),
     "hf_vae.inspection": ("inspect_pictures", "Findings"),
     "hf_vae.evaluation": ("evaluate", "evaluate_folder"),
-    "hf_vae.latents": ("encode_all", "path"),
+    "hf_vae.latents": ("encode_all",),
     "hf_vae.comparison": ("models_sheet", "std_sheet", "table_rows"),
-    "hf_vae.cards": ("write_card", "push"),
+    "hf_vae.inversion": ("invert",),
+    "hf_vae.hub": ("push",),
+    "hf_vae.export": ("export_onnx",),
+    "hf_vae.cards": ("write_card",),
 }
 
 
