@@ -51,6 +51,8 @@ def push(
     """Uploads a model's folder to the Hub as one commit, without checkpoints, logs and previews. Log in with
     `hf auth login` first.
 
+    Example: hf-vae push runs/cats-vae --repo_id me/cats-vae --private
+
     Args:
         folder: Folder of a trained model with a card.
         repo_id: Repository, as owner/name, or a name in your own account; created if it does not exist.

@@ -18,7 +18,7 @@ def invert(
     model: ImageGenerator,
     images: torch.Tensor,
     seed: int = 0,
-    report: Callable[[float], None] = lambda done: None,
+    report: Callable[[float], None] | None = None,
 ) -> torch.Tensor:
     """Searches latents `(N, Z)` whose pictures come near `images` (N, C, H, W) in [-1, 1] (Zhu et al. 2016): from the
     nearest of 256 draws, seeded by `seed`, down the gradient of the mean squared error. Latents that are longer than
@@ -43,5 +43,6 @@ def invert(
         (latents.grad,) = torch.autograd.grad(loss, [latents])
         optimizer.step()
         schedule.step()
-        report((step + 1) / NUM_STEPS)
+        if report is not None:
+            report((step + 1) / NUM_STEPS)
     return latents.detach()

@@ -84,7 +84,7 @@ class ImagePipeline:
         return encode_all(self.model, self.to_images(pictures))
 
     def invert(
-        self, pictures: list[Image.Image], seed: int = 0, report: Callable[[float], None] = lambda done: None
+        self, pictures: list[Image.Image], seed: int = 0, report: Callable[[float], None] | None = None
     ) -> torch.Tensor:
         """The latents `(B, Z)` that come nearest to pictures, found by a search that takes seconds: for a family that
         has no encoder. `report` is told how much is done, from 0 to 1."""

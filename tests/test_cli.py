@@ -258,7 +258,7 @@ def test_ctrl_c_leaves_with_130_and_without_a_traceback(monkeypatch, capsys):
     assert exit_with.value.code == 130 and capsys.readouterr().err == "Stopped.\n"
 
 
-@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name != "push"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_the_help_of_every_command_has_an_example_with_flags_that_exist(command, hf_vae, capsys):
     with pytest.raises(SystemExit) as exit_with:
         hf_vae(command, "--help")

@@ -348,7 +348,7 @@ def test_interpolate_refuses_before_it_works(models, settings: dict) -> None:
 
 def test_a_path_that_a_model_has_not_and_no_models_are_refused(models) -> None:
     assert "no learned prior" in refusal_of(lambda: morph(models, NO_ENCODER, path="flow"))
-    assert "choose 1 to 4" in refusal_of(lambda: morph(models, []))
+    assert "Choose 1 to 4" in refusal_of(lambda: morph(models, []))
 
 
 def test_a_missing_picture_is_asked_for(models, groups, tmp_path: Path) -> None:

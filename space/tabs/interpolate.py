@@ -44,7 +44,7 @@ def interpolate(
     in the file format that was asked for. A model without an encoder has to search for the pictures, for seconds."""
     names = [models] if isinstance(models, str) else list(models or [])
     if not 1 <= len(names) <= MAX_MODELS:
-        raise checks.refusal(f"{len(names)} models are chosen; choose 1 to {MAX_MODELS}.")
+        raise checks.refusal(f"Choose 1 to {MAX_MODELS} models; {len(names)} are chosen.")
     kind = checks.choice("The path", path, {kind: kind for kind in PATHS.values()})
     walkers = [_walker(checks.choice("The model", name, opened), kind) for name in names]
     frames = checks.whole_number("The number of frames", frames, MIN_FRAMES, MAX_FRAMES)
