@@ -48,8 +48,9 @@ def push(
     commit_message: str = "Upload model with hf_vae",
     token: str | None = None,
 ) -> None:
-    """Uploads a model's folder to the Hub as one commit, without checkpoints, logs and previews. Log in with
-    `hf auth login` first.
+    """Uploads a model's folder to the Hub as one commit, without checkpoints, logs and previews.
+
+    Log in with `hf auth login` first.
 
     Example: hf-vae push runs/cats-vae --repo_id me/cats-vae --private
 
