@@ -8,6 +8,8 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
+from .families import AutoGenerator
+
 
 PUBLISHED = (
     "README.md",
@@ -81,6 +83,7 @@ def push(
         raise ValueError(f"{folder} has no README.md; write it with `hf-vae card {folder}` first.")
     if create_pr and (revision or tag):
         raise ValueError("A pull request is made against main, and has no tag before it is merged; choose one.")
+    AutoGenerator.class_of(folder).save_source(folder)  # which is not kept in git beside the models that we ship
     repo_id = create_repository(repo_id, private, token)
     api = HfApi(token=token)
     files = [CommitOperationAdd(path.name, path) for path in published_files(folder)]

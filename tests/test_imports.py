@@ -15,7 +15,7 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "forecast", "batches", "transforms", "losses", "hub"}
+    {"files", "forecast", "batches", "transforms", "losses"}
     | {f"models.{name}" for name in ("flow", "blocks", "paths", "loading", "source")},
     {"config", "models.prior"},
     {"presets", "machine", "sources"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"models"},
     {"objectives", "latents", "metrics", "datasets", "export"},
     {"families", "streaming", "priors", "features", "inversion", "labels"},
-    {"trainees", "checkpoints", "interruptions", "trackers", "batch_size", "previews", "dry_run", "inspection"},
+    {"trainees", "checkpoints", "interruptions", "trackers", "batch_size", "previews", "dry_run", "inspection", "hub"},
     {"logs", "validation"},
     {"training", "evaluation", "feature_training"},
     {"recipes"},

@@ -71,11 +71,14 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         """Saves the model to a folder as diffusers' models do, and beside the weights the code that they need: where
         this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
         if is_main_process and self._auto_class:
-            folder, module = Path(save_directory), type(self).__module__
-            folder.mkdir(parents=True, exist_ok=True)
-            # the name that diffusers writes into config.json
-            (folder / f"{module.rpartition('.')[2]}.py").write_text(standalone_source(module))
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            self.save_source(Path(save_directory))
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+    @classmethod
+    def save_source(cls, folder: Path) -> None:
+        """Writes that code alone, under the name that diffusers writes into `config.json`."""
+        (folder / f"{cls.__module__.rpartition('.')[2]}.py").write_text(standalone_source(cls.__module__))
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
