@@ -14,12 +14,14 @@ LOGVAR_RANGE = (-10.0, 4.0)
 
 
 class VAEOutput(NamedTuple):
-    """What `VAE.forward` returns: `reconstructions` (B, C, H, W), the posterior N(`mean`, exp(`logvar`)), whose
-    parameters are `(B, Z)`, and `samples` (N, C, H, W) of other latents where some were asked for."""
+    """What `VAE.forward` returns: `reconstructions` (B, C, H, W), the posterior N(`mean`, exp(`logvar`)) and the draw
+    of it that they were decoded from, `latents`, all `(B, Z)`, and `samples` (N, C, H, W) of other latents where some
+    were asked for."""
 
     reconstructions: torch.Tensor
     mean: torch.Tensor
     logvar: torch.Tensor
+    latents: torch.Tensor
     samples: torch.Tensor | None = None
 
 
@@ -77,4 +79,4 @@ class VAE(ImageGenerator):
         latents = posterior.latents
         if noise is not None:
             latents = latents + torch.exp(0.5 * posterior.logvar) * noise
-        return VAEOutput(self.decode(latents).sample, mean=posterior.latents, logvar=posterior.logvar)
+        return VAEOutput(self.decode(latents).sample, posterior.latents, posterior.logvar, latents)

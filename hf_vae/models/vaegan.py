@@ -22,9 +22,9 @@ class VAEGAN(VAE):
         places: torch.Tensor | None = None,
     ) -> VAEOutput:
         """As `VAE.forward`. `samples` (N, C, H, W) are the pictures of `latents` (N, Z) if they are given; with
-        `places` (B, 1) in [0, 1], those at that part of the way, on the great circle, from the mean of each image's
+        `places` (B, 1) in [0, 1], those at that part of the way, on the great circle, from the draw of each image's
         posterior to that of the next one."""
         output = super().forward(images, noise)
         if places is not None:
-            latents = slerp(output.mean, output.mean.roll(1, 0), places)
+            latents = slerp(output.latents, output.latents.roll(1, 0), places)
         return output if latents is None else output._replace(samples=self.decode(latents).sample)
