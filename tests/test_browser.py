@@ -105,10 +105,10 @@ def visit_sample(page: Page, photos: list[Path]) -> None:
     expect(link).to_have_value(re.compile(r"[?]model=.*&seed=\d+&"))
     caption = gallery.locator("img").first.get_attribute("alt")
     assert f"seed {parse_qs(urlparse(link.input_value()).query)['seed'][0]}," in caption
-    shown = pixels(gallery.locator("img").first).tobytes()
+    shown = expect_picture(gallery.locator("img").first).tobytes()
     page.goto(link.input_value())
     expect(gallery.locator("img").first).to_have_attribute("alt", caption)
-    assert pixels(gallery.locator("img").first).tobytes() == shown
+    assert expect_picture(gallery.locator("img").first).tobytes() == shown
     page.locator("#rows").click()
     expect(gallery.locator("img")).to_have_count(64)
 
