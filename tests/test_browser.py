@@ -1,5 +1,6 @@
 """The Space as a visitor meets it: started as a program, driven through headless Chromium."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from conftest import draw_picture
 from PIL import Image, ImageStat
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 from space_process import running_space
 
 
@@ -197,9 +198,10 @@ def expect_change(image: Locator, before: bytes) -> bytes:
     """Waits until an <img> shows another picture than `before`, and returns that."""
     deadline = time.monotonic() + MILLISECONDS / 1000
     while time.monotonic() < deadline:
-        now = expect_picture(image).tobytes()
-        if now != before:
-            return now
+        with contextlib.suppress(Error):  # the browser does not decode what is just being replaced
+            now = expect_picture(image).tobytes()
+            if now != before:
+                return now
         time.sleep(0.1)
     pytest.fail("the picture did not change")
 
