@@ -7,10 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 
 from hf_vae.families import AutoGenerator
+from hf_vae.models.loading import find_folder
 from hf_vae.pipeline import ImagePipeline
 
 
@@ -75,23 +74,12 @@ def open_models(models: dict[str, Path | str]) -> dict[str, PublishedModel]:
         raise ValueError("There are no models to show; name at least one model folder or Hub id.")
     opened = {}
     for name, place in models.items():
-        folder = Path(place)
-        if not folder.is_dir():
-            folder = _download(str(place))
+        folder = find_folder(place, PUBLISHED_FILES)
         missing = [file for file in ("config.json", "metrics.json") if not (folder / file).is_file()]
         if missing:
             raise ValueError(f"{place} holds no {' and no '.join(missing)}: it is no published model folder.")
         opened[name] = PublishedModel(name, folder)
     return opened
-
-
-def _download(repo_id: str) -> Path:
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=PUBLISHED_FILES))
-    except (HFValidationError, OSError) as error:
-        raise ValueError(
-            f"{repo_id} is neither a model folder here nor a model that the Hub gives. {error}"
-        ) from error
 
 
 def by_data_set(models: dict[str, PublishedModel]) -> dict[str, list[PublishedModel]]:

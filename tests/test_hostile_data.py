@@ -120,7 +120,8 @@ def write_rows(path: Path, values: list, column: str = "image") -> Path:
 
 def test_a_null_among_many_rows_is_left_out(tmp_path, load):
     rows = [{"bytes": png(number), "path": None} for number in range(120)]
-    load(write_rows(tmp_path / "rows.parquet", [*rows, None]), validation_fraction=0.5)
+    splits = load(write_rows(tmp_path / "rows.parquet", [*rows, None]), validation_fraction=0.5)
+    assert len(splits.heldout) == 60  # of 120: the null is in neither half
 
 
 @pytest.mark.parametrize("place", ["{secret}", "/dev/zero", "http://127.0.0.1:9/x.png", "file:///etc/passwd", None])

@@ -29,7 +29,7 @@ LAYERS = [
     {"training", "evaluation", "feature_training"},
     {"recipes"},
     {"conversion"},
-    {"pipeline", "cards", "model_folders", "__init__"},
+    {"pipeline", "cards", "__init__"},
     {"comparison"},
     {"commands", "commands.arguments", "commands.picture_files"},
     {"commands.pictures", "commands.measures", "commands.data"},

@@ -13,6 +13,9 @@ from .arguments import AsJson, Model, Models
 from .picture_files import open_picture, refuse_output, save_picture
 
 
+MODEL_FILES = ["*.json", "*.safetensors"]  # what of a Hub id is downloaded
+
+
 def evaluate(
     model: Model,
     train_data_dir: str | None = None,
@@ -32,11 +35,11 @@ def evaluate(
         as_json: Print JSON: every number, as in metrics.json.
     """
     from .. import cards, comparison, evaluation
-    from ..model_folders import model_folder
+    from ..models.loading import find_folder
 
     if save and not Path(model).is_dir():
         raise ValueError(f"--save needs a folder here, and {model} is none.")
-    folder = model_folder(model)
+    folder = find_folder(model, MODEL_FILES)
     data = DataConfig(**cards.read_json(folder, "train_config.json")["data"])
     if train_data_dir or dataset_name:
         data = dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)
@@ -71,7 +74,7 @@ def compare(
         overwrite: Replace the sheet if it exists.
     """
     from .. import cards, comparison
-    from ..model_folders import model_folder
+    from ..models.loading import find_folder
 
     if pictures and not sheet:
         raise ValueError("--pictures are drawn on a sheet; say where with --sheet.")
@@ -80,7 +83,7 @@ def compare(
     names = [Path(model).name for model in models]
     if len(set(names)) < len(names):
         names = models
-    folders = {name: model_folder(model) for name, model in zip(names, models, strict=True)}
+    folders = {name: find_folder(model, MODEL_FILES) for name, model in zip(names, models, strict=True)}
     metrics = {name: cards.read_json(folder, "metrics.json") for name, folder in folders.items()}
     if sheet:
         originals = [open_picture(path) for path in pictures or []]
