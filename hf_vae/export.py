@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from .models import ImageGenerator, LatentPrior
@@ -47,9 +46,6 @@ class PriorGraph(nn.Module):
         self.prior, self.kind = prior, kind
         more = {"standard": 0, "flow": 0, "gaussian": len(prior.stds), "mixture": len(prior.stds) + 1}
         self.noise_dim = prior.latent_dim + more[kind]
-        scheduler = FlowMatchEulerDiscreteScheduler()
-        scheduler.set_timesteps(SAMPLING_STEPS)
-        self.register_buffer("times", scheduler.sigmas)  # from 1 to 0
 
     def forward(self, noise: torch.Tensor) -> torch.Tensor:
         prior, num_directions = self.prior, len(self.prior.stds)
@@ -67,15 +63,18 @@ class PriorGraph(nn.Module):
     def _flow(self, noise: torch.Tensor) -> torch.Tensor:
         """`LatentFlow.sample` as one loop of the graph instead of its steps in a row."""
 
-        def is_unfinished(step: torch.Tensor, _points: torch.Tensor) -> torch.Tensor:
+        State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+        def is_unfinished(step: torch.Tensor, _points: torch.Tensor, _before: torch.Tensor) -> torch.Tensor:
             return (step < SAMPLING_STEPS).all()
 
-        def euler_step(step: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            now, then = self.times.index_select(0, step), self.times.index_select(0, step + 1)
-            return step + 1, points + (then - now) * self.prior.flow(points, now.expand(len(points)))
+        def advance(step: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> State:
+            velocity = self.prior.flow(points, (1 - step / SAMPLING_STEPS).expand(len(points)))
+            before = torch.where(step == 0, velocity, before)
+            return step + 1, points - (1.5 * velocity - 0.5 * before) / SAMPLING_STEPS, velocity
 
         first = torch.zeros(1, dtype=torch.long)
-        return torch.while_loop(is_unfinished, euler_step, (first, noise.clone()))[1]
+        return torch.while_loop(is_unfinished, advance, (first, noise.clone(), torch.zeros_like(noise)))[1]
 
 
 @torch.no_grad()

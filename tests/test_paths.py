@@ -66,7 +66,7 @@ def test_slerp_on_one_line_stays_on_the_line(factor, latent_dim):
 
 
 def test_noise_that_a_flow_is_given_comes_back(prior):
-    """Up to what Euler's steps leave; the identity would be as far from the latents as these are from the noise."""
+    """Up to what the steps leave; the identity would be as far from the latents as these are from the noise."""
     noise = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     latents = prior.flow.sample(noise)
     error = (prior.flow.noise_of(latents) - noise).square().mean()

@@ -2,14 +2,14 @@
 
 import torch
 import torch.nn.functional as F
-from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
+from diffusers import UNet2DModel
 from diffusers.models.embeddings import Timesteps
 from torch import nn
 
 
 UNET_WIDTH, UNET_GROUPS = 48, 16
 MLP_WIDTH, MLP_BLOCKS, TIME_CHANNELS = 512, 4, 64
-SAMPLING_STEPS = 40
+SAMPLING_STEPS = 10
 
 
 class LatentFlow(nn.Module):
@@ -34,25 +34,26 @@ class LatentFlow(nn.Module):
         velocity = self.network(points.unflatten(1, self.latent_shape), 1000 * times, return_dict=False)[0]
         return velocity.flatten(1)
 
-    @torch.no_grad()
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`, in Euler steps."""
-        points = noise.flatten(0, -2)
-        scheduler = _scheduler(noise.device)
-        for timestep in scheduler.timesteps:
-            velocity = self(points, (timestep / 1000).expand(len(points)))
-            points = scheduler.step(velocity, timestep, points, return_dict=False)[0]
-        return points.view(noise.shape)
+        """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`."""
+        return self._carry(noise, torch.linspace(1, 0, SAMPLING_STEPS + 1))
 
-    @torch.no_grad()
     def noise_of(self, latents: torch.Tensor) -> torch.Tensor:
         """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, but for
         what the steps leave inexact."""
-        points = latents.flatten(0, -2)
-        times = _scheduler(latents.device).sigmas.flip(0)  # from 0 to 1
-        for before, after in zip(times, times[1:], strict=False):
-            points = points + (after - before) * self(points, before.expand(len(points)))
-        return points.view(latents.shape)
+        return self._carry(latents, torch.linspace(0, 1, SAMPLING_STEPS + 1))
+
+    @torch.no_grad()
+    def _carry(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """Follows the velocity from the first of the evenly spaced `times` to the last one, by the two-step
+        Adams-Bashforth method: as cheap a step as Euler's, with an error of second order."""
+        shape, points = points.shape, points.flatten(0, -2)
+        step, before = times[1] - times[0], None
+        for time in times[:-1].to(points.device):
+            velocity = self(points, time.expand(len(points)))
+            points = points + step * (velocity if before is None else 1.5 * velocity - 0.5 * before)
+            before = velocity
+        return points.view(shape)
 
 
 class FlowMLP(nn.Module):
@@ -81,12 +82,6 @@ class FlowMLP(nn.Module):
         for block in self.blocks:
             hidden = hidden + block(hidden + time)
         return (self.last(F.silu(hidden)),)
-
-
-def _scheduler(device: torch.device) -> FlowMatchEulerDiscreteScheduler:
-    scheduler = FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(SAMPLING_STEPS, device=device)
-    return scheduler
 
 
 def _unet(channels: int, latent_size: int) -> UNet2DModel:
