@@ -63,12 +63,10 @@ class PriorGraph(nn.Module):
     def _flow(self, noise: torch.Tensor) -> torch.Tensor:
         """`LatentFlow.sample` as one loop of the graph instead of its steps in a row."""
 
-        State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
         def is_unfinished(step: torch.Tensor, _points: torch.Tensor, _before: torch.Tensor) -> torch.Tensor:
             return (step < SAMPLING_STEPS).all()
 
-        def advance(step: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> State:
+        def advance(step: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, ...]:
             velocity = self.prior.flow(points, (1 - step / SAMPLING_STEPS).expand(len(points)))
             before = torch.where(step == 0, velocity, before)
             return step + 1, points - (1.5 * velocity - 0.5 * before) / SAMPLING_STEPS, velocity

@@ -43,6 +43,11 @@ class LatentPrior(nn.Module):
         self.flow = LatentFlow(latent_dim, latent_size) if with_flow else None
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether it was fitted to latents, none of which are around exactly 0."""
+        return bool(self.mean.any())
+
+    @property
     def variances(self) -> torch.Tensor:
         """The variance of each latent, `(Z,)`."""
         return self.stds.square() @ self.directions.square() + self.rest.square()
@@ -133,7 +138,7 @@ class LatentPrior(nn.Module):
             raise ValueError("prior='flow' was not trained for this model; choose mixture, gaussian or standard.")
         if kind in ("standard", "flow"):
             noise = temperature * self._noise(num_samples, self.latent_dim, generator)
-            return noise if kind == "standard" else self.mean + self.flow.sample(noise) * self._scale
+            return noise if kind == "standard" else self.flowed(noise)
         position = temperature * self._noise(num_samples, len(self.stds), generator)
         rest = temperature * self._noise(num_samples, self.latent_dim, generator) * self.rest
         if kind == "mixture":
@@ -141,6 +146,10 @@ class LatentPrior(nn.Module):
             chosen = (chance > self.mixture_weights.cumsum(0)[:-1]).sum(1)
             position = self.mixture_means[chosen] + position * self.mixture_stds[chosen]
         return self.mean + (position * self.stds) @ self.directions + rest
+
+    def flowed(self, noise: torch.Tensor) -> torch.Tensor:
+        """The latents `(..., Z)` that the flow makes of `noise` (..., Z) of N(0, I)."""
+        return self.mean + self.flow.sample(noise) * self._scale
 
     @torch.no_grad()
     def path(self, starts: torch.Tensor, ends: torch.Tensor, num_points: int, kind: str = "lerp") -> torch.Tensor:
