@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .config import RunConfig
+from .directions import Direction, read_directions
 from .families import FAMILIES, AutoGenerator
 from .models import ImageGenerator
 from .presets import with_preset
@@ -72,6 +73,7 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
     name = folder.resolve().name
     rows = measure_titles(metrics)
     has_timelapse = (folder / "timelapse.webp").is_file()
+    directions = read_directions(folder, model.config.latent_dim)
     card = ModelCard.from_template(
         _metadata(name, run, rows, training, has_timelapse),
         template_path=str(TEMPLATE),
@@ -87,8 +89,15 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
         rows={title: f"{value:.4g}" for title, value in rows.items()},
         command=training_command(run),
         has_timelapse=has_timelapse,
+        directions=direction_rows(directions),
+        labels=" ".join(dict.fromkeys(each.name for each in directions)),
     )
     return card, model
+
+
+def direction_rows(directions: list[Direction]) -> list[list[str]]:
+    """A row for each labelled direction: label, from, to, balanced accuracy and on how many held-out pictures."""
+    return [[each.name, each.low, each.high, f"{each.accuracy:.3f}", str(each.num_heldout)] for each in directions]
 
 
 def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:

@@ -12,6 +12,7 @@ import tyro
 
 from .commands.arguments import AsJson, RunFolder
 from .commands.data import data
+from .commands.directions import directions
 from .commands.measures import compare, evaluate, table
 from .commands.pictures import interpolate, reconstruct, sample, sheet, sweep
 from .config import FLAG_STYLE
@@ -140,7 +141,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         *(sample, reconstruct, interpolate, sweep, sheet),
         *(evaluate, compare, table),
-        *(card, push, export, convert, data, env),
+        *(directions, card, push, export, convert, data, env),
     )
 }
 

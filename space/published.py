@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from hf_vae.directions import Direction, read_directions
 from hf_vae.families import AutoGenerator
 from hf_vae.models.loading import find_folder
 from hf_vae.pipeline import ImagePipeline
@@ -44,6 +45,12 @@ class PublishedModel:
         own = json.loads((self.folder / "config.json").read_text())["prior"]
         others = ("mixture", "gaussian", "standard") if self.has_encoder else ()  # fitted to what was encoded
         return [own, *(prior for prior in others if prior != own)]
+
+    @cached_property
+    def directions(self) -> list[Direction]:
+        """The directions that labels of its training pictures lie along, where some were learned."""
+        latent_dim = json.loads((self.folder / "config.json").read_text())["latent_dim"]
+        return read_directions(self.folder, latent_dim)
 
     @cached_property
     def card(self) -> str:

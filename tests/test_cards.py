@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import reset_accelerate, tiny_config
 from huggingface_hub import ModelCard
 
 from hf_vae import FAMILIES, AutoGenerator
 from hf_vae.cards import measure_titles, write_card
 from hf_vae.config import DataConfig, RunConfig, TrainConfig
+from hf_vae.directions import Direction, write_directions
 from hf_vae.evaluation import evaluate_folder
 from hf_vae.presets import PRESETS
 from hf_vae.recipes import training_command
@@ -57,7 +59,7 @@ def assert_filled_in_and_true(folder: Path) -> None:
     assert not re.search(r"\{\{|\{%|\bNone\b|undefined|More Information Needed|TODO", text)
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     titles = [section.split("\n")[0] for section in sections]
-    assert titles == SECTIONS
+    assert [title for title in titles if title != "Labelled directions"] == SECTIONS
     assert all(len(section.split()) > 15 for section in sections)
     card = ModelCard.load(folder / "README.md")
     published = {result.metric_name: result.metric_value for result in card.data.eval_results}
@@ -94,6 +96,18 @@ def test_carbon_emissions_are_told_when_they_are_known(finished_runs, tmp_path):
     write_card(folder)
     assert ModelCard.load(folder / "README.md").data.co2_eq_emissions == emissions
     assert "emitted 12.5 g of CO2 equivalents (a wattmeter)" in (folder / "README.md").read_text()
+
+
+def test_a_card_tells_of_labelled_directions_and_how_they_are_learned(finished_runs, tmp_path):
+    folder = shutil.copytree(finished_runs["vae"], tmp_path / "labelled")
+    latent_dim = AutoGenerator.from_pretrained(folder).config.latent_dim
+    assert "Labelled directions" not in (folder / "README.md").read_text()
+    write_directions(folder, [Direction("tone", "dark", "bright", 0.875, 40, torch.ones(latent_dim))])
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    assert "| tone | dark | bright | 0.875 | 40 |\n\n## How to reproduce" in text
+    assert "hf-vae directions labelled --labels tone --train_data_dir" in text
+    assert_filled_in_and_true(folder)
 
 
 @pytest.mark.parametrize("missing", ["metrics.json", "training.json", "train_config.json"])

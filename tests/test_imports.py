@@ -15,7 +15,7 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "forecast", "batches", "transforms", "losses"}
+    {"files", "forecast", "batches", "transforms", "losses", "directions"}
     | {f"models.{name}" for name in ("flow", "blocks", "paths", "loading", "source")},
     {"config", "models.prior"},
     {"presets", "machine", "sources"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
     {"objectives", "latents", "metrics", "datasets", "export"},
-    {"families", "streaming", "priors", "features", "inversion", "labels"},
+    {"families", "streaming", "priors", "features", "inversion", "labels", "probes"},
     {"trainees", "checkpoints", "interruptions", "trackers", "batch_size", "previews", "dry_run", "inspection", "hub"},
     {"logs", "validation"},
     {"training", "evaluation", "feature_training"},
@@ -32,7 +32,7 @@ LAYERS = [
     {"pipeline", "cards", "__init__"},
     {"comparison"},
     {"commands", "commands.arguments", "commands.picture_files"},
-    {"commands.pictures", "commands.measures", "commands.data"},
+    {"commands.pictures", "commands.measures", "commands.data", "commands.directions"},
     {"cli"},
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}

@@ -23,6 +23,7 @@ import app
 import train_accelerate
 import uploads
 from animation import LEAST_EDGE, save_loop, there_and_back
+from hf_vae.directions import Direction, write_directions
 from hf_vae.families import FAMILIES
 from published import by_data_set, comparable_models, open_models
 from tabs import about, gan_vs_vae, interpolate, latent_sliders, reconstruct, sample, train_your_own
@@ -416,6 +417,52 @@ def test_a_sweep_has_a_row_for_every_component(tmp_path: Path) -> None:
     assert len(middle) == 1 and len({picture.tobytes() for picture, _ in strips}) == 10 * 6 + 1
 
 
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory):
+    """A model with two directions that labels lie along, and one without."""
+    root = tmp_path_factory.mktemp("labelled")
+    for name in ("faces-vae", "plain-vae"):
+        tiny_model("vae", latent_dim=16).save_pretrained(root / name)
+        (root / name / "metrics.json").write_text("{}")
+    vectors = 5 * torch.eye(16)[:2]
+    found = [
+        Direction("tone", "dark", "bright", 0.875, 40, vectors[0]),
+        Direction("age", "a", "b", 0.5, 40, vectors[1]),
+    ]
+    write_directions(root / "faces-vae", found)
+    return open_models({name: root / name for name in ("faces-vae", "plain-vae")})
+
+
+def test_labels_have_sliders_that_move_along_their_directions(labelled) -> None:
+    still, first, second = (
+        moved(labelled, "faces-vae"),
+        *(moved(labelled, "faces-vae", **{f"label_{each}": 2.0}) for each in (1, 2)),
+    )
+    assert len({still, first, second}) == 3
+    pipeline = labelled["faces-vae"].pipeline
+    latents = pipeline.sample(1, 7, 1.0).latents + 2 * 5 * torch.eye(16)[:1]
+    assert first == pipeline.decode(latents).images[0].tobytes()
+    message = refusal_of(lambda: moved(labelled, "faces-vae", label_3=1.0))
+    assert message == "The model faces-vae has 2 labelled directions; leave the others at 0."
+    assert "Label 1 is nan; it must be" in refusal_of(lambda: moved(labelled, "faces-vae", label_1=float("nan")))
+
+
+def test_sliders_of_labels_are_shown_with_their_held_out_accuracy_where_there_are_some(labelled) -> None:
+    *sliders, note = latent_sliders.slider_labels(labelled, "faces-vae")
+    shown = [slider.label for slider in sliders[10:] if slider.visible]
+    assert shown == ["dark → bright (told apart: 88%)", "a → b (told apart: 50%)"]
+    assert note.visible and "40 held-out pictures" in note.value
+    *sliders, note = latent_sliders.slider_labels(labelled, "plain-vae")
+    assert not any(slider.visible for slider in sliders[10:]) and not note.visible
+
+
+def test_a_sweep_has_a_row_for_every_label_too(labelled) -> None:
+    strips = latent_sliders.pca_sweep(labelled, "faces-vae", 7, 1.0, "own", None)
+    assert len(strips) == 12 * 7
+    assert strips[-1][1] == "a to b: +3 deviations" and strips[10 * 7][1] == "dark to bright: -3 deviations"
+    assert strips[-1][0].tobytes() == moved(labelled, "faces-vae", label_2=3.0)
+
+
 def test_a_click_on_a_sample_leads_to_the_sliders(models) -> None:
     _, how = sample.draw(models, ENCODER, 3, 7, 0.5, "gaussian")
     event = gr.SelectData(None, {"index": 2, "value": None})
@@ -426,7 +473,8 @@ def test_a_click_on_a_sample_leads_to_the_sliders(models) -> None:
 
 def test_random_sliders_stay_in_reach() -> None:
     positions = [latent_sliders.random_shifts() for _ in range(200)]
-    assert all(len(each) == 10 and max(map(abs, each)) <= 3 for each in positions)
+    assert all(len(each) == 14 and max(map(abs, each)) <= 3 for each in positions)
+    assert not any(any(each[10:]) for each in positions), "labels are left alone"
     assert len({tuple(each) for each in positions}) == 200
 
 

@@ -1,4 +1,5 @@
-"""The tab that moves one picture along the principal components of a model's latent space."""
+"""The tab that moves one picture along the principal components of a model's latent space, and along directions that
+labels of its training pictures lie along."""
 
 import random
 from functools import lru_cache
@@ -14,8 +15,12 @@ from tabs.sample import MAX_TEMPERATURE, Captioned, Drawn, SampleTab
 
 
 NUM_SLIDERS = 10
+NUM_LABELS = 4  # sliders for directions that labels lie along; a model may have none
 REACH = 3.0
 SWEEP = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
+LABEL_NOTE = """Directions that the data set's labels lie along, found by a linear probe. The percentage is the share
+of each side that the probe puts where its label says, on {each} held-out pictures; guessing reaches 50%. Labels are
+other people's guesses, and what moves with them in the pictures is what moved with them in the data."""
 
 
 def latent_pca(
@@ -35,31 +40,54 @@ def latent_pca(
     component_8: float = 0.0,
     component_9: float = 0.0,
     component_10: float = 0.0,
+    label_1: float = 0.0,
+    label_2: float = 0.0,
+    label_3: float = 0.0,
+    label_4: float = 0.0,
 ) -> Image.Image:
-    """Moves a picture along the first ten principal components, by standard deviations of the training set: an upload
-    if there is one, or else the sample with this seed."""
+    """Moves a picture along the first ten principal components, and along directions that labels of the training
+    pictures lie along where the model has such, by standard deviations of the training set: an upload if there is one,
+    or else the sample with this seed."""
     chosen, start = _start(models, model, seed, temperature, prior, picture)
     shifts = [component_1, component_2, component_3, component_4, component_5]
     shifts += [component_6, component_7, component_8, component_9, component_10]
     shifts = [checks.number(f"Component {each}", shift, -REACH, REACH) for each, shift in enumerate(shifts, 1)]
-    count = _num_components(chosen)
+    labels = [label_1, label_2, label_3, label_4]
+    labels = [checks.number(f"Label {each}", shift, -REACH, REACH) for each, shift in enumerate(labels, 1)]
+    count, vectors = _num_components(chosen), _label_vectors(chosen)
     if any(shifts[count:]):
         raise checks.refusal(f"The model {model} has {count} components; leave the others at 0.")
-    return chosen.pipeline.decode(chosen.pipeline.move(start, torch.tensor([shifts[:count]]))).images[0]
+    if any(labels[len(vectors) :]):
+        raise checks.refusal(f"The model {model} has {len(vectors)} labelled directions; leave the others at 0.")
+    moved = chosen.pipeline.move(start, torch.tensor([shifts[:count]]))
+    labels = torch.tensor([labels[: len(vectors)]], device=vectors.device)
+    return chosen.pipeline.decode(moved + labels @ vectors).images[0]
 
 
 def pca_sweep(
     models: dict[str, PublishedModel], model: str, seed: int, temperature: float, prior: str, picture: dict | None
 ) -> Captioned:
-    """Moves a picture along each of the first ten components in turn, from -3 to 3 standard deviations: a row each."""
+    """Moves a picture along each of the first ten components in turn, and then along each direction that labels lie
+    along, from -3 to 3 standard deviations: a row each."""
     chosen, start = _start(models, model, seed, temperature, prior, picture)
     count = _num_components(chosen)
     shifts = torch.zeros(count, len(SWEEP), count)
     for component in range(count):
         shifts[component, :, component] = torch.tensor(SWEEP)
-    images = chosen.pipeline.decode(chosen.pipeline.move(start, shifts.flatten(0, 1))).images
-    captions = [f"Component {row}: {value:+g} deviations" for row in range(1, count + 1) for value in SWEEP]
-    return list(zip(images, captions, strict=True))
+    rows = chosen.pipeline.move(start, shifts.flatten(0, 1))
+    titles = [f"Component {row}" for row in range(1, count + 1)]
+    for direction, vector in zip(chosen.directions, _label_vectors(chosen), strict=False):
+        rows = torch.cat([rows, start + torch.tensor(SWEEP, device=vector.device)[:, None] * vector])
+        titles.append(f"{direction.low} to {direction.high}")
+    captions = [f"{title}: {value:+g} deviations" for title in titles for value in SWEEP]
+    return list(zip(chosen.pipeline.decode(rows).images, captions, strict=True))
+
+
+def _label_vectors(model: PublishedModel) -> torch.Tensor:
+    """One standard deviation along each labelled direction that has a slider: `(K, Z)`."""
+    vectors = [direction.vector for direction in model.directions[:NUM_LABELS]]
+    empty = torch.zeros(0, model.pipeline.model.config.latent_dim)
+    return (torch.stack(vectors) if vectors else empty).to(model.pipeline.model.device)
 
 
 def _num_components(model: PublishedModel) -> int:
@@ -88,11 +116,20 @@ def _sampled(model: PublishedModel, seed: int, temperature: float, prior: str) -
 
 
 def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
-    """The sliders of a model: each is named with the share of the latents' variance that it moves along."""
+    """The sliders of a model: a component's is named with the share of the latents' variance that it moves along, a
+    label's with how well a probe tells its ends apart on held-out pictures."""
     chosen = checks.choice("The model", model, models)
     shares = chosen.pipeline.model.latent_prior.explained_variance[:NUM_SLIDERS].tolist()
     shown = [gr.Slider(label=f"Component {each} ({share:.1%})", visible=True) for each, share in enumerate(shares, 1)]
-    return shown + [gr.Slider(value=0, visible=False)] * (NUM_SLIDERS - len(shown))
+    shown += [gr.Slider(value=0, visible=False)] * (NUM_SLIDERS - len(shown))
+    labels = [
+        gr.Slider(label=f"{each.low} → {each.high} (told apart: {each.accuracy:.0%})", visible=True)
+        for each in chosen.directions[:NUM_LABELS]
+    ]
+    note = gr.Markdown(
+        LABEL_NOTE.format(each=chosen.directions[0].num_heldout) if labels else "", visible=bool(labels)
+    )
+    return [*shown, *labels, *[gr.Slider(value=0, visible=False)] * (NUM_LABELS - len(labels)), note]
 
 
 def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.SelectData) -> list:
@@ -104,7 +141,8 @@ def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.Sel
 
 def random_shifts() -> list[float]:
     """Positions as likely as those of the training pictures."""
-    return [round(min(REACH, max(-REACH, random.gauss(0, 1))), 1) for _ in range(NUM_SLIDERS)]
+    shifts = [round(min(REACH, max(-REACH, random.gauss(0, 1))), 1) for _ in range(NUM_SLIDERS)]
+    return shifts + [0.0] * NUM_LABELS
 
 
 def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) -> None:
@@ -134,6 +172,11 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
                     gr.Slider(-REACH, REACH, 0, step=0.1, label=f"Component {each}", buttons=["reset"])
                     for each in range(1, NUM_SLIDERS + 1)
                 ]
+                note = gr.Markdown(visible=False)
+                sliders += [
+                    gr.Slider(-REACH, REACH, 0, step=0.1, label=f"Label {each}", buttons=["reset"], visible=False)
+                    for each in range(1, NUM_LABELS + 1)
+                ]
         strips = gr.Gallery(label="Sweeps", elem_id="sweeps", **THUMBNAILS | {"columns": len(SWEEP)})
     start = [model, seed, temperature, prior, picture]
     moving = {"inputs": [*start, *sliders], "outputs": moved}
@@ -146,7 +189,7 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
         lambda name: gr.Dropdown(prior_choices(models[name].priors), value="own"), model, prior, **INTERNAL_EVENT
     )
     for event in (tab.select, fitted.then, picked.then):
-        labelled = event(inputs=model, outputs=sliders, **model_event(slider_labels, models))
+        labelled = event(inputs=model, outputs=[*sliders, note], **model_event(slider_labels, models))
         labelled.then(**moving, **model_event(latent_pca, models))
     live = {"trigger_mode": "always_last", "show_progress": "hidden"}
     gr.on([slider.input for slider in sliders], **moving, **live, **model_event(latent_pca, models, "latent_pca"))
@@ -155,6 +198,6 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
         **moving,
         **model_event(latent_pca, models),
     )
-    for button, values in ((reset, lambda: [0] * NUM_SLIDERS), (randomise, random_shifts)):
+    for button, values in ((reset, lambda: [0] * (NUM_SLIDERS + NUM_LABELS)), (randomise, random_shifts)):
         button.click(values, None, sliders, **INTERNAL_EVENT).then(**moving, **model_event(latent_pca, models))
     sweep.click(inputs=start, outputs=strips, **model_event(pca_sweep, models, "pca_sweep"))

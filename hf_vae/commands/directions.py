@@ -1,0 +1,47 @@
+"""The command that finds where labels lie in a model's latent space."""
+
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+
+from ..config import DataConfig
+from .arguments import RunFolder
+
+
+def directions(
+    folder: RunFolder, labels: list[str], train_data_dir: str | None = None, dataset_name: str | None = None
+) -> None:
+    """Learns directions of latent space from labels, and keeps them in the model's folder for the Space.
+
+    Each is a linear probe on the latents of the training pictures, measured on those that were held out. Run
+    `hf-vae card` afterwards: the card says how good they are.
+
+    Example: hf-vae directions runs/utkface-vae --labels age gender --train_data_dir utkface/
+
+    Args:
+        folder: Folder of a trained model with an encoder.
+        labels: Columns of the data, as `hf-vae data inspect` lists them.
+        train_data_dir: Where the pictures that it was trained on lie; as in train_config.json if left out.
+        dataset_name: The same for a preset or a dataset on the Hub.
+    """
+    from .. import cards, comparison
+    from ..datasets import load_images
+    from ..directions import write_directions
+    from ..families import AutoGenerator
+    from ..labels import load_labels
+    from ..probes import fit_directions
+
+    model = AutoGenerator.from_pretrained(folder)
+    data = DataConfig(**cards.read_json(folder, "train_config.json")["data"])
+    if train_data_dir or dataset_name:
+        data = dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)
+    with contextlib.redirect_stdout(sys.stderr):
+        splits = load_images(data, model.config.image_size, model.config.image_channels)
+    found = fit_directions(model, splits, {name: load_labels(data, name, splits) for name in labels})
+    write_directions(Path(folder), found)
+    print(
+        comparison.markdown(
+            ["label", "from", "to", "balanced accuracy", "held-out pictures"], cards.direction_rows(found)
+        )
+    )
