@@ -96,7 +96,8 @@ def push(
         commit = api.create_commit(
             repo_id, files, commit_message=commit_message, revision=revision, create_pr=create_pr
         )
-        if tag:
+    if tag:
+        with _one_sentence(repo_id, f"is published, but has no tag {tag!r}"):
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
     return commit.pr_url or commit.commit_url
 
@@ -110,8 +111,8 @@ def published_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _one_sentence(repo_id: str) -> Iterator[None]:
-    """Turns what the Hub or the network refuses into one sentence."""
+def _one_sentence(repo_id: str, outcome: str = "was not published") -> Iterator[None]:
+    """Turns what the Hub or the network refuses into one sentence, which begins with the `outcome`."""
     try:
         yield
     except HfHubHTTPError as error:
@@ -121,9 +122,9 @@ def _one_sentence(repo_id: str) -> Iterator[None]:
             403: "lets this token read only; it needs write access to the repository's owner",
         }
         reason = reasons.get(status, f"answered {status}: {error.server_message or 'no reason given'}")
-        raise ValueError(f"{repo_id} was not published: the Hub {reason}.") from error
+        raise ValueError(f"{repo_id} {outcome}: the Hub {reason}.") from error
     except (HTTPError, RuntimeError) as error:  # the client raises the latter for an upload that broke off
         raise ValueError(
-            f"{repo_id} was not published: the connection to the Hub broke off ({error.__cause__ or error}). Nothing "
-            "of it is visible there; `hf-vae push` tries again, and sends only what is missing."
+            f"{repo_id} {outcome}: the connection to the Hub broke off ({error.__cause__ or error}). Files are visible "
+            "there all together or not at all; `hf-vae push` tries again, and sends only what is missing."
         ) from error

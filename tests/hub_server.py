@@ -211,6 +211,8 @@ class Handler(BaseHTTPRequestHandler):
     def _add_ref(self, repo_id: str, revision: str) -> dict:
         repository, tag = self._repository(repo_id, write=True), json.loads(self.body).get("tag")
         ref = f"refs/tags/{tag}" if tag else f"refs/heads/{revision}"
+        if ".." in ref:  # which git takes in no name
+            raise RefusedError(400, "", f"Invalid ref name: {ref}")
         if ref in repository.refs:
             raise RefusedError(409, "", f"{ref} exists")
         repository.refs[ref] = repository.resolve(revision if tag else "main")

@@ -218,6 +218,12 @@ def test_a_branch_and_a_tag_pin_what_was_pushed(loopback, client, run_folder, pu
         client(pull, "me/pinned", tmp_path / "cache", revision="v3")
 
 
+def test_a_tag_that_cannot_be_made_does_not_hide_that_the_files_are_there(loopback, client, run_folder):
+    with pytest.raises(ValueError, match=r"^me/tagged is published, but has no tag 'v1\.\.2': the Hub answered 400"):
+        client(hub.push, run_folder, "tagged", tag="v1..2", token=MINE)
+    assert "config.json" in files(loopback, "me/tagged")
+
+
 def test_the_command_pushes_and_refuses_in_one_line(loopback, client, run_folder):
     flags = ["--repo_id", "me/typed", "--private", "--tag", "v1.0", "--commit_message", "First", "--token", MINE]
     printed = client(run_program, cli.main, "push", str(run_folder), *flags)
