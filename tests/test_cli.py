@@ -295,3 +295,15 @@ def test_a_card_that_was_edited_is_replaced_only_when_told(hf_vae, picture_folde
     assert "By me." in card.read_text()
     hf_vae("card", str(tmp_path / "run"), "--overwrite")
     assert card.read_text() == written
+
+
+def test_export_writes_onnx_files_and_replaces_none_unless_told(hf_vae, published_models, tmp_path):
+    arguments = ["export", str(published_models / "faces-vae"), "--output_dir", str(tmp_path / "onnx")]
+    with pytest.raises(SystemExit, match="Which format.*--onnx"):
+        hf_vae(*arguments)
+    printed = hf_vae(*arguments, "--onnx")
+    for name in ("decoder.onnx", "encoder.onnx", "prior.onnx", "onnx.json"):
+        assert f"{name}, {(tmp_path / 'onnx' / name).stat().st_size:,} bytes" in printed
+    with pytest.raises(SystemExit, match="holds a model.*--overwrite"):
+        hf_vae(*arguments, "--onnx")
+    assert "decoder.onnx" in hf_vae(*arguments, "--onnx", "--overwrite")
