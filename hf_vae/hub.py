@@ -125,6 +125,6 @@ def _one_sentence(repo_id: str, outcome: str = "was not published") -> Iterator[
         raise ValueError(f"{repo_id} {outcome}: the Hub {reason}.") from error
     except (HTTPError, RuntimeError) as error:  # the client raises the latter for an upload that broke off
         raise ValueError(
-            f"{repo_id} {outcome}: the connection to the Hub broke off ({error.__cause__ or error}). Files are visible "
-            "there all together or not at all; `hf-vae push` tries again, and sends only what is missing."
+            f"{repo_id} {outcome}: the connection to the Hub broke off ({error.__cause__ or error}). Files are "
+            "visible there all together or not at all; `hf-vae push` tries again, and sends only what is missing."
         ) from error

@@ -4,7 +4,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
-from .flow import LatentFlow
+from .flow import SAMPLING_STEPS, LatentFlow
 from .paths import slerp
 
 
@@ -147,9 +147,9 @@ class LatentPrior(nn.Module):
             position = self.mixture_means[chosen] + position * self.mixture_stds[chosen]
         return self.mean + (position * self.stds) @ self.directions + rest
 
-    def flowed(self, noise: torch.Tensor) -> torch.Tensor:
-        """The latents `(..., Z)` that the flow makes of `noise` (..., Z) of N(0, I)."""
-        return self.mean + self.flow.sample(noise) * self._scale
+    def flowed(self, noise: torch.Tensor, num_steps: int = SAMPLING_STEPS) -> torch.Tensor:
+        """The latents `(..., Z)` that the flow makes of `noise` (..., Z) of N(0, I) in `num_steps`."""
+        return self.mean + self.flow.sample(noise, num_steps) * self._scale
 
     @torch.no_grad()
     def path(self, starts: torch.Tensor, ends: torch.Tensor, num_points: int, kind: str = "lerp") -> torch.Tensor:
