@@ -23,6 +23,7 @@ Draw pictures that nobody has taken, see what a model keeps of yours, morph one 
 """
 
 MAX_WAITING = 64  # calls; the next ones are told that the queue is full
+CACHE_SECONDS = (600, 3000)  # how often files are deleted, and how old they are then: gone within the hour
 MAX_SESSIONS = 128  # whose state is kept, 300 kB each: a call that is none of the page's is a session of its own
 
 LAUNCH_OPTIONS = {
@@ -65,7 +66,7 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
     """
     opened = open_models(models)
     encoders = {name: model for name, model in opened.items() if model.has_encoder}
-    with GuardedBlocks(title="Small VAEs and GANs", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+    with GuardedBlocks(title="Small VAEs and GANs", analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
         gr.Markdown(INTRODUCTION)
         with gr.Tabs() as tabs:
             samples = sample.build(demo, opened)
