@@ -307,10 +307,12 @@ def test_a_call_that_does_not_say_how_long_it_is_ends_at_the_limit(space):
     assert refused.status_code == 413 and refused.json()["detail"] == "This request is too large; it may have 1 MB."
 
 
-def test_an_upload_that_is_too_large_is_refused(space):
+def test_uploads_that_are_too_large_or_too_many_are_refused(space):
     for size in (11 * 2**20, 101 * 2**20):
         refused = space.client.post("gradio_api/upload", files={"files": ("a.png", bytes(size))})
         assert refused.status_code == 413 and str(space.cache) not in refused.text
+    refused = space.client.post("gradio_api/upload", files=[("files", ("a.png", b""))] * 1001)
+    assert refused.status_code == 400 and "Too many files" in refused.text
     assert not [path for path in space.cache.rglob("*") if path.is_file() and path.stat().st_size > 10 * 2**20]
 
 
@@ -340,6 +342,7 @@ def foreign_files(space: Space) -> dict[str, Any]:
         "loopback of six": "http://[::1]/a.png",
         "metadata of a cloud": "http://169.254.169.254/latest/meta-data/",
         "other scheme": "gopher://127.0.0.1:70/",
+        "internet": "https://example.com/a.png",
     }
     files: dict[str, Any] = {name: {"path": path} for name, path in paths.items()}
     files |= {f"{name}, as Gradio sends it": {"path": path} | META for name, path in paths.items()}
