@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -136,10 +137,13 @@ class OneProcess:
         assert (Path(folder) / "state.bin").read_bytes() == b"abc"
 
 
+RUN = {"family": "vae", "model": {}, "objective": {}, "data": {}}
+
+
 def save_steps(output_dir: Path, *steps: int, total_limit: int | None = None) -> None:
     for step in steps:
         progress = Progress(step, 2 * step, 3 * step, 0.5, 1)
-        save_checkpoint(OneProcess(), output_dir, {}, progress, {"loss": step}, None, total_limit)
+        save_checkpoint(OneProcess(), output_dir, RUN, progress, {"loss": step}, None, total_limit)
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(None, [8, 9, 10]), (1, [10]), (2, [9, 10]), (3, [8, 9, 10])])
@@ -166,6 +170,19 @@ def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(tmp_path):
     for wanted in ("checkpoint-9", "checkpoint-last", str(tmp_path)):
         with pytest.raises(ValueError, match="is no checkpoint folder. In .*: checkpoint-8, checkpoint-10"):
             find_checkpoint(wanted, tmp_path, {})
+
+
+def test_where_none_can_be_used_it_is_said_why_the_newest_cannot(tmp_path):
+    save_steps(tmp_path, 8, 9, 10)
+    (tmp_path / "checkpoint-8" / "state.bin").unlink()
+    (tmp_path / "checkpoint-9" / "manifest.json").unlink()
+    (tmp_path / "checkpoint-10" / "state.bin").write_bytes(b"abd")
+    warnings = []
+    with pytest.raises(
+        ValueError, match="None of the 3 .* Of the newest, checkpoint-10: its file state.bin is not as it"
+    ):
+        find_checkpoint("latest", tmp_path, RUN, warnings.append)
+    assert [re.search("checkpoint-(.*): ", warning)[1] for warning in warnings] == ["10", "9", "8"]
 
 
 def test_a_disk_that_is_full_is_said_with_what_is_free_and_what_stays(tmp_path, monkeypatch):
