@@ -3,8 +3,10 @@
 Run `python space/app.py`; it shows the models in `model_cards/`, or those that HF_VAE_MODELS names.
 """
 
+import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
@@ -22,6 +24,7 @@ INTRODUCTION = """# Small VAEs and GANs, side by side
 Draw pictures that nobody has taken, see what a model keeps of yours, morph one into another, and measure sharpness.
 """
 
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # in malloc.h
 MAX_WAITING = 64  # calls; the next ones are told that the queue is full
 CACHE_SECONDS = (600, 3000)  # how often files are deleted, and how old they are then: gone within the hour
 MAX_SESSIONS = 128  # whose state is kept, 300 kB each: a call that is none of the page's is a session of its own
@@ -81,8 +84,18 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
     return demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 
 
+def return_memory() -> None:
+    """Has glibc give the memory of large pictures back as soon as they are gone, and keep two heaps, not one for each
+    thread: what a crowd's uploads leave behind would otherwise grow for hours."""
+    with suppress(OSError, AttributeError, TypeError):  # where there is another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**20)
+        libc.mallopt(M_ARENA_MAX, 2)
+
+
 def main() -> None:
     """Launches the Space; GRADIO_SERVER_PORT chooses the port."""
+    return_memory()
     try:
         build_demo(find_models()).launch(
             server_port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), **LAUNCH_OPTIONS
