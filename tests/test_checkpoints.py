@@ -153,6 +153,13 @@ def test_the_newest_checkpoints_are_kept(limit, kept, tmp_path):
     assert len(list(tmp_path.iterdir())) == len(kept)
 
 
+def test_what_a_killed_run_left_of_the_same_step_is_not_taken_over(tmp_path):
+    (tmp_path / ".writing-checkpoint-9").mkdir()
+    (tmp_path / ".writing-checkpoint-9" / "torn.bin").write_bytes(b"a")
+    save_steps(tmp_path, 9)
+    assert sorted(path.name for path in (tmp_path / "checkpoint-9").iterdir()) == [MANIFEST, "state.bin"]
+
+
 def test_how_far_a_run_was_is_kept(tmp_path):
     save_steps(tmp_path, 7)
     assert load_checkpoint(OneProcess(), tmp_path / "checkpoint-7", None) == (Progress(7, 14, 21, 0.5, 1), {"loss": 7})

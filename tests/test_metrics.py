@@ -69,7 +69,7 @@ def test_high_frequency_energy_of_a_coarse_wave_is_nothing(cycles):
 
 
 def test_mse_and_psnr_of_known_errors():
-    references = torch.zeros(3, 3, 16, 16)
+    references = torch.full((3, 3, 16, 16), -0.25)
     errors = torch.tensor([0.2, 2.0, 0.0]).view(3, 1, 1, 1)
     assert metrics.mse(references + errors, references).tolist() == pytest.approx([0.04, 4, 0])
     assert metrics.psnr(references + errors, references).tolist() == pytest.approx([20, 0, 100], abs=1e-4)
@@ -144,6 +144,12 @@ def test_the_power_spectrum_puts_a_wave_into_its_band_and_a_checkerboard_into_th
         assert power.argmax() == band and power[band] > 100 * power.sum().sub(power[band])
     flat = metrics.radial_power_spectrum(torch.full((2, 3, 64, 64), 0.3))
     assert flat.shape == (2, 8) and flat.max() < 1e-4
+
+
+def test_thumbnails_are_16x16_averages_on_the_scale_of_bytes():
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = 127.5 * images.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).flatten(1)
+    torch.testing.assert_close(metrics.thumbnails(images), expected)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 64)])
