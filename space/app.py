@@ -3,12 +3,15 @@
 Run `python space/app.py`; it shows the models in `model_cards/`, or those that HF_VAE_MODELS names.
 """
 
+import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
 
+from gate import APP_OPTIONS, GuardedBlocks
 from published import open_models
 from tabs import about, gan_vs_vae, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
@@ -21,6 +24,11 @@ INTRODUCTION = """# Small VAEs and GANs, side by side
 Draw pictures that nobody has taken, see what a model keeps of yours, morph one into another, and measure sharpness.
 """
 
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # in malloc.h
+MAX_WAITING = 64  # calls; the next ones are told that the queue is full
+CACHE_SECONDS = (600, 3000)  # how often files are deleted, and how old they are then: gone within the hour
+MAX_SESSIONS = 128  # whose state is kept, 300 kB each: a call that is none of the page's is a session of its own
+
 LAUNCH_OPTIONS = {
     # the system's fonts: a visitor's browser asks no other host for anything
     "theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
@@ -30,6 +38,9 @@ LAUNCH_OPTIONS = {
     "run_history": False,  # it would keep people's uploads in their browser
     "show_error": False,  # sentences raised as gr.Error are shown all the same; tracebacks and paths are not
     "ssr_mode": False,
+    "enable_monitoring": False,  # who called what, for anybody who asks
+    "state_session_capacity": MAX_SESSIONS,
+    "app_kwargs": APP_OPTIONS,
 }
 
 
@@ -58,7 +69,7 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
     """
     opened = open_models(models)
     encoders = {name: model for name, model in opened.items() if model.has_encoder}
-    with gr.Blocks(title="Small VAEs and GANs", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+    with GuardedBlocks(title="Small VAEs and GANs", analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
         gr.Markdown(INTRODUCTION)
         with gr.Tabs() as tabs:
             samples = sample.build(demo, opened)
@@ -69,11 +80,22 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
             latent_sliders.build(tabs, opened, samples)
             train_your_own.build()
             about.build(opened)
-    return demo.queue(max_size=32, default_concurrency_limit=1)
+    # without the queue, as many models would run at a time as there are callers
+    return demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def return_memory() -> None:
+    """Has glibc give the memory of large pictures back as soon as they are gone, and keep two heaps, not one for each
+    thread: what a crowd's uploads leave behind would otherwise grow for hours."""
+    with suppress(OSError, AttributeError, TypeError):  # where there is another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**20)
+        libc.mallopt(M_ARENA_MAX, 2)
 
 
 def main() -> None:
     """Launches the Space; GRADIO_SERVER_PORT chooses the port."""
+    return_memory()
     try:
         build_demo(find_models()).launch(
             server_port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), **LAUNCH_OPTIONS

@@ -20,16 +20,20 @@ Chosen = TypeVar("Chosen")
 
 def number(name: str, value: Any, lowest: float, highest: float) -> float:
     """A finite number from `lowest` to `highest`."""
-    if not isinstance(value, int | float) or not lowest <= value <= highest:  # NaN is in no range
+    if not _is_number(value) or not lowest <= value <= highest:  # NaN is in no range
         raise refusal(f"{name} is {short_repr(value)}; it must be a number from {lowest} to {highest}.")
     return float(value)
 
 
 def whole_number(name: str, value: Any, lowest: int, highest: int) -> int:
     """A whole number from `lowest` to `highest`; 7.0 counts as one."""
-    if not isinstance(value, int | float) or not lowest <= value <= highest or value != int(value):
+    if not _is_number(value) or not lowest <= value <= highest or value != int(value):
         raise refusal(f"{name} is {short_repr(value)}; it must be a whole number from {lowest} to {highest}.")
     return int(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def choice(name: str, value: Any, choices: Mapping[str, Chosen]) -> Chosen:
@@ -55,10 +59,20 @@ def picture(name: str, upload: Mapping[str, Any] | None) -> Image.Image:
 
 
 def uploaded_file(name: str, upload: Mapping[str, Any]) -> Path:
-    """The file that was uploaded."""
-    path = Path(upload["path"])
-    # Gradio 6.31 checks this only for files that are sent with a "meta" entry
-    if not path.resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+    """The file that was uploaded, or made here and shown."""
+    try:
+        # Gradio 6.31 checks this only for files that are sent with a "meta" entry, and fetches those that are URLs
+        path = Path(upload["path"])
+        is_ours = path.is_file() and path.resolve().is_relative_to(Path(get_upload_folder()).resolve())
+    except (
+        KeyError,
+        TypeError,
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # no text, a zero byte, too long, links in a circle
+        is_ours = False
+    if not is_ours:
         raise refusal(f"{name} was not uploaded; upload the file first.")
     return path
 

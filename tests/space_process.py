@@ -22,14 +22,14 @@ def running_space(
     cache: Path, app: Path = REPOSITORY / "space" / "app.py", python: Path = Path(sys.executable), **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen]]:
     """Starts `app` with its uploads in `cache` and gives where it answers, and the process. Its output is in
-    `space.log` beside the cache, and holds no traceback in the end."""
+    `space.log` beside the cache, and holds no traceback in the end. Its port is free, or GRADIO_SERVER_PORT."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = environment.get("GRADIO_SERVER_PORT", str(probe.getsockname()[1]))
     log = cache.parent / "space.log"
-    settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(cache)} | environment
+    settings = {"GRADIO_SERVER_PORT": port, "GRADIO_TEMP_DIR": str(cache)} | environment
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_VAE_MODELS")}
-    with log.open("w") as output:
+    with log.open("a") as output:
         process = subprocess.Popen(
             [python, str(app)], cwd=app.parent, env=inherited | settings, stdout=output, stderr=subprocess.STDOUT
         )

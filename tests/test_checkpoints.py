@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,9 +10,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import REPOSITORY, assert_equal_runs, reset_accelerate, tiny_run
 
-from hf_vae.checkpoints import AVERAGED, MANIFEST, defect, find_checkpoint, list_checkpoints
+from hf_vae import checkpoints
+from hf_vae.checkpoints import (
+    AVERAGED,
+    MANIFEST,
+    Progress,
+    defect,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from hf_vae.recipes import run_from_recipe
 from hf_vae.training import train
 
@@ -107,6 +119,93 @@ def test_a_run_goes_on_from_the_last_whole_checkpoint(family, picture_folder, tm
 def test_a_checkpoint_of_another_folder_can_be_named(whole, picture_folder, tmp_path):
     run = tiny_run("vae", picture_folder, tmp_path).to_dict()
     assert find_checkpoint(str(whole / "checkpoint-3"), tmp_path, run) == whole / "checkpoint-3"
+
+
+class OneProcess:
+    """What `save_checkpoint` needs of accelerate, with a state of three bytes."""
+
+    is_main_process = True
+
+    def wait_for_everyone(self) -> None:
+        pass
+
+    def save_state(self, folder: str) -> None:
+        Path(folder).mkdir()
+        (Path(folder) / "state.bin").write_bytes(b"abc")
+
+    def load_state(self, folder: str) -> None:
+        assert (Path(folder) / "state.bin").read_bytes() == b"abc"
+
+
+RUN = {"family": "vae", "model": {}, "objective": {}, "data": {}}
+
+
+def save_steps(output_dir: Path, *steps: int, total_limit: int | None = None) -> None:
+    for step in steps:
+        progress = Progress(step, 2 * step, 3 * step, 0.5, 1)
+        save_checkpoint(OneProcess(), output_dir, RUN, progress, {"loss": step}, None, total_limit)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(None, [8, 9, 10]), (1, [10]), (2, [9, 10]), (3, [8, 9, 10])])
+def test_the_newest_checkpoints_are_kept(limit, kept, tmp_path):
+    save_steps(tmp_path, 8, 9, 10, total_limit=limit)
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in kept]
+    assert len(list(tmp_path.iterdir())) == len(kept)
+
+
+def test_what_a_killed_run_left_of_the_same_step_is_not_taken_over(tmp_path):
+    (tmp_path / ".writing-checkpoint-9").mkdir()
+    (tmp_path / ".writing-checkpoint-9" / "torn.bin").write_bytes(b"a")
+    save_steps(tmp_path, 9)
+    assert sorted(path.name for path in (tmp_path / "checkpoint-9").iterdir()) == [MANIFEST, "state.bin"]
+
+
+def test_how_far_a_run_was_is_kept(tmp_path):
+    save_steps(tmp_path, 7)
+    assert load_checkpoint(OneProcess(), tmp_path / "checkpoint-7", None) == (Progress(7, 14, 21, 0.5, 1), {"loss": 7})
+    assert Progress() == Progress(0, 0, 0, None, 0)
+    with pytest.raises(ValueError, match="checkpoint-7 holds no running average: resume with --no_use_ema"):
+        load_checkpoint(OneProcess(), tmp_path / "checkpoint-7", torch.nn.Linear(1, 1))
+
+
+def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    assert find_checkpoint("latest", tmp_path, {}) is None
+    with pytest.raises(ValueError, match="checkpoint-9 is no checkpoint folder. In .*: none"):
+        find_checkpoint("checkpoint-9", tmp_path, {})
+    save_steps(tmp_path, 8, 10)
+    (tmp_path / "checkpoint-last").mkdir()
+    for wanted in ("checkpoint-9", "checkpoint-last", str(tmp_path)):
+        with pytest.raises(ValueError, match="is no checkpoint folder. In .*: checkpoint-8, checkpoint-10"):
+            find_checkpoint(wanted, tmp_path, {})
+
+
+def test_where_none_can_be_used_it_is_said_why_the_newest_cannot(tmp_path):
+    save_steps(tmp_path, 8, 9, 10)
+    (tmp_path / "checkpoint-8" / "state.bin").unlink()
+    (tmp_path / "checkpoint-9" / "manifest.json").unlink()
+    (tmp_path / "checkpoint-10" / "state.bin").write_bytes(b"abd")
+    warnings = []
+    with pytest.raises(
+        ValueError, match="None of the 3 .* Of the newest, checkpoint-10: its file state.bin is not as it"
+    ):
+        find_checkpoint("latest", tmp_path, RUN, warnings.append)
+    assert [re.search("checkpoint-(.*): ", warning)[1] for warning in warnings] == ["10", "9", "8"]
+
+
+def test_a_disk_that_is_full_is_said_with_what_is_free_and_what_stays(tmp_path, monkeypatch):
+    save_steps(tmp_path, 8)
+    (tmp_path / ".writing-old").mkdir()
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 3 * 2**20))
+    for written in ("save_file", "flush_to_disk"):
+
+        def fail(*_: object) -> None:
+            raise OSError("No space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints, written, fail)
+            with pytest.raises(OSError, match=r"left\. 3 MiB are free there\. .* stay: checkpoint-8\. Make room"):
+                save_checkpoint(OneProcess(), tmp_path, {}, Progress(9), {}, torch.nn.Linear(1, 1), None)
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-8"]
 
 
 KILLED_WHILE_WRITING = """

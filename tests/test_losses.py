@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from hf_vae import losses
 
@@ -37,6 +38,13 @@ def test_calibrated_nll_has_the_gradient_of_the_log_of_the_error():
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+def test_calibrated_nll_of_one_image_is_that_of_its_own_variance():
+    images, reconstructions = random_images(0, 1), random_images(1, 1)
+    std = (images - reconstructions).square().mean().sqrt()
+    expected = -Normal(reconstructions, std).log_prob(images).flatten(1).sum(1)
+    torch.testing.assert_close(losses.calibrated_nll(reconstructions, images), expected)
+
+
 def test_calibrated_nll_of_a_perfect_reconstruction_is_finite():
     images = random_images(0)
     expected = images[0].numel() / 2 * (math.log(2 * math.pi) - 8)  # the floor of the variance
@@ -63,6 +71,31 @@ def test_relativistic_knows_only_the_difference():
     torch.testing.assert_close(
         RELATIVISTIC.generator(logits + 5, partners + 5), RELATIVISTIC.generator(logits, partners)
     )
+
+
+def test_non_saturating_is_binary_cross_entropy_with_the_labels_exchanged_for_the_generator():
+    loss = losses.ADVERSARIAL_LOSSES["non-saturating"]
+    real, fake = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+    expected = -real.sigmoid().log() - (1 - fake.sigmoid()).log()
+    torch.testing.assert_close(loss.discriminator(real, fake), expected)
+    torch.testing.assert_close(loss.generator(real, fake), -fake.sigmoid().log())
+
+
+def test_hinge_gains_nothing_beyond_the_margin():
+    loss = losses.ADVERSARIAL_LOSSES["hinge"]
+    real, fake = torch.tensor([1.5, 0.25, 1.0]), torch.tensor([-1.5, 0.5, -0.25])
+    assert loss.discriminator(real, fake).tolist() == [0, 0.75 + 1.5, 0.75]
+    assert loss.generator(real, fake).tolist() == [1.5, -0.5, 0.25]
+
+
+def test_feature_distance_sums_the_mean_squares_of_the_layers():
+    shapes = [(2, 3, 4, 4), (2, 5, 2, 2)]
+    features = [torch.full(shape, 0.5) for shape in shapes]
+    references = [torch.full(shape, -1.0) for shape in shapes]
+    references[1][0] = 0.5
+    assert losses.feature_distance(features, references).tolist() == [1.5**2, 2 * 1.5**2]
+    with pytest.raises(ValueError, match="zip"):
+        losses.feature_distance(features, references[:1])
 
 
 def test_gradient_penalty_of_a_quadratic():
@@ -95,8 +128,8 @@ def test_losses_are_summed_in_full_precision(dtype):
 
 
 def test_absolute_error_sums_over_an_image():
-    images = torch.zeros(2, 3, 8, 8)
-    reconstructions = torch.stack([torch.full((3, 8, 8), -0.5), torch.zeros(3, 8, 8)])
+    images = torch.full((2, 3, 8, 8), 0.25)
+    reconstructions = torch.stack([torch.full((3, 8, 8), -0.25), torch.full((3, 8, 8), 0.25)])
     assert losses.absolute_error(reconstructions, images).tolist() == [0.5 * 3 * 8 * 8, 0]
 
 
@@ -107,6 +140,14 @@ def test_binary_cross_entropy_is_that_of_values_between_0_and_1():
     torch.testing.assert_close(losses.binary_cross_entropy(reconstructions, images), expected)
 
 
+@pytest.mark.parametrize("beyond", [-1.5, 1.5])
+def test_binary_cross_entropy_outside_is_that_of_the_edge_and_the_distance_to_it(beyond):
+    edge = 1e-4 / 2  # of the values between 0 and 1
+    found = losses.binary_cross_entropy(torch.full((1, 1, 2, 2), beyond), torch.zeros(1, 1, 2, 2))
+    expected = 4 * (-0.5 * math.log(edge) - 0.5 * math.log(1 - edge) + 0.5 + 1e-4)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("size", [28, 64, 180])
 def test_structural_dissimilarity_is_nothing_for_equal_images_and_grows_with_noise(size):
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -115,6 +156,24 @@ def test_structural_dissimilarity_is_nothing_for_equal_images_and_grows_with_noi
         losses.structural_dissimilarity(images + scale * noise, images) / images[0].numel() for scale in (0, 0.1, 0.5)
     )
     assert (none.abs() < 1e-5).all() and (none < little).all() and (little < much).all() and (much < 1).all()
+
+
+@pytest.mark.parametrize(("size", "scales"), [(16, 1), (28, 2), (44, 3), (64, 3), (180, 5)])
+def test_structural_dissimilarity_has_the_published_weights_of_the_scales_that_fit(size, scales):
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    reconstructions = 0.5 * images
+    weights = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)[:scales]
+    similarity = multiscale_structural_similarity_index_measure(
+        reconstructions,
+        images,
+        data_range=2.0,
+        betas=tuple(weight / sum(weights) for weight in weights),
+        reduction="none",
+        normalize="relu",
+    )
+    found = losses.structural_dissimilarity(reconstructions, images)
+    torch.testing.assert_close(found, (1 - similarity) * 3 * size * size)
+    torch.testing.assert_close(losses.structural_dissimilarity(reconstructions[:1], images[:1]), found[:1])
 
 
 @pytest.mark.parametrize("name", ["mse", "l1", "bce"])
@@ -130,3 +189,10 @@ def test_active_units_are_the_latents_that_differ_between_images():
     mean[:, 1:3] = 0.7
     assert losses.active_units(mean) == 3
     assert losses.active_units(mean[:1]) == 0
+
+
+@pytest.mark.parametrize(("images", "least"), [(2, 2**0.5 * 0.1), (4, 0.2)])
+def test_active_units_vary_by_more_than_a_hundredth(images, least):
+    mean = torch.zeros(images, 2)
+    mean[0] = torch.tensor([0.95, 1.05]) * least  # where the unbiased variance is 0.01
+    assert losses.active_units(mean) == 1

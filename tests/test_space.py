@@ -149,6 +149,10 @@ def test_a_space_without_encoders_has_no_tab_for_reconstructions(folders: dict[s
     assert "Reconstruct" not in tabs(app.build_demo({NO_ENCODER: folders[NO_ENCODER]}))
 
 
+def test_files_of_visitors_are_gone_within_the_hour(folders: dict[str, Path]) -> None:
+    assert sum(app.build_demo(folders).delete_cache) <= 3600  # between two looks, and as old as they may get
+
+
 def test_data_sets_with_one_family_are_not_compared(models) -> None:
     assert list(comparable_models(models)) == ["faces"]
     assert comparable_models({ENCODER: models[ENCODER]}) == {"all models": [models[ENCODER]]}

@@ -23,7 +23,7 @@ thing they know. They repeat what their training pictures were biased to, and th
 people. **Do not use them to identify anybody, or to depict a real person.**
 
 **Privacy.** Uploads are processed in memory on this server and used for nothing else. The files that the page needs
-lie in a cache; every hour, those older than an hour are deleted. Nothing is logged or sent elsewhere.
+lie in a cache, and are deleted within the hour. Nothing is logged or sent elsewhere.
 
 **API.** Everything on this page can be called from a program: see "Use via API" below, or the README.
 """

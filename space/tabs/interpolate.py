@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from reprlib import repr as short_repr
 
 import gradio as gr
 import torch
@@ -42,7 +43,9 @@ def interpolate(
     """Morphs from one picture to another, or between the samples of two seeds where there are no pictures, with up to
     four models side by side. Returns all frames with captions, an endless WebP animation there and back, and the same
     in the file format that was asked for. A model without an encoder has to search for the pictures, for seconds."""
-    names = [models] if isinstance(models, str) else list(models or [])
+    names = [models] if isinstance(models, str) else models
+    if not isinstance(names, list):
+        raise checks.refusal(f"The models are {short_repr(models)}; they must be a list of names.")
     if not 1 <= len(names) <= MAX_MODELS:
         raise checks.refusal(f"Choose 1 to {MAX_MODELS} models; {len(names)} are chosen.")
     kind = checks.choice("The path", path, {kind: kind for kind in PATHS.values()})
@@ -101,6 +104,7 @@ def frame_at(place: float, strip: list | None) -> str | None:
     """The frame of the film strip at `place`, 0 to 100."""
     if not strip:
         return None
+    place = checks.number("The position", place, 0, 100)
     return strip[round(place / 100 * (len(strip) - 1))][0]
 
 
