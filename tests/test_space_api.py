@@ -56,7 +56,8 @@ META = {"meta": {"_type": "gradio.FileData"}}
 KINDS = {"models": MODELS, "temperature": NUMBERS}
 KINDS |= dict.fromkeys(["model", "data_set", "cut", "path", "file_format", "prior"], CHOICES)
 KINDS |= dict.fromkeys(["count", "seed", "start_seed", "end_seed", "frames", "speed"], WHOLE_NUMBERS)
-KINDS |= {f"component_{each}": NUMBERS for each in range(1, 11)}
+SHIFTS = [f"component_{each}" for each in range(1, 11)] + [f"label_{each}" for each in range(1, 5)]
+KINDS |= dict.fromkeys(SHIFTS, NUMBERS)
 SAMPLED = {"model": "faces-vae", "seed": 0, "temperature": 1, "prior": "own"}
 
 
@@ -79,7 +80,7 @@ class Space(NamedTuple):
         picture = {"picture": None if endpoint in ("latent_pca", "pca_sweep") else self.upload}
         morph = {"models": ["faces-vae"], "start": None, "end": None, "start_seed": 0, "end_seed": 1, "path": "lerp"}
         others = {"count": 1, "data_set": "faces", "cut": "face", "frames": 4, "speed": 16, "file_format": "webp"}
-        values = SAMPLED | picture | morph | others | {f"component_{each}": 0 for each in range(1, 11)}
+        values = SAMPLED | picture | morph | others | dict.fromkeys(SHIFTS, 0)
         return {name: values[name] for name in self.parameters[endpoint]}
 
     def post(self, path: str, body: Any) -> httpx.Response:
