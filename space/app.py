@@ -46,13 +46,15 @@ LAUNCH_OPTIONS = {
 
 def find_models() -> dict[str, Path | str]:
     """The models to show, by name: those in HF_VAE_MODELS (folders or Hub ids, separated by commas), or else every
-    folder in `model_cards/` that holds a `config.json`.
+    folder in `model_cards/` that holds a `config.json`: by data set, of each the VAE-GAN first, then VAE, DC-GAN and
+    autoencoder, as their names happen to be in the alphabet from its end.
 
     Raises:
         ValueError: If there are none, or two have the same name.
     """
     named = [place.strip() for place in os.environ.get("HF_VAE_MODELS", "").split(",") if place.strip()]
-    places = named or sorted(config.parent for cards in MODEL_CARDS for config in cards.glob("*/config.json"))
+    shipped = sorted((config.parent for cards in MODEL_CARDS for config in cards.glob("*/config.json")), reverse=True)
+    places = named or sorted(shipped, key=lambda folder: folder.name.rsplit("-", 1)[0])
     if not places:
         raise ValueError(f"There are no models in {MODEL_CARDS[1]}; set HF_VAE_MODELS to model folders or Hub ids.")
     models = {Path(place).name: place for place in places}

@@ -108,7 +108,7 @@ def test_models_are_found_in_the_named_folders(monkeypatch: pytest.MonkeyPatch, 
 def test_models_are_found_in_model_cards(monkeypatch: pytest.MonkeyPatch, published_models: Path) -> None:
     monkeypatch.delenv("HF_VAE_MODELS", raising=False)
     monkeypatch.setattr(app, "MODEL_CARDS", (published_models / "absent", published_models))
-    assert set(app.find_models()) == {f"faces-{name}" for name in FAMILIES}
+    assert list(app.find_models()) == [f"faces-{name}" for name in ("vaegan", "vae", "dcgan", "autoencoder")]
 
 
 def test_no_models_or_broken_ones_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folders) -> None:
