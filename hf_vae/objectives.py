@@ -20,8 +20,6 @@ Networks = Mapping[str, nn.Module]
 Logs = dict[str, torch.Tensor]
 Step = Callable[[Networks, Batch], tuple[torch.Tensor, Logs]]
 
-STEPS_TO_A_FAKE = 5  # through the flow: half as exact as what people see, in half of the time
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -58,15 +56,10 @@ class Objective:
         raise NotImplementedError(f"{type(self).__name__} defines no model_step.")
 
 
-def bare_model(networks: Networks) -> ImageGenerator:
-    """The model, below the wrapper of distributed training."""
-    model = networks["model"]
-    return getattr(model, "module", model)
-
-
 def draw_latents(networks: Networks, batch: Batch) -> torch.Tensor:
     """Noise of N(0, I) in the model's latent space, one row for each image of the batch: `(B, Z)`."""
-    return batch.normal(bare_model(networks).config.latent_dim)
+    model = networks["model"]
+    return batch.normal(getattr(model, "module", model).config.latent_dim)  # below the wrapper of distributed training
 
 
 @dataclass(frozen=True)
@@ -235,11 +228,8 @@ class VAEGANObjective(AdversarialObjective):
             reconstruction, which rises as the adversarial one.
         adversarial_start: Batches during which the discriminator learns and the model does not listen to it.
         adversarial_ramp: Batches after that, over which its weight rises from 0.
-        min_noise: Each reconstruction is decoded from its posterior's mean plus that part of the posterior's noise
-            that is drawn from [min_noise, 1]. At 0 the decoder meets means as well, which is what people decode.
-        other_fakes: What has to look real beside reconstructions: "none"; decoded "noise" of N(0, I), as in the
-            original; "paths", pictures between those of the batch; or "prior", samples of the flow that the model
-            comes with, every second one of them only on the way there from a picture of the batch.
+        other_fakes: What has to look real beside reconstructions: "none", decoded "noise" of N(0, I), as in the
+            original, or "paths", pictures between those of the batch.
         train_encoder: Whether the encoder learns as well. Without, the latent space stays that of the model that the
             run starts from, and its prior stays valid.
     """
@@ -253,21 +243,8 @@ class VAEGANObjective(AdversarialObjective):
     feature_weight: float = 1.0
     adversarial_start: int = 500
     adversarial_ramp: int = 1000
-    min_noise: float = 1.0
-    other_fakes: Literal["none", "noise", "paths", "prior"] = "none"
+    other_fakes: Literal["none", "noise", "paths"] = "none"
     train_encoder: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.min_noise <= 1:
-            raise ValueError(f"min_noise={self.min_noise} is not possible; it must be from 0 to 1.")
-
-    def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
-        if self.other_fakes == "prior" and not (model.latent_prior.flow and model.latent_prior.is_fitted):
-            raise ValueError(
-                "other_fakes='prior' needs a model with a learned flow; name one as --pretrained_model_name_or_path."
-            )
-        return super().networks(model)
 
     @property
     def frozen(self) -> frozenset[str]:
@@ -298,15 +275,9 @@ class VAEGANObjective(AdversarialObjective):
         return loss, {"loss": loss.detach(), **logs}
 
     def _draw(self, networks: Networks, batch: Batch) -> VAEOutput:
-        latents = draw_latents(networks, batch) if self.other_fakes in ("noise", "prior") else None
-        places = batch.uniform(1) if self.other_fakes in ("paths", "prior") else None
-        if self.other_fakes == "prior":
-            latents = bare_model(networks).latent_prior.flowed(latents, STEPS_TO_A_FAKE)
-            places = (2 * places).clamp(max=1)
-        noise = draw_latents(networks, batch)
-        if self.min_noise < 1:
-            noise = torch.lerp(noise, self.min_noise * noise, batch.uniform(1))
-        return networks["model"](batch.images, noise, latents, places)
+        latents = draw_latents(networks, batch) if self.other_fakes == "noise" else None
+        places = batch.uniform(1) if self.other_fakes == "paths" else None
+        return networks["model"](batch.images, draw_latents(networks, batch), latents, places)
 
     def _heard(self, batch: Batch) -> float:
         """How much of its weight the discriminator has by now, from 0 to 1."""

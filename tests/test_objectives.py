@@ -7,7 +7,6 @@ from conftest import tiny_model
 from hf_vae import FAMILIES, losses
 from hf_vae.batches import Batch
 from hf_vae.objectives import (
-    STEPS_TO_A_FAKE,
     AutoencoderObjective,
     DCGANObjective,
     Objective,
@@ -15,7 +14,6 @@ from hf_vae.objectives import (
     VAEObjective,
     draw_latents,
 )
-from hf_vae.priors import fit_prior
 
 
 @pytest.fixture
@@ -134,58 +132,14 @@ def test_the_calibrated_kl_weight_of_a_vae_gan_follows_its_error(loss, scale, im
     torch.testing.assert_close(whole - without, scale * without.detach() * logs["kl"] / images[0].numel())
 
 
-def vaegan_with_a_prior(objective, images):
-    model = tiny_model("vaegan")
-    fit_prior(model, [images], flow_steps=2)
-    return objective.networks(model)
-
-
-@pytest.mark.parametrize("kind", ["noise", "paths", "prior"])
+@pytest.mark.parametrize("kind", ["noise", "paths"])
 def test_other_fakes_are_told_from_pictures_too_where_they_are_asked_for(kind, images):
     objective = VAEGANObjective(other_fakes=kind, adversarial_start=0, adversarial_ramp=0)
-    networks = vaegan_with_a_prior(objective, images)
+    networks = networks_of("vaegan", objective)
     assert objective.fakes(networks, Batch(images)).shape == (12, 3, 28, 28)
     for number, step in enumerate(objective.steps.values(), 1):
         loss, _ = step(networks, Batch(images, number=number))
         assert loss.isfinite()
-
-
-def test_samples_of_a_prior_cannot_be_fakes_before_there_is_one():
-    with pytest.raises(ValueError, match="other_fakes='prior' needs a model with a learned flow.*--pretrained"):
-        VAEGANObjective(other_fakes="prior").networks(tiny_model("vaegan"))
-
-
-def test_every_second_fake_of_a_prior_is_a_sample_of_it(images):
-    objective = VAEGANObjective(other_fakes="prior")
-    networks = vaegan_with_a_prior(objective, images.repeat(20, 1, 1, 1))
-    batch = Batch(images.repeat(20, 1, 1, 1))
-    with torch.no_grad():
-        found = objective.fakes(networks, batch)[len(batch) :]
-        noise = draw_latents(networks, Batch(batch.images))
-        samples = networks["model"].decode(networks["model"].latent_prior.flowed(noise, STEPS_TO_A_FAKE)).sample
-    arrived = (found - samples).abs().amax((1, 2, 3)) < 1e-5
-    assert 0.4 < arrived.float().mean() < 0.6
-
-
-def test_reconstructions_from_less_noise_lie_nearer_to_those_without_any(images):
-    images = images.repeat(20, 1, 1, 1)
-    networks = networks_of("vaegan", VAEGANObjective())
-    mean = networks["model"](images).mean
-
-    def distances(objective):
-        return (objective._draw(networks, Batch(images)).latents - mean).norm(dim=1)
-
-    lengths = {
-        least: distances(VAEGANObjective(min_noise=least)) / distances(VAEGANObjective()) for least in (0, 0.5, 1)
-    }
-    torch.testing.assert_close(lengths[1], torch.ones(len(images)))
-    assert 0.4 < lengths[0].mean() < 0.6 and lengths[0].min() < 0.1
-    assert 0.7 < lengths[0.5].mean() < 0.8 and lengths[0.5].min() > 0.49
-
-
-def test_noise_cannot_be_less_than_none():
-    with pytest.raises(ValueError, match=r"min_noise=-0.5 is not possible; it must be from 0 to 1"):
-        VAEGANObjective(min_noise=-0.5)
 
 
 def test_an_encoder_that_is_not_trained_is_frozen():

@@ -34,9 +34,9 @@ class LatentFlow(nn.Module):
         velocity = self.network(points.unflatten(1, self.latent_shape), 1000 * times, return_dict=False)[0]
         return velocity.flatten(1)
 
-    def sample(self, noise: torch.Tensor, num_steps: int = SAMPLING_STEPS) -> torch.Tensor:
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
         """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`."""
-        return self._carry(noise, torch.linspace(1, 0, num_steps + 1))
+        return self._carry(noise, torch.linspace(1, 0, SAMPLING_STEPS + 1))
 
     def noise_of(self, latents: torch.Tensor) -> torch.Tensor:
         """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, but for

@@ -4,7 +4,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
-from .flow import SAMPLING_STEPS, LatentFlow
+from .flow import LatentFlow
 from .paths import slerp
 
 
@@ -41,11 +41,6 @@ class LatentPrior(nn.Module):
         self.register_buffer("mixture_means", torch.zeros(NUM_COMPONENTS, num_directions))
         self.register_buffer("mixture_stds", torch.ones(NUM_COMPONENTS, num_directions))
         self.flow = LatentFlow(latent_dim, latent_size) if with_flow else None
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether it was fitted to latents, none of which are around exactly 0."""
-        return bool(self.mean.any())
 
     @property
     def variances(self) -> torch.Tensor:
@@ -138,7 +133,7 @@ class LatentPrior(nn.Module):
             raise ValueError("prior='flow' was not trained for this model; choose mixture, gaussian or standard.")
         if kind in ("standard", "flow"):
             noise = temperature * self._noise(num_samples, self.latent_dim, generator)
-            return noise if kind == "standard" else self.flowed(noise)
+            return noise if kind == "standard" else self.mean + self.flow.sample(noise) * self._scale
         position = temperature * self._noise(num_samples, len(self.stds), generator)
         rest = temperature * self._noise(num_samples, self.latent_dim, generator) * self.rest
         if kind == "mixture":
@@ -146,10 +141,6 @@ class LatentPrior(nn.Module):
             chosen = (chance > self.mixture_weights.cumsum(0)[:-1]).sum(1)
             position = self.mixture_means[chosen] + position * self.mixture_stds[chosen]
         return self.mean + (position * self.stds) @ self.directions + rest
-
-    def flowed(self, noise: torch.Tensor, num_steps: int = SAMPLING_STEPS) -> torch.Tensor:
-        """The latents `(..., Z)` that the flow makes of `noise` (..., Z) of N(0, I) in `num_steps`."""
-        return self.mean + self.flow.sample(noise, num_steps) * self._scale
 
     @torch.no_grad()
     def path(self, starts: torch.Tensor, ends: torch.Tensor, num_points: int, kind: str = "lerp") -> torch.Tensor:

@@ -21,10 +21,10 @@ class VAEGAN(VAE):
         latents: torch.Tensor | None = None,
         places: torch.Tensor | None = None,
     ) -> VAEOutput:
-        """As `VAE.forward`. `samples` (N, C, H, W) are the pictures of `latents` (N, Z) if they are given. With
-        `places` (B, 1) in [0, 1] they are the pictures at that part of the way, on the great circle, from what each
-        image was decoded from to its row of `latents` (B, Z), or to what the next image was decoded from."""
+        """As `VAE.forward`. `samples` (N, C, H, W) are the pictures of `latents` (N, Z) if they are given; with
+        `places` (B, 1) in [0, 1], those at that part of the way, on the great circle, from the draw of each image's
+        posterior to that of the next one."""
         output = super().forward(images, noise)
         if places is not None:
-            latents = slerp(output.latents, output.latents.roll(1, 0) if latents is None else latents, places)
+            latents = slerp(output.latents, output.latents.roll(1, 0), places)
         return output if latents is None else output._replace(samples=self.decode(latents).sample)
