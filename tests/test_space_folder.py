@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ def test_its_pins_are_the_tested_ones(folder):
     front_matter = (folder / "README.md").read_text().split("---")[1]
     assert f"gradio=={re.search(r'sdk_version: (.*)', front_matter).group(1)}" in constraints
     assert 'python_version: "3.1' in front_matter
+
+
+def test_it_asks_for_what_the_package_imports(folder):
+    """But for what gradio and diffusers bring themselves."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}
+    pinned = set(re.findall(r"^(\S+)==", (folder / "requirements.txt").read_text(), flags=re.MULTILINE))
+    assert needed - pinned == {"huggingface_hub", "safetensors", "numpy", "pillow", "jinja2"}
 
 
 def answers_from(folder: Path, python: Path) -> int:
