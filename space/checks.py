@@ -64,14 +64,8 @@ def uploaded_file(name: str, upload: Mapping[str, Any]) -> Path:
         # Gradio 6.31 checks this only for files that are sent with a "meta" entry, and fetches those that are URLs
         path = Path(upload["path"])
         is_ours = path.is_file() and path.resolve().is_relative_to(Path(get_upload_folder()).resolve())
-    except (
-        KeyError,
-        TypeError,
-        OSError,
-        ValueError,
-        RuntimeError,
-    ):  # no text, a zero byte, too long, links in a circle
-        is_ours = False
+    except (KeyError, TypeError, OSError, ValueError, RuntimeError):
+        is_ours = False  # no text, a zero byte, too long, links in a circle
     if not is_ours:
         raise refusal(f"{name} was not uploaded; upload the file first.")
     return path

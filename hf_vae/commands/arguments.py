@@ -1,9 +1,12 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands take, and what they stand for."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from ..config import DataConfig
 
 
 Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
@@ -12,3 +15,13 @@ RunFolder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FOLDER")
 PictureFile = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="PICTURE")]]
 PictureFiles = tyro.conf.Positional[Annotated[list[Path], tyro.conf.arg(metavar="PICTURE [PICTURE ...]")]]
 AsJson = Annotated[bool, tyro.conf.arg(name="json")]  # `json` itself is the module
+
+
+def recorded_data(folder: Path, train_data_dir: str | None, dataset_name: str | None) -> DataConfig:
+    """The pictures that the model in `folder` was trained on, at another place where one is named."""
+    from ..cards import read_json
+
+    data = DataConfig(**read_json(folder, "train_config.json")["data"])
+    if not (train_data_dir or dataset_name):
+        return data
+    return dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)

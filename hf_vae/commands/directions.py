@@ -1,12 +1,9 @@
 """The command that finds where labels lie in a model's latent space."""
 
 import contextlib
-import dataclasses
 import sys
-from pathlib import Path
 
-from ..config import DataConfig
-from .arguments import RunFolder
+from .arguments import RunFolder, recorded_data
 
 
 def directions(
@@ -33,13 +30,11 @@ def directions(
     from ..probes import fit_directions
 
     model = AutoGenerator.from_pretrained(folder)
-    data = DataConfig(**cards.read_json(folder, "train_config.json")["data"])
-    if train_data_dir or dataset_name:
-        data = dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)
+    data = recorded_data(folder, train_data_dir, dataset_name)
     with contextlib.redirect_stdout(sys.stderr):
         splits = load_images(data, model.config.image_size, model.config.image_channels)
     found = fit_directions(model, splits, {name: load_labels(data, name, splits) for name in labels})
-    write_directions(Path(folder), found)
+    write_directions(folder, found)
     print(
         comparison.markdown(
             ["label", "from", "to", "balanced accuracy", "held-out pictures"], cards.direction_rows(found)

@@ -1,15 +1,13 @@
 """The commands that measure models and set their numbers side by side."""
 
 import contextlib
-import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import tyro
 
-from ..config import DataConfig
-from .arguments import AsJson, Model, Models
+from .arguments import AsJson, Model, Models, recorded_data
 from .picture_files import open_picture, refuse_output, save_picture
 
 
@@ -40,9 +38,7 @@ def evaluate(
     if save and not Path(model).is_dir():
         raise ValueError(f"--save needs a folder here, and {model} is none.")
     folder = find_folder(model, MODEL_FILES)
-    data = DataConfig(**cards.read_json(folder, "train_config.json")["data"])
-    if train_data_dir or dataset_name:
-        data = dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)
+    data = recorded_data(folder, train_data_dir, dataset_name)
     with contextlib.redirect_stdout(sys.stderr):  # what is said about the pictures on the way is no JSON
         found = evaluation.rounded(evaluation.evaluate_folder(folder, data, save))
     if as_json:
