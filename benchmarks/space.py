@@ -1,5 +1,6 @@
 """How long visitors of the Space wait: from the start of the process to the page, and for each thing they do, on the
-published models, warm, at the server.
+published models, warm: at the server, from the call's values to its answer, and at `gradio_client` on the same
+machine, with the queue and the way there and back.
 
 python benchmarks/space.py
 """
@@ -15,54 +16,85 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import gradio as gr
 from gradio_client import Client, handle_file
 
 from benchmarks.pictures import draw_pictures
 from benchmarks.report import print_header, print_table
 
 
-ROOT = Path(__file__).parent.parent
+SPACE = Path(__file__).parent.parent / "space"
+sys.path.insert(0, str(SPACE))  # as `python space/app.py` does
+
+from app import LAUNCH_OPTIONS, build_demo, find_models  # noqa: E402
+
+
 REPEATS = 7
 
 
 def main() -> None:
-    """Starts the Space, does each thing a few times, and prints the medians."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+    """Starts the Space twice, once as a process of its own, does each thing a few times, and prints the medians."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        ready = time_start()
+        rows = [["page ready after the process started", f"{ready:.2f} s", "", "10 s"]]
+        demo = build_demo(find_models())
+        at_server = time_calls(demo)
+        _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **LAUNCH_OPTIONS)
+        try:
+            client = Client(address, verbose=False, download_files=False)
+            for what, (visit, aim) in visits(client, Path(folder)).items():
+                at_client = time_visit(visit)
+                waits = [statistics.median(seconds[-REPEATS:]) for seconds in (at_server, at_client)]
+                rows.append([what, *(f"{wait:.2f} s" for wait in waits), f"{aim:g} s"])
+        finally:
+            demo.close(verbose=False)
+    print_header("What visitors of the Space wait for", "drawn ones")
+    print_table(["", "at the server", "at the client", "aim"], rows)
+
+
+def time_start() -> float:
+    """Seconds from the start of the process until the page answers."""
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-        probe.close()
-        environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": folder}
-        start = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, str(ROOT / "space" / "app.py")], env=environment, stdout=subprocess.DEVNULL
-        ) as server:
-            try:
-                address = f"http://127.0.0.1:{port}/"
-                rows = [("page ready after the process started", wait_for(address, start), 10.0)]
-                rows += time_visits(Client(address, verbose=False, download_files=False), Path(folder))
-            finally:
-                server.terminate()
-    print_header("What visitors of the Space wait for", "drawn ones")
-    print_table(["", "median", "aim"], [[what, f"{seconds:.2f} s", f"{aim:g} s"] for what, seconds, aim in rows])
-
-
-def wait_for(address: str, start: float) -> float:
-    """Seconds from `start` until the page answers."""
-    while True:
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, str(SPACE / "app.py")], env=environment, stdout=subprocess.DEVNULL
+    ) as server:
         try:
-            urllib.request.urlopen(address).close()
-            return time.perf_counter() - start
-        except OSError:
-            time.sleep(0.05)
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/").close()
+                    return time.perf_counter() - start
+                except OSError:
+                    time.sleep(0.05)
+        finally:
+            server.terminate()
 
 
-def time_visits(client: Client, folder: Path) -> list[tuple[str, float, float]]:
-    """What visitors do, the median seconds that it takes once the models are loaded, and how long it may take."""
+def time_calls(demo: gr.Blocks) -> list[float]:
+    """Has `demo` note the seconds that each call takes; gives the list that they are noted in."""
+    seconds, process = [], demo.process_api
+
+    async def process_and_time(*arguments: object, **options: object) -> dict:
+        start = time.perf_counter()
+        answer = await process(*arguments, **options)
+        seconds.append(time.perf_counter() - start)
+        return answer
+
+    demo.process_api = process_and_time
+    return seconds
+
+
+def visits(client: Client, folder: Path) -> dict[str, tuple[Callable[[], object], float]]:
+    """What visitors do, and how many seconds it may take at the server."""
     paths = sorted(draw_pictures(folder / "pictures").iterdir())[:2]
     start, end = (handle_file(str(path)) for path in paths)
     drawing = {"temperature": 1.0, "prior": "own"}
     walk = {"start_seed": 0, "end_seed": 0, "path": "slerp", "frames": 48, "speed": 16, "file_format": "webp"}
-    visits: dict[str, tuple[Callable[[], object], float]] = {
+    return {
         "16 samples, VAE, flow": (
             lambda: client.predict(model="cats-vae", count=16, seed=1, **drawing, api_name="/sample"),
             0.3,
@@ -86,18 +118,17 @@ def time_visits(client: Client, folder: Path) -> list[tuple[str, float, float]]:
             2.0,
         ),
     }
-    return [(what, median_seconds(visit), aim) for what, (visit, aim) in visits.items()]
 
 
-def median_seconds(visit: Callable[[], object]) -> float:
-    """The median of some visits after a first one, which loads the model."""
+def time_visit(visit: Callable[[], object]) -> list[float]:
+    """The seconds of some visits after a first one, which loads the model."""
     visit()
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
         visit()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return seconds
 
 
 if __name__ == "__main__":

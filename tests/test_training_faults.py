@@ -8,12 +8,11 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from conftest import REPOSITORY, assert_equal_runs, reset_accelerate, tiny_run, weights
+from conftest import REPOSITORY, reset_accelerate, tiny_run, weights
 from test_distributed import flags_of, launch_two
 
 from hf_vae import training
@@ -33,19 +32,21 @@ def fresh_accelerate():
 
 
 KILLED_AGAIN_AND_AGAIN = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
+from pathlib import Path
 import torch
 import train_accelerate
+from conftest import assert_equal_runs
 from hf_vae.checkpoints import checkpoint_step, list_checkpoints
 
 torch.set_num_threads(1)
-recipe, quiet, killed, kills = sys.argv[1:4] + [int(sys.argv[4])]
+recipe, quiet, killed, kills = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 
 def start(output_dir):
-    child = os.fork()  # what is imported stays, so that a kill seldom hits the import
+    child = os.fork()  # what is imported stays, so that a kill never hits the import
     if child:
         return child
-    flags = ["--recipe", recipe, "--output_dir", output_dir, "--resume_from_checkpoint", "latest"]
+    flags = ["--recipe", recipe, "--output_dir", str(output_dir), "--resume_from_checkpoint", "latest"]
     train_accelerate.training.train(train_accelerate.parse_arguments(flags))
     os._exit(0)
 
@@ -53,16 +54,22 @@ started = time.monotonic()
 assert os.waitpid(start(quiet), 0)[1] == 0
 seconds = time.monotonic() - started
 
-moments, reached = random.Random(7), []
+moments, reached, runs = random.Random(7), [], 0
 while len(reached) < kills:
     child = start(killed)
-    time.sleep(moments.uniform(0, seconds / 3))
+    time.sleep(moments.uniform(0, seconds))
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):
-        reached.append(max(map(checkpoint_step, list_checkpoints(train_accelerate.Path(killed))), default=0))
+        reached.append(max(map(checkpoint_step, list_checkpoints(killed)), default=0))
+    else:  # it had ended: the next kills are of another run
+        assert status == 0
+        assert_equal_runs(quiet, killed)
+        shutil.rmtree(killed)
+        runs += 1
 assert os.waitpid(start(killed), 0)[1] == 0
-print("killed after checkpoints", reached)
+assert_equal_runs(quiet, killed)
+print(runs + 1, "runs were killed after checkpoints", reached)
 """
 
 
@@ -72,13 +79,13 @@ def test_fifty_kills_at_random_moments_change_nothing(family, picture_folder, tm
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(run.to_dict()))
     folders = [str(tmp_path / "quiet"), str(tmp_path / "killed")]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(recipe), *folders, str(KILLS)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     print(done.stdout.splitlines()[-1])
     record_property("tried", KILLS)
-    assert_equal_runs(*map(Path, folders))
 
 
 def test_a_clock_that_jumps_changes_nothing(family, picture_folder, tmp_path, monkeypatch):
