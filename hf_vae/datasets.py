@@ -134,8 +134,8 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     shape = (facts.pop("images"), image_channels, image_size, image_size)
     images = torch.from_file(str(folder / "images.uint8"), size=math.prod(shape), dtype=torch.uint8).view(shape)
 
-    num_heldout = max(1, round(data.validation_fraction * len(images)))
-    if not 0 < data.validation_fraction < 1 or num_heldout == len(images):
+    num_heldout = max(2, round(data.validation_fraction * len(images)))  # one alone has no distance from others
+    if not 0 < data.validation_fraction < 1 or num_heldout >= len(images):
         raise ValueError(
             f"validation_fraction={data.validation_fraction} of {len(images)} pictures leaves none to train on or "
             "to hold out; choose a value between 0 and 1, such as 0.1."
@@ -269,5 +269,7 @@ def too_many_broken(found: int, num_broken: int, lines: list[str]) -> ValueError
 def _refuse_unusable(found: int, usable: int, broken: list[str]) -> None:
     if len(broken) > BROKEN_SHARE_LIMIT * found:
         raise too_many_broken(found, len(broken), broken)
-    if usable < 2:
-        raise ValueError(f"Only {usable} distinct picture was found; training and holding out need at least 2.")
+    if usable < 3:
+        raise ValueError(
+            f"Distinct pictures that were found: {usable}; at least 3 are needed, one to train on and two to hold out."
+        )

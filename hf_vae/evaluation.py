@@ -1,6 +1,7 @@
 """A snapshot and held-out images to the numbers in `metrics.json`."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,10 +44,11 @@ def evaluate(
     Reconstructions are decoded from posterior means. Pixels are measured at `image_size`, unresized, on values clipped
     to [-1, 1]; features at the size of `network`, the one that comes with the package unless another is given. With
     `training_images` (M, C, H, W), uint8, how near samples come to them is measured, and how far N of them lie from
-    the held-out ones: the best that a distance of samples can be expected to be.
+    the held-out ones: the best that a distance of samples can be expected to be. A ratio to what is 0 in the held-out
+    images, as the sharpness of even colour is, is left out.
 
     Raises:
-        ValueError: If the images are of another shape than the model's.
+        ValueError: If the images are of another shape than the model's, or fewer than two.
     """
     expected = (model.config.image_channels, model.config.image_size, model.config.image_size)
     if tuple(images.shape[1:]) != expected:
@@ -72,7 +74,8 @@ def evaluate(
     references = {f"prior_{prior}": samples for prior, samples in priors.items()}
     if training_images is not None:
         references["training_images"] = to_float(_evenly(training_images, len(images)))
-    return found | _feature_distances(references, images, network)
+    found |= _feature_distances(references, images, network)
+    return {name: value for name, value in found.items() if isinstance(value, str) or math.isfinite(value)}
 
 
 def _priors_of(model: ImageGenerator) -> list[str]:
@@ -98,7 +101,7 @@ def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
         frames = _decode_all(model, points.flatten(0, 1)).unflatten(0, points.shape[:2])  # (P, 9, C, H, W)
         first, middle, last = (_mean(metrics.laplacian_variance, frames[:, place]) for place in (0, 4, 8))
         steps = frames.diff(dim=1).square().flatten(2).mean(2).sqrt()  # (P, 8)
-        found[f"interpolation_{kind}_sharpness_middle_ratio"] = 2 * middle / (first + last)
+        found[f"interpolation_{kind}_sharpness_middle_ratio"] = _ratio(2 * middle, first + last)
         found[f"interpolation_{kind}_step_unevenness"] = (steps.max(1).values / steps.mean(1)).mean().item()
     return found
 
@@ -110,7 +113,7 @@ def _sharpness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measure
         found[f"{name}_real"] = real
         for group, values in groups.items():
             found[f"{name}_{group}"] = _mean(measure, values)
-            found[f"{name}_{group}_ratio"] = found[f"{name}_{group}"] / real
+            found[f"{name}_{group}_ratio"] = _ratio(found[f"{name}_{group}"], real)
     spectrum = metrics.radial_power_spectrum(images).mean(0)
     found |= {f"spectrum_band_{band}_real": power.item() for band, power in enumerate(spectrum, 1)}
     for group, values in groups.items():
@@ -123,14 +126,15 @@ def _variety(samples: torch.Tensor, images: torch.Tensor, training_images: torch
     found: Measures = {}
     samples, images = (_evenly(group, DISTANCE_IMAGES) for group in (samples, images))
     for name, measure in (("median", metrics.median_distance), ("nearest", metrics.nearest_distance)):
-        found[f"{name}_distance_real"], found[f"{name}_distance_samples"] = measure(images), measure(samples)
-        found[f"{name}_distance_samples_ratio"] = found[f"{name}_distance_samples"] / found[f"{name}_distance_real"]
+        real, sampled = measure(images), measure(samples)
+        found |= {f"{name}_distance_real": real, f"{name}_distance_samples": sampled}
+        found[f"{name}_distance_samples_ratio"] = _ratio(sampled, real)
     if training_images is not None:
         views = (view for batch in training_images.split(ENCODE_BATCH) for view in (batch, batch.flip(3)))
         seen = torch.cat([metrics.thumbnails(to_float(view)) for view in views])
         real, sampled = (metrics.nearest_reference_distance(group, seen) for group in (images, samples))
         found |= {"training_distance_real": real, "training_distance_samples": sampled}
-        found["training_distance_samples_ratio"] = sampled / real
+        found["training_distance_samples_ratio"] = _ratio(sampled, real)
     return found
 
 
@@ -145,6 +149,10 @@ def _feature_distances(groups: dict[str, torch.Tensor], images: torch.Tensor, ne
         found[f"precision_{network.config.name}_{group}"] = precision
         found[f"recall_{network.config.name}_{group}"] = recall
     return found
+
+
+def _ratio(value: float, reference: float) -> float:
+    return value / reference if reference else math.nan
 
 
 def _evenly(images: torch.Tensor, most: int) -> torch.Tensor:

@@ -82,7 +82,7 @@ class ImageStream:
         2,000 of them, and gives those that are neither broken nor copies: uint8 `(N, C, H, W)`.
 
         Raises:
-            ValueError: If there are none, or none are left to train on.
+            ValueError: If there are fewer than two, or none are left to train on.
         """
         images = []
         chosen = islice(islice(self._rows(range(self._num_parts)), first, None, every), HELDOUT_LIMIT)
@@ -94,7 +94,7 @@ class ImageStream:
                         images.append(image)
                     self._heldout_digests.add(digest)
             can_train = any(self._images(pool, [row]) for row in self._training_rows(range(self._num_parts)))
-        if not images or not can_train:
+        if len(images) < 2 or not can_train:
             raise ValueError(
                 "Too few distinct pictures were found to train on some and hold out others, which are one in "
                 f"{every}, from number {first + 1} on." + "".join(f"\n  {line}" for line in self._broken)

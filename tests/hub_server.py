@@ -1,4 +1,5 @@
-"""A Hub on loopback, in memory: the calls that huggingface_hub makes to push and pull a model, over HTTP."""
+"""A Hub on loopback, in memory: the calls that huggingface_hub makes to push and pull a model, and those that
+`datasets` makes to load a data set, over HTTP."""
 
 import hashlib
 import json
@@ -7,6 +8,7 @@ import threading
 from base64 import b64decode
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
@@ -65,7 +67,7 @@ class Hub(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def add(self, repo_id: str, files: dict[str, bytes], private: bool = False) -> None:
-        """Creates a repository."""
+        """Creates a repository: `name/of-a-model` or `datasets/name/of-a-data-set`."""
         self.repositories[repo_id] = Repository(private)
         self.repositories[repo_id].commit(files, "initial commit", "refs/heads/main")
 
@@ -98,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             for pattern, answer in ROUTES.items():
                 if found := re.fullmatch(pattern, path):
-                    content = answer(self, *(unquote(part or "main") for part in found.groups()))
+                    content = answer(self, *(unquote(part) for part in found.groups() if part))
                     break
             else:
                 raise RefusedError(404, "", f"There is no {path}")
@@ -228,16 +230,23 @@ class Handler(BaseHTTPRequestHandler):
                 )
         return answer
 
-    def _info(self, repo_id: str, revision: str) -> dict:
+    def _info(self, repo_id: str, revision: str = "main") -> dict:
         repository = self._repository(repo_id)
         oid = repository.resolve(revision)
         siblings = [{"rfilename": path} for path in repository.commits[oid]]
         return {"id": repo_id, "sha": oid, "private": repository.private, "siblings": siblings}
 
-    def _tree(self, repo_id: str, revision: str) -> list:
+    def _tree(self, repo_id: str, revision: str, folder: str = "") -> list:
         repository = self._repository(repo_id)
         files = repository.commits[repository.resolve(revision)]
-        return [{"type": "file", "path": p, "size": len(f), "oid": file_id(p, f)} for p, f in files.items()]
+        entries = [{"type": "file", "path": p, "size": len(f), "oid": file_id(p, f)} for p, f in files.items()]
+        folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
+        entries += [{"type": "directory", "path": path, "size": 0, "oid": file_id(path, b"")} for path in folders]
+        return [entry for entry in entries if entry["path"].startswith(f"{folder}/" if folder else "")]
+
+    def _paths_info(self, repo_id: str, revision: str) -> list:
+        wanted = parse_qs(self.body.decode())["paths"]
+        return [entry for entry in self._tree(repo_id, revision) if entry["path"] in wanted]
 
     def _resolve(self, repo_id: str, revision: str, path: str) -> None:
         repository = self._repository(repo_id)
@@ -262,6 +271,7 @@ def file_id(path: str, content: bytes) -> str:
 
 
 MODEL = r"/api/models/([^/]+/[^/]+)"
+DATA_SET = r"/api/(datasets/[^/]+/[^/]+)"
 ROUTES = {
     "POST /api/repos/create": Handler._create,
     "POST /api/validate-yaml": lambda _handler: {"errors": [], "warnings": []},
@@ -274,5 +284,8 @@ ROUTES = {
     f"GET {MODEL}/refs": Handler._refs,
     f"GET {MODEL}(?:/revision/([^/]+))?": Handler._info,
     f"GET {MODEL}/tree/([^/]+)": Handler._tree,
-    "GET /([^/]+/[^/]+)/resolve/([^/]+)/(.+)": Handler._resolve,
+    f"GET {DATA_SET}(?:/revision/([^/]+))?": Handler._info,
+    f"GET {DATA_SET}/tree/([^/]+)(?:/(.+))?": Handler._tree,
+    f"POST {DATA_SET}/paths-info/([^/]+)": Handler._paths_info,
+    "GET /((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)": Handler._resolve,
 }

@@ -103,12 +103,13 @@ def test_images_are_what_the_space_would_show_the_model(folder):
 
 
 def test_a_crop_box_is_in_pixels_of_the_picture_however_large(tmp_path):
-    for number, color in enumerate(["red", "blue"]):
+    colors = ["red", "blue", "green"]
+    for number, color in enumerate(colors):
         picture = Image.new("RGB", (400, 400), "white")
         picture.paste(color, (300, 300, 400, 400))
         picture.save(tmp_path / f"{number}.jpg", quality=95)
     images = all_images(load(tmp_path, crop_box=(300, 300, 400, 400)))
-    expected = torch.stack([as_image(Image.new("RGB", (28, 28), color)) for color in ("red", "blue")])
+    expected = torch.stack([as_image(Image.new("RGB", (28, 28), color)) for color in colors])
     assert (images.float() - expected).abs().mean() < 6
 
 
@@ -339,15 +340,15 @@ def test_a_split_that_leaves_one_side_empty_is_refused(folder, share):
 def test_one_distinct_picture_is_too_few(tmp_path, num_copies):
     for number in range(num_copies):
         (tmp_path / f"{number}.png").write_bytes(png(0))
-    with pytest.raises(ValueError, match="Only 1 distinct picture"):
+    with pytest.raises(ValueError, match="found: 1; at least 3 are needed"):
         load(tmp_path)
 
 
-def test_two_pictures_are_enough(tmp_path):
-    for number in range(2):
+def test_three_pictures_are_enough(tmp_path):
+    for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(png(number))
     splits = load(tmp_path)
-    assert (len(splits.train), len(splits.heldout)) == (1, 1)
+    assert (len(splits.train), len(splits.heldout)) == (1, 2)
 
 
 def test_a_set_on_the_cpu_stays_where_it_is(folder):

@@ -1,6 +1,7 @@
 """The numbers that are published."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -43,6 +44,13 @@ def test_a_model_that_always_draws_the_same_has_no_distance_between_samples(fami
     model = tiny_model(family)
     torch.nn.init.zeros_(model.decoder.head.weight)
     assert evaluate(model, images)["median_distance_samples_ratio"] < 0.01
+
+
+def test_a_ratio_to_pictures_of_even_colour_is_left_out(family, images):
+    measured = evaluate(tiny_model(family), torch.zeros_like(images), torch.zeros(9, 3, 28, 28, dtype=torch.uint8))
+    assert measured["laplacian_variance_real"] == measured["nearest_distance_real"] == 0
+    assert not measured.keys() & {"laplacian_variance_samples_ratio", "nearest_distance_samples_ratio"}
+    assert all(math.isfinite(value) for value in measured.values() if not isinstance(value, str))
 
 
 def test_images_of_another_size_are_refused(family, images):

@@ -1,5 +1,5 @@
-"""Push and pull over HTTP, against a Hub on loopback. The client is a process of its own, because huggingface_hub
-reads its environment when it is imported."""
+"""Push and pull, and the presets' data sets, over HTTP, against a Hub on loopback. The client is a process of its own,
+because huggingface_hub reads its environment when it is imported."""
 
 import contextlib
 import io
@@ -17,13 +17,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import datasets
+import numpy as np
 import pytest
 import torch
+from conftest import tiny_flags
 from hub_server import Hub
+from PIL import Image
 
 import published
 import train_accelerate
 from hf_vae import AutoGenerator, cli, hub
+from hf_vae.config import DataConfig
+from hf_vae.datasets import load_images
+from hf_vae.labels import load_labels
+from hf_vae.presets import PRESETS, Preset
 
 
 MINE, SOMEBODY_ELSES, UNKNOWN = "hf_of_me", "hf_of_somebody_else", "hf_of_nobody"
@@ -296,3 +304,49 @@ def test_a_training_pushes_its_model_and_keeps_its_token_to_itself(loopback, cli
     written = [path for path in folder.rglob("*") if path.is_file()]
     assert any(path.name.startswith("events.") for path in written) and any("checkpoint-" in str(p) for p in written)
     assert not [path for path in written if MINE.encode() in path.read_bytes()]
+
+
+def serve_data_set(loopback: Hub, preset: Preset) -> None:
+    """Puts twenty grey pictures on the Hub, as that preset's data set: of each the number is its grey and, modulo
+    two, all of its labels; what the preset's crop leaves out is red."""
+    columns: dict[str, list] = {preset.image_column: [], **{label: [] for label in preset.labels}}
+    for number in range(20):
+        picture = Image.new("RGB", (250, 250), "red")
+        picture.paste((10 * number,) * 3, preset.crop_box or (0, 0, 250, 250))
+        picture.save(encoded := io.BytesIO(), "PNG")
+        columns[preset.image_column].append({"bytes": encoded.getvalue(), "path": None})
+        for label in preset.labels:
+            columns[label].append(number % 2)
+    table = datasets.Dataset.from_dict(columns).cast_column(preset.image_column, datasets.Image())
+    table.to_parquet(parquet := io.BytesIO())
+    repo_id = f"datasets/{preset.dataset_name}"
+    loopback.add(repo_id, {"data/train-00000-of-00001.parquet": parquet.getvalue()})
+    repository = loopback.repositories[repo_id]
+    repository.refs[preset.revision] = repository.resolve("main")
+
+
+def pictures_and_labels(name: str) -> tuple[np.ndarray, dict[str, list]]:
+    """The pictures of a preset, and their labels of each kind."""
+    data = DataConfig(dataset_name=name)
+    splits = load_images(data, 28, 3)
+    return splits.train.images.numpy().copy(), {
+        label: load_labels(data, label, splits) for label in PRESETS[name].labels
+    }
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_finds_the_pictures_and_labels_of_its_data_set_on_the_hub(name, loopback, client):
+    serve_data_set(loopback, PRESETS[name])
+    images, labels = client(pictures_and_labels, name)
+    greys = images[:, 0, 0, 0]
+    assert greys.tolist() == list(range(0, 200, 10))
+    assert (images == greys[:, None, None, None]).all()
+    assert labels == dict.fromkeys(PRESETS[name].labels, [number % 2 for number in range(20)])
+
+
+def test_a_preset_can_be_trained_on_as_a_stream(loopback, client, tmp_path):
+    serve_data_set(loopback, PRESETS["utkface"])
+    flags = [*tiny_flags("vae"), "--dataset_name", "utkface", "--streaming", "--output_dir", str(tmp_path)]
+    short = ["--max_train_steps", "1", "--train_batch_size", "4", "--prior_steps", "2"]
+    client(run_program, train_accelerate.main, "vae", *flags, *short)
+    assert PRESETS["utkface"].data_notes.split(".")[0] in (tmp_path / "README.md").read_text()
