@@ -5,15 +5,12 @@ SPACE ?= build/space
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-faults coverage smoke bench space style clean
+.PHONY: demo test test-slow test-faults smoke bench space style clean
 
 demo: .venv/space.installed      ## the Space in the browser, on the models in model_cards/
 	$(BIN)/python space/app.py
 
-test: .venv/dev.installed        ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
-
-coverage: .venv/dev.installed    ## the same, and the share of lines and branches that they run: a fifth slower
+test: .venv/dev.installed        ## all tests but the slow ones, and the share of lines and branches that they run
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 
 test-slow: .venv/dev.installed   ## the slow ones
