@@ -30,9 +30,17 @@ class LatentFlow(nn.Module):
             self.network = FlowMLP(latent_dim)
 
     def forward(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
-        velocity = self.network(points.unflatten(1, self.latent_shape), 1000 * times, return_dict=False)[0]
-        return velocity.flatten(1)
+        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1].
+
+        It is the velocity that latents of N(0, I) would have, and what the network adds to that, whose inputs and
+        targets have the variance 1 at any time (after Karras et al. 2022, section 5). So the network starts from that
+        Gaussian, and has no need to learn it.
+        """
+        kept, noise = 1 - times[:, None], times[:, None]
+        scale = (kept.square() + noise.square()).sqrt()
+        seen = (points / scale).unflatten(1, self.latent_shape)
+        added = self.network(seen, 1000 * times, return_dict=False)[0].flatten(1)
+        return (noise - kept) / scale.square() * points + added / scale
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
         """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`."""
