@@ -72,7 +72,8 @@ class PriorGraph(nn.Module):
             return step + 1, points - (1.5 * velocity - 0.5 * before) / SAMPLING_STEPS, velocity
 
         first = torch.zeros(1, dtype=torch.long)
-        return torch.while_loop(is_unfinished, advance, (first, noise.clone(), torch.zeros_like(noise)))[1]
+        carried = torch.while_loop(is_unfinished, advance, (first, noise.clone(), torch.zeros_like(noise)))[1]
+        return (carried - self.prior.flow.mean) / self.prior.flow.std
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ MIXTURE_HELDOUT = 0.1  # the share of the latents that the number of Gaussians i
 FLOW_BATCH = 128
 FLOW_LEARNING_RATE = 1e-3
 FLOW_EMA_DECAY = 0.999
+FLOW_CALIBRATION = 2048  # samples that its mean and standard deviation are taken from
 
 
 @torch.no_grad()
@@ -74,8 +75,8 @@ def fit_flow(
     prior: LatentPrior, latents: torch.Tensor, num_steps: int, seed: int = 0, progress: bool = False
 ) -> list[float]:
     """Trains a new flow on `latents` (N, Z), which the prior's Gaussian was fitted to before, in `num_steps` updates
-    (AdamW, cosine to 0, running average of the weights), and puts it into `prior`. Returns the mean loss of each
-    tenth.
+    (AdamW, cosine to 0, running average of the weights), calibrates it, and puts it into `prior`. Returns the mean
+    loss of each tenth.
 
     The loss is the squared error of the velocity, averaged over latents (Lipman et al. 2023, equation 23), at times
     drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1).
@@ -108,6 +109,8 @@ def fit_flow(
         if len(losses) % 100 == 0:
             bar.set_postfix(loss=f"{torch.stack(losses[-100:]).mean().item():.4f}")
     prior.flow = averaged.module.eval().requires_grad_(False)
+    noise = torch.randn(FLOW_CALIBRATION, prior.latent_dim, generator=generator, device=device)
+    prior.flow.calibrate(noise)
     return [part.mean().item() for part in torch.stack(losses).tensor_split(min(10, num_steps))]
 
 

@@ -116,6 +116,23 @@ def test_a_mixture_and_a_flow_learn_what_a_gaussian_cannot():
     assert sides.mean().abs() < 0.3
 
 
+def test_samples_of_a_flow_vary_as_much_as_latents_do_and_lead_back_to_their_noise():
+    latents = two_clusters(1000)
+    prior = LatentPrior(2)
+    prior.fit(latents)
+    fit_flow(prior, latents, num_steps=100)
+    samples = prior.normalised(prior.sample(4000, "flow", torch.Generator().manual_seed(1)))
+    assert torch.allclose(samples.std(0), torch.ones(2), atol=0.05) and samples.mean(0).abs().max() < 0.1
+    noise = torch.randn(100, 2, generator=torch.Generator().manual_seed(2))
+    assert (prior.flow.noise_of(prior.flow.sample(noise)) - noise).square().mean() < 0.1
+
+
+@pytest.mark.parametrize(("latent_dim", "latent_size"), [(8, 1), (64, 4)])
+def test_a_flow_draws_in_half_precision(latent_dim, latent_size):
+    flow = LatentFlow(latent_dim, latent_size).bfloat16()
+    assert flow.sample(torch.randn(3, latent_dim, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 def test_one_gaussian_is_enough_for_latents_that_are_one(fitted_prior):
     fit_mixture(fitted_prior, gaussian_samples(2000))
     samples = fitted_prior.sample(20_000, "mixture", torch.Generator().manual_seed(1))

@@ -17,7 +17,8 @@ class LatentFlow(nn.Module):
     flat, `(B, Z)`: a UNet of diffusers for latents on a grid, a residual MLP for those without a place.
 
     It predicts the velocity `noise - latents` at the point `(1 - t) latents + t noise`; going against it from noise,
-    at `t = 1`, to `t = 0` gives latents.
+    at `t = 1`, to `t = 0` gives latents. A learned velocity takes them too close to their mean; so they are normalised
+    once more, with the `mean` and `std` (Z,) that `calibrate` finds.
     """
 
     def __init__(self, latent_dim: int, latent_size: int):
@@ -28,6 +29,8 @@ class LatentFlow(nn.Module):
         else:
             self.latent_shape = (latent_dim,)
             self.network = FlowMLP(latent_dim)
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("std", torch.ones(latent_dim))
 
     def forward(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1].
@@ -38,18 +41,25 @@ class LatentFlow(nn.Module):
         """
         kept, noise = 1 - times[:, None], times[:, None]
         scale = (kept.square() + noise.square()).sqrt()
-        seen = (points / scale).unflatten(1, self.latent_shape)
+        seen = (points / scale).to(points.dtype).unflatten(1, self.latent_shape)
         added = self.network(seen, 1000 * times, return_dict=False)[0].flatten(1)
-        return (noise - kept) / scale.square() * points + added / scale
+        return ((noise - kept) / scale.square() * points + added / scale).to(points.dtype)
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
         """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`."""
-        return self._carry(noise, torch.linspace(1, 0, SAMPLING_STEPS + 1))
+        return (self._carry(noise, torch.linspace(1, 0, SAMPLING_STEPS + 1)) - self.mean) / self.std
 
     def noise_of(self, latents: torch.Tensor) -> torch.Tensor:
         """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, but for
         what the steps leave inexact."""
-        return self._carry(latents, torch.linspace(0, 1, SAMPLING_STEPS + 1))
+        return self._carry(latents * self.std + self.mean, torch.linspace(0, 1, SAMPLING_STEPS + 1))
+
+    def calibrate(self, noise: torch.Tensor) -> None:
+        """Takes mean and standard deviation of what becomes of `noise` (N, Z), which is normalised with them from then
+        on, as the latents are that the flow learned from."""
+        carried = self._carry(noise, torch.linspace(1, 0, SAMPLING_STEPS + 1))
+        self.mean.copy_(carried.mean(0))
+        self.std.copy_(carried.std(0))
 
     @torch.no_grad()
     def _carry(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
@@ -85,7 +95,7 @@ class FlowMLP(nn.Module):
 
     def forward(self, points: torch.Tensor, times: torch.Tensor, return_dict: bool = False) -> tuple[torch.Tensor]:
         """As diffusers' UNets: points and times in [0, 1000] to a tuple of the velocity."""
-        time = self.embed_time(times)
+        time = self.embed_time[1:](self.embed_time[0](times).to(points.dtype))
         hidden = self.first(points)
         for block in self.blocks:
             hidden = hidden + block(hidden + time)
