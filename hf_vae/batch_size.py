@@ -16,6 +16,9 @@ from .models import ImageGenerator
 from .objectives import Objective
 
 
+LATE = (
+    2**40
+)  # the number of a batch by which nothing is still to be ramped up; a multiple of intervals that are in use
 LARGEST_TRIED = 1024  # beyond it, more images a second no longer make up for fewer updates
 
 
@@ -43,7 +46,7 @@ def largest_batch_size(accelerator: Accelerator, model: ImageGenerator, objectiv
 
 
 def _two_updates(accelerator: Accelerator, model: ImageGenerator, objective: Objective, batch_size: int) -> None:
-    """The second one is the larger: optimizers have their state only then."""
+    """The second one is the larger: optimizers have their state only then, and all terms of a loss have set in."""
     networks = objective.networks(copy.deepcopy(model))
     optimizers = {
         name: torch.optim.AdamW(network.train().to(accelerator.device).parameters())
@@ -51,12 +54,12 @@ def _two_updates(accelerator: Accelerator, model: ImageGenerator, objective: Obj
     }
     size, channels = model.config.image_size, model.config.image_channels
     images = torch.zeros(batch_size, channels, size, size, device=accelerator.device)
-    for _ in range(2):
+    for number in (0, LATE):
         for name, step in objective.steps.items():
             for other, network in networks.items():
                 network.requires_grad_(other == name)
             with accelerator.autocast():
-                loss, _ = step(networks, Batch(images))
+                loss, _ = step(networks, Batch(images, number=number))
             loss.backward()
             optimizers[name].step()
             optimizers[name].zero_grad()

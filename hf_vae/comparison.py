@@ -68,7 +68,7 @@ def markdown(header: Sequence[str], rows: list[list[str]]) -> str:
 def _row(recipe: Path, folder: Path, train_data_dir: str) -> Row:
     sections = json.loads(recipe.read_text())
     facts = json.loads((folder / "training.json").read_text())
-    run = run_from_recipe({name: sections[name] for name in ("family", "model", "objective", "data", "train")})
+    run = run_from_recipe(sections)
     model = AutoGenerator.from_pretrained(folder)
     row: Row = {"recipe": recipe.stem, "epochs": facts["images_seen"] / facts["pictures"]["train"]}
     row |= dict.fromkeys(("training_mse", "heldout_mse", "published_mse", "published_pixels", "rescaled_mse"))

@@ -30,6 +30,7 @@ from .transforms import picture_mode, picture_to_uint8, square_picture, to_float
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 100_000_000  # of a picture, as it is decoded whole unless it is a JPEG
 BROKEN_SHARE_LIMIT = 0.01
+MIN_USABLE = 3
 CACHE_VERSION = 2
 DECODE_CHUNK = 256  # pictures decoded between two writes: what bounds memory while a cache is built
 
@@ -269,7 +270,8 @@ def too_many_broken(found: int, num_broken: int, lines: list[str]) -> ValueError
 def _refuse_unusable(found: int, usable: int, broken: list[str]) -> None:
     if len(broken) > BROKEN_SHARE_LIMIT * found:
         raise too_many_broken(found, len(broken), broken)
-    if usable < 3:
+    if usable < MIN_USABLE:
         raise ValueError(
-            f"Distinct pictures that were found: {usable}; at least 3 are needed, one to train on and two to hold out."
+            f"Distinct pictures that were found: {usable}; at least {MIN_USABLE} are needed, one to train on and two "
+            "to hold out."
         )

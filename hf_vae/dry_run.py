@@ -38,7 +38,7 @@ def describe(run: RunConfig) -> str:
     images = torch.zeros(2, model.config.image_channels, model.config.image_size, model.config.image_size)
     for step in run.objective.steps.values():
         step(networks, Batch(images))
-    rows = [f"{name:<48}{shapes[name]:<24}{num_parameters(layer):>12,}" for name, layer in layers.items()]
+    rows = [f"{name:<48}{shapes.get(name, '-'):<24}{num_parameters(layer):>12,}" for name, layer in layers.items()]
     totals = [f"{name:<72}{num_parameters(network):>12,}" for name, network in networks.items()]
     return "\n".join(
         [json.dumps(run.to_dict(), indent=2), f"{'layer':<48}{'output shape':<24}{'parameters':>12}", *rows, *totals]

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .config import DataConfig
-from .datasets import BROKEN_SHARE_LIMIT, DECODE_CHUNK, decode_picture
+from .datasets import BROKEN_SHARE_LIMIT, DECODE_CHUNK, MIN_USABLE, decode_picture
 from .labels import read_columns
 from .presets import with_preset
 from .sources import open_source
@@ -55,7 +55,7 @@ class Findings:
     def usable(self) -> int:
         """Distinct pictures that training would use, held-out ones included; 0 if it would refuse the set."""
         usable = self.count - self.duplicates - len(self.broken)
-        return usable if len(self.broken) <= BROKEN_SHARE_LIMIT * self.count and usable > 1 else 0
+        return usable if len(self.broken) <= BROKEN_SHARE_LIMIT * self.count and usable >= MIN_USABLE else 0
 
     def to_dict(self) -> dict[str, Any]:
         """The findings as plain values, without the examples."""

@@ -135,7 +135,9 @@ def write_picture(
     for module, was_training in modes.items():
         module.training = was_training
     path.parent.mkdir(exist_ok=True)
-    grid.save(path)
+    unfinished = path.parent.with_name(f".writing-{path.name}")  # the Space shows previews while a run goes on
+    grid.save(unfinished)
+    unfinished.replace(path)
     track_picture(accelerator, path.parent.name, grid, step)
 
 

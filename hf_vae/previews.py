@@ -15,6 +15,8 @@ from .transforms import GRID_COLUMNS, picture_grid, to_pictures
 PREVIEW_IMAGES = 32
 PREVIEW_SEED = 0
 TIMELAPSE_MILLISECONDS = 200
+ENDINGS = (".png", ".jpg")
+TIMELAPSES = ("timelapse.webp", "timelapse.gif")  # that are published
 
 
 def draw_preview(
@@ -50,14 +52,23 @@ def preview_name(pattern: str, step: int, images: int, images_per_step: int, ima
     {epoch_step} (updates since that epoch began). Without an `images_per_epoch` all is one epoch.
 
     Raises:
-        ValueError: If the pattern holds anything else.
+        ValueError: If the pattern holds anything else, its ending is not that of a PNG or JPEG, or its names are not
+            in the order of their steps, as those of a number without leading zeros.
     """
+    if not pattern.endswith(ENDINGS):
+        raise ValueError(f"preview_file={pattern!r} must end with {' or '.join(ENDINGS)}.")
     epoch = max(1, math.ceil(images / images_per_epoch)) if images_per_epoch else 1
     before = (epoch - 1) * (images_per_epoch or 0)
     try:
-        return pattern.format(step=step, epoch=epoch, epoch_step=math.ceil((images - before) / images_per_step))
+        ninth, tenth = (pattern.format(step=number, epoch=number, epoch_step=number) for number in (9, 10))
+        name = pattern.format(step=step, epoch=epoch, epoch_step=math.ceil((images - before) / images_per_step))
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(f"preview_file={pattern!r} may hold {{step}}, {{epoch}} and {{epoch_step}} only.") from error
+    if ninth > tenth:
+        raise ValueError(
+            f"preview_file={pattern!r} needs leading zeros, as in {{step:07d}}, for names in their order."
+        )
+    return name
 
 
 def drop_previews_after(last: str, folder: Path) -> None:
@@ -70,7 +81,7 @@ def drop_previews_after(last: str, folder: Path) -> None:
 def save_timelapse(folder: Path, path: Path) -> None:
     """Joins the grids in `folder`, in order of their names, into one animation at `path`, whose ending says its
     format; the last one stays for 2 s. One frame at a time is in memory."""
-    files = sorted(file for file in folder.glob("*") if file.suffix in (".png", ".jpg"))
+    files = sorted(file for file in folder.glob("*") if file.suffix in ENDINGS)
     if files:
         durations = [TIMELAPSE_MILLISECONDS] * (len(files) - 1) + [2000]
         frames = (Image.open(file).convert("RGB") for file in files)

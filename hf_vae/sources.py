@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from huggingface_hub import constants
 
 from .config import DataConfig
 
@@ -34,7 +35,7 @@ def open_source(data: DataConfig) -> Source:
     """
     dataset = open_dataset(data)
     if dataset is not None:
-        return _column_source(dataset, data.image_column, holds_files=data.dataset_name is None)
+        return _column_source(dataset, data.image_column, _download_folders(data))
     path, files = Path(data.train_data_dir).expanduser(), find_files(data.train_data_dir)
     states = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
@@ -108,10 +109,18 @@ def load_from_hub(data: DataConfig, load: Callable[..., Any]) -> Any:
         raise ValueError(f"dataset_name={data.dataset_name} cannot be loaded from the Hub: {error}") from error
 
 
-def _column_source(dataset: datasets.Dataset, column: str | None, holds_files: bool) -> Source:
+def _download_folders(data: DataConfig) -> list[Path]:
+    """Where the files lie that the rows of a Hub dataset name; nowhere for parquet, which holds its own."""
+    if data.dataset_name is None:
+        return []
+    folders = [datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE, data.dataset_name]  # the last if it is local
+    return [Path(folder).resolve() for folder in folders]
+
+
+def _column_source(dataset: datasets.Dataset, column: str | None, folders: list[Path]) -> Source:
     column = find_image_column(dataset.features, column)
     rows = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    return Source(rows._fingerprint, len(rows), _column_files(rows, column, holds_files))
+    return Source(rows._fingerprint, len(rows), _column_files(rows, column, folders))
 
 
 def find_image_column(features: dict[str, Any], column: str | None) -> str:
@@ -138,12 +147,13 @@ def holds_pictures(feature: Any) -> bool:
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and feature.keys() == {"bytes", "path"})
 
 
-def _column_files(rows: datasets.Dataset, column: str, holds_files: bool) -> Iterator[tuple[str, bytes]]:
-    """The files of a column. If it `holds_files`, one that only names a file is empty: whoever wrote the rows does not
-    choose what is read here."""
+def _column_files(rows: datasets.Dataset, column: str, folders: list[Path]) -> Iterator[tuple[str, bytes]]:
+    """The files of a column. One that only names a file is empty if that is in none of `folders`: whoever wrote the
+    rows does not choose what is read here."""
     for number, row in enumerate(rows):
         value = row[column] or {"path": None, "bytes": b""}
         content = value["bytes"]
         if content is None:
-            content = b"" if holds_files or not value["path"] else Path(value["path"]).read_bytes()
+            file = Path(value["path"] or "").resolve()
+            content = file.read_bytes() if any(file.is_relative_to(folder) for folder in folders) else b""
         yield value["path"] or f"row {number}", content

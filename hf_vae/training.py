@@ -25,7 +25,14 @@ from .interruptions import StopSignals, TrainingInterrupted
 from .logs import LOG_FILE, Meter, drop_log_after, write_facts, write_log, write_picture
 from .machine import Choices, choose, choose_precision, prepare_backends, use_cpu
 from .models import ImageGenerator
-from .previews import draw_preview, draw_reconstructions, drop_previews_after, preview_name, save_timelapse
+from .previews import (
+    TIMELAPSES,
+    draw_preview,
+    draw_reconstructions,
+    drop_previews_after,
+    preview_name,
+    save_timelapse,
+)
 from .priors import fit_prior
 from .streaming import open_stream
 from .trackers import start_trackers, tracker_names
@@ -34,6 +41,17 @@ from .transforms import AUGMENT_CHANCES, augment, to_float
 from .validation import note_validation, validation_loss
 
 
+COUNTS = (
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_train_steps",
+    "early_stopping_patience",
+    "logging_steps",
+    "preview_images",
+    "preview_columns",
+    "checkpoints_total_limit",
+)
 DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait for the first one to download and decode
 RECONSTRUCTION_IMAGES = 8
 PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian over a few hundred latents, and cheap to encode
@@ -281,9 +299,9 @@ class Training:
 
 
 def _refuse_below_one(run: RunConfig) -> None:
-    for name in ("train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "logging_steps"):
+    for name in COUNTS:
         value = getattr(run.train, name)
-        if value != "auto" and value < 1:
+        if value not in (None, "auto") and value < 1:
             raise ValueError(f"{name}={value} is not possible; it must be at least 1.")
     if run.train.prior_steps < 1 and not run.train.keeps_prior:
         raise ValueError(
@@ -293,6 +311,8 @@ def _refuse_below_one(run: RunConfig) -> None:
 
 
 def _refuse_contradictions(run: RunConfig) -> None:
+    if run.train.timelapse_file not in TIMELAPSES:
+        raise ValueError(f"timelapse_file={run.train.timelapse_file} must be {' or '.join(TIMELAPSES)}.")
     if run.data.streaming and not run.train.max_train_steps:
         raise ValueError("--streaming does not know how long an epoch is; give the length as --max_train_steps.")
     if run.train.reconstruction_steps and not FAMILIES[run.family].model.has_encoder:

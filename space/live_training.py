@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hf_vae.transforms import upright_picture
 from uploads import UploadError, open_upload
@@ -18,6 +19,8 @@ from uploads import UploadError, open_upload
 
 SCRIPT_PLACES = [Path(__file__).parent / "train_accelerate.py", Path(__file__).parent.parent / "train_accelerate.py"]
 MIN_PICTURES, MAX_PICTURES = 20, 500
+PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)  # what `zipfile` raises
 MAX_STEPS = 300
 PICTURE_EDGE = 128
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -51,8 +54,8 @@ def collect_pictures(files: list[Path], folder: Path) -> int:
     how many.
 
     Raises:
-        UploadError: If a file is no picture, or there are fewer than `MIN_PICTURES` different ones or more than
-            `MAX_PICTURES` files.
+        UploadError: If a file is no picture, a zip cannot be read, or there are fewer than `MIN_PICTURES` different
+            pictures or more than `MAX_PICTURES` files.
     """
     folder.mkdir(parents=True)
     seen: set[bytes] = set()
@@ -71,18 +74,24 @@ def collect_pictures(files: list[Path], folder: Path) -> int:
 
 
 def _members(file: Path, folder: Path) -> Iterator[Path]:
-    """Each file in a zip in turn, under a name of our own, so that none is written elsewhere."""
+    """Each picture in a zip in turn, under a name of our own, so that none is written elsewhere."""
     unpacked = folder.parent / "member"
-    with zipfile.ZipFile(file) as archive:
-        members = [
-            member for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename
-        ]
-        for member in members:
-            if member.file_size > 20 * 2**20:
-                raise UploadError("A file in the zip is larger than 20 MB; choose smaller pictures.")
-            with archive.open(member) as source, unpacked.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            yield unpacked
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for member in filter(_is_picture, archive.infolist()):
+                if member.file_size > 20 * 2**20:
+                    raise UploadError("A file in the zip is larger than 20 MB; choose smaller pictures.")
+                with archive.open(member) as source, unpacked.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                yield unpacked
+    except UNREADABLE as error:
+        raise UploadError("This zip is damaged, or needs a password; make it again without one.") from error
+
+
+def _is_picture(member: zipfile.ZipInfo) -> bool:
+    """By its name: a zip from a Mac holds a `._name.jpg` for each picture, and a `.DS_Store`."""
+    name = PurePosixPath(member.filename)
+    return name.suffix.lower() in PICTURE_ENDINGS and not name.name.startswith(".")
 
 
 def train_live(family: str, pictures: Path, run: Path, num_steps: int, seed: int) -> Iterator[LiveRun]:

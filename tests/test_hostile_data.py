@@ -133,6 +133,15 @@ def test_a_row_does_not_choose_what_is_read(place, tmp_path, load):
         load(write_rows(tmp_path / "rows.parquet", rows), validation_fraction=0.5)
 
 
+def test_a_row_of_a_hub_dataset_does_not_choose_what_is_read_either(tmp_path):
+    draw_picture(999).save(tmp_path / "secret.png")
+    (tmp_path / "dataset").mkdir()
+    rows = [{"bytes": None, "path": str(tmp_path / "secret.png")} for _ in range(60)]
+    write_rows(tmp_path / "dataset" / "train-00000-of-00001.parquet", rows)
+    with pytest.raises(ValueError, match="not a JPEG, PNG, WEBP picture"):
+        load_images(DataConfig(dataset_name=str(tmp_path / "dataset"), image_column="image"), 28, 3)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -37,6 +37,23 @@ def test_pictures_and_zips_of_them_are_collected_once_and_small(photos, tmp_path
     assert len(sizes) == 24 and max(max(size) for size in sizes) == live_training.PICTURE_EDGE
 
 
+def test_what_a_zip_holds_beside_pictures_is_passed_over(photos, tmp_path):
+    archive = zipped(photos, tmp_path / "mac.zip", prefix="photos/")
+    with zipfile.ZipFile(archive, "a") as opened:
+        for name in ("photos/.DS_Store", "__MACOSX/photos/._1.png", "photos/metadata.csv"):
+            opened.writestr(name, "no picture")
+    assert collect_pictures([archive], tmp_path / "run" / "pictures") == 24
+
+
+def test_a_damaged_zip_is_refused(photos, tmp_path):
+    archive = zipped(photos, tmp_path / "damaged.zip")
+    content = bytearray(archive.read_bytes())
+    content[200] ^= 255  # in the first picture, whose checksum does not fit then
+    archive.write_bytes(content)
+    with pytest.raises(UploadError, match="This zip is damaged"):
+        collect_pictures([archive], tmp_path / "run" / "pictures")
+
+
 def test_a_zip_cannot_write_elsewhere(photos, tmp_path):
     archive = zipped(photos, tmp_path / "evil.zip", prefix="../../outside-")
     assert collect_pictures([archive], tmp_path / "a" / "b" / "pictures") == 24

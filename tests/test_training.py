@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -163,6 +164,33 @@ def test_dry_run_shows_the_configuration_and_every_layer(family, picture_folder,
     for name, network in run.objective.networks(new_model(run)).items():
         assert f"{num_parameters(network):,}" in text
         assert f"{name}." in text
+    assert not (tmp_path / "never").exists()
+
+
+def test_dry_run_shows_the_layers_that_training_does_not_use(picture_folder, tmp_path):
+    train(tiny_run("vae", picture_folder, tmp_path))
+    reset_accelerate()
+    start = {"pretrained_model_name_or_path": str(tmp_path), "prior_steps": 0}
+    text = describe(tiny_run("vae", picture_folder, tmp_path / "never", **start))
+    assert re.search(r"^model\.latent_prior\.flow\.\S+ +- ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("max_train_steps", 0, "must be at least 1"),
+        ("max_train_steps", -5, "must be at least 1"),
+        ("early_stopping_patience", 0, "must be at least 1"),
+        ("checkpoints_total_limit", 0, "must be at least 1"),
+        ("preview_columns", 0, "must be at least 1"),
+        ("preview_file", "{step}.png", "needs leading zeros"),
+        ("preview_file", "{step:07d}.webp", "must end with .png or .jpg"),
+        ("timelapse_file", "movie.mp4", "must be timelapse.webp or timelapse.gif"),
+    ],
+)
+def test_what_would_fail_at_the_end_of_a_run_is_refused_before_it(name, value, message, picture_folder, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(tiny_run("vae", picture_folder, tmp_path / "never", **{name: value}))
     assert not (tmp_path / "never").exists()
 
 

@@ -32,7 +32,7 @@ def refuse_output(path: Path, overwrite: bool, flag: str = "--output") -> None:
         raise ValueError(f"{path} exists; choose another {flag}, or say --overwrite.")
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent} is no folder; make it first, or choose another {flag}.")
-    if path.suffix.lower() not in Image.registered_extensions():
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{flag} {path} has no ending of a picture; choose one such as .png, .jpg or .webp.")
 
 

@@ -151,7 +151,7 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
     with gr.Tab("Latent sliders", id="latent") as tab:
         gr.Markdown(
             "The directions in which the latents of the training pictures vary most, in standard deviations. A GAN's "
-            "latents vary as much in every direction, so its sliders are its first ten latents."
+            "latents vary as much in every direction; its sliders are those in which its first layer changes most."
         )
         with gr.Row(equal_height=False):
             with gr.Column():
