@@ -138,7 +138,7 @@ def test_every_model_is_offered_in_every_tab(folders: dict[str, Path]) -> None:
         dropdowns = [block for block in demo.blocks.values() if isinstance(block, gr.Dropdown)]
         return [[value for _, value in dropdown.choices] for dropdown in dropdowns if dropdown.label == "Model"]
 
-    assert all(names == list(folders) for names in offered(app.build_demo(folders)))
+    assert offered(app.build_demo(folders)) == [list(folders)] * 3  # to sample from, to move along, to read about
 
 
 def test_a_space_without_encoders_has_no_tab_for_reconstructions(folders: dict[str, Path]) -> None:
