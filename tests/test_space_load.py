@@ -41,7 +41,7 @@ CALLS = {  # of every endpoint, for a picture that was uploaded
     "interpolate": lambda picture: [["faces-vae", "faces-vaegan"], picture, picture, 0, 1, *MORPHED],
     "compare_sharpness": lambda picture: ["faces", 7],
     "compare_reconstructions": lambda picture: [picture, "faces"],
-    "latent_pca": lambda picture: [*SAMPLED, picture, 2.5, *[0] * 9],
+    "latent_pca": lambda picture: [*SAMPLED, picture, 2.5, *[0] * 13],
     "pca_sweep": lambda picture: [*SAMPLED, picture],
 }
 REFUSED_CALLS = {  # one of what each may be asked and must not do
@@ -52,7 +52,7 @@ REFUSED_CALLS = {  # one of what each may be asked and must not do
     "interpolate": [["faces-vae"] * 5, None, None, 0, 1, *MORPHED],
     "compare_sharpness": ["faces", float("inf")],
     "compare_reconstructions": [None, "faces"],
-    "latent_pca": [*SAMPLED, None, 99, *[0] * 9],
+    "latent_pca": [*SAMPLED, None, 99, *[0] * 13],
     "pca_sweep": [],
 }
 
