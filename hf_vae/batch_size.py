@@ -16,9 +16,7 @@ from .models import ImageGenerator
 from .objectives import Objective
 
 
-LATE = (
-    2**40
-)  # the number of a batch by which nothing is still to be ramped up; a multiple of intervals that are in use
+LATE = 2**40  # the number of a batch by which all is ramped up, and at which penalties at intervals are due
 LARGEST_TRIED = 1024  # beyond it, more images a second no longer make up for fewer updates
 
 

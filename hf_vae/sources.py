@@ -113,8 +113,8 @@ def _download_folders(data: DataConfig) -> list[Path]:
     """Where the files lie that the rows of a Hub dataset name; nowhere for parquet, which holds its own."""
     if data.dataset_name is None:
         return []
-    folders = [datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE, data.dataset_name]  # the last if it is local
-    return [Path(folder).resolve() for folder in folders]
+    downloads = [datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE]
+    return [Path(folder).resolve() for folder in (*downloads, data.dataset_name)]  # the last is one if it is local
 
 
 def _column_source(dataset: datasets.Dataset, column: str | None, folders: list[Path]) -> Source:
@@ -154,6 +154,6 @@ def _column_files(rows: datasets.Dataset, column: str, folders: list[Path]) -> I
         value = row[column] or {"path": None, "bytes": b""}
         content = value["bytes"]
         if content is None:
-            file = Path(value["path"] or "").resolve()
-            content = file.read_bytes() if any(file.is_relative_to(folder) for folder in folders) else b""
+            file = Path(value["path"] or "/").resolve()
+            content = file.read_bytes() if any(folder in file.parents for folder in folders) else b""
         yield value["path"] or f"row {number}", content

@@ -136,7 +136,8 @@ def test_a_row_does_not_choose_what_is_read(place, tmp_path, load):
 def test_a_row_of_a_hub_dataset_does_not_choose_what_is_read_either(tmp_path):
     draw_picture(999).save(tmp_path / "secret.png")
     (tmp_path / "dataset").mkdir()
-    rows = [{"bytes": None, "path": str(tmp_path / "secret.png")} for _ in range(60)]
+    places = [str(tmp_path / "secret.png"), str(tmp_path / "dataset"), "", None]
+    rows = [{"bytes": None, "path": place} for place in 15 * places]
     write_rows(tmp_path / "dataset" / "train-00000-of-00001.parquet", rows)
     with pytest.raises(ValueError, match="not a JPEG, PNG, WEBP picture"):
         load_images(DataConfig(dataset_name=str(tmp_path / "dataset"), image_column="image"), 28, 3)

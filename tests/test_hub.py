@@ -344,6 +344,20 @@ def test_a_preset_finds_the_pictures_and_labels_of_its_data_set_on_the_hub(name,
     assert labels == dict.fromkeys(PRESETS[name].labels, [number % 2 for number in range(20)])
 
 
+def pictures_of(name: str) -> np.ndarray:
+    """The pictures of a dataset on the Hub."""
+    return load_images(DataConfig(dataset_name=name), 28, 3).train.images.numpy().copy()
+
+
+def test_picture_files_of_a_data_set_on_the_hub_are_read_from_where_they_were_downloaded(loopback, client):
+    files = {}
+    for number in range(6):
+        Image.new("RGB", (40, 40), (40 * number,) * 3).save(encoded := io.BytesIO(), "PNG")
+        files[f"train/{number}.png"] = encoded.getvalue()
+    loopback.add("datasets/me/files", files)
+    assert client(pictures_of, "me/files")[:, 0, 0, 0].tolist() == list(range(0, 240, 40))
+
+
 def test_a_preset_can_be_trained_on_as_a_stream(loopback, client, tmp_path):
     serve_data_set(loopback, PRESETS["utkface"])
     flags = [*tiny_flags("vae"), "--dataset_name", "utkface", "--streaming", "--output_dir", str(tmp_path)]
