@@ -12,7 +12,7 @@ from . import features, metrics
 from .config import DataConfig
 from .datasets import load_images
 from .families import AutoGenerator
-from .features import FeatureNetwork, shipped_network
+from .features import Features, shipped_network
 from .latents import ENCODE_BATCH, encode_all
 from .models import ImageGenerator
 from .models.prior import PATHS, PRIORS
@@ -36,7 +36,7 @@ def evaluate(
     images: torch.Tensor,
     training_images: torch.Tensor | None = None,
     seed: int = 0,
-    network: FeatureNetwork | None = None,
+    network: Features | None = None,
 ) -> Measures:
     """Measures a model against held-out `images` (N, C, H, W) in [-1, 1], none of which it was trained on.
 
@@ -63,7 +63,7 @@ def evaluate(
         "num_samples": len(images),
         "sample_seed": seed,
         "sample_prior": model.config.prior,
-        "feature_network": network.config.name,
+        "feature_network": network.name,
     }
     if model.has_encoder:
         latents = encode_all(model, images)
@@ -138,16 +138,16 @@ def _variety(samples: torch.Tensor, images: torch.Tensor, training_images: torch
     return found
 
 
-def _feature_distances(groups: dict[str, torch.Tensor], images: torch.Tensor, network: FeatureNetwork) -> Measures:
+def _feature_distances(groups: dict[str, torch.Tensor], images: torch.Tensor, network: Features) -> Measures:
     references = features.extract(network, images)
     found: Measures = {}
     for group, values in groups.items():
         extracted = features.extract(network, values)
-        found[f"frechet_{network.config.name}_{group}"] = features.frechet_distance(extracted, references)
-        found[f"kernel_{network.config.name}_{group}"] = features.kernel_distance(extracted, references)
+        found[f"frechet_{network.name}_{group}"] = features.frechet_distance(extracted, references)
+        found[f"kernel_{network.name}_{group}"] = features.kernel_distance(extracted, references)
         precision, recall = features.precision_and_recall(extracted, references)
-        found[f"precision_{network.config.name}_{group}"] = precision
-        found[f"recall_{network.config.name}_{group}"] = recall
+        found[f"precision_{network.name}_{group}"] = precision
+        found[f"recall_{network.name}_{group}"] = recall
     return found
 
 
@@ -179,9 +179,9 @@ def _decode_all(model: ImageGenerator, latents: torch.Tensor) -> torch.Tensor:
     return torch.cat([model.decode(batch).sample.float().cpu() for batch in batches]).clamp(-1, 1)
 
 
-def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> Measures:
-    """Measures the model in `folder` on the pictures that `data` holds out, and writes `metrics.json` there unless
-    `save` is off.
+def evaluate_folder(folder: Path, data: DataConfig, save: bool = True, network: Features | None = None) -> Measures:
+    """Measures the model in `folder` on the pictures that `data` holds out, in the features of `network` as `evaluate`
+    does, and writes `metrics.json` there unless `save` is off.
 
     Raises:
         ValueError: If the folder holds no model of ours or the pictures cannot be used.
@@ -190,7 +190,7 @@ def evaluate_folder(folder: Path, data: DataConfig, save: bool = True) -> Measur
     open_images = open_stream if data.streaming else load_images
     splits = open_images(data, model.config.image_size, model.config.image_channels)
     training_images = None if data.streaming else splits.train[:]
-    found = evaluate(model, to_float(splits.heldout[:]), training_images)
+    found = evaluate(model, to_float(splits.heldout[:]), training_images, network=network)
     if save:
         save_metrics(found, folder)
     return found

@@ -1,20 +1,31 @@
-"""What a picture is of, as numbers: the network behind the Frechet and kernel distances, precision and recall."""
+"""What a picture is of, as numbers: the networks behind the Frechet and kernel distances, precision and recall."""
 
 import math
-from collections.abc import Callable
+import pickle
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils import CONFIG_NAME
 
 from .models.blocks import Encoder
 
 
 FEATURE_BATCH = 256
 SHIPPED = Path(__file__).parent / "feature_network"
+
+
+class Features(Protocol):
+    """What turns pictures into features: images `(B, C, H, W)` in [-1, 1] to `(B, F)`. Metrics are called after its
+    `name`."""
+
+    name: str
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
 
 
 class FeatureNetwork(ModelMixin, ConfigMixin):
@@ -35,6 +46,10 @@ class FeatureNetwork(ModelMixin, ConfigMixin):
         super().__init__()
         self.encoder = Encoder(image_size, 3, num_features, 1, width, 8 * width, "plain")
 
+    @property
+    def name(self) -> str:
+        return self.config.name
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         size = self.config.image_size
         if images.shape[-1] != size:
@@ -45,14 +60,65 @@ class FeatureNetwork(ModelMixin, ConfigMixin):
         return math.sqrt(self.config.num_features) * directions
 
 
+class InceptionFeatures:
+    """The 2,048 features of Inception-v3 that FID is defined by (Heusel et al. 2017), from torchmetrics with
+    torch-fidelity: images `(B, C, H, W)` in [-1, 1], as 8-bit values and resized to 299x299, to `(B, 2048)`.
+
+    Args:
+        weights: torch-fidelity's file of weights; it is downloaded if None. It is a pickle: give none but that one.
+
+    Raises:
+        ValueError: If torch-fidelity is not installed, or the weights are not to be had.
+    """
+
+    name = "inception"
+
+    def __init__(self, weights: Path | None = None):
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        try:
+            path = None if weights is None else str(weights)
+            self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], path)
+        except ModuleNotFoundError as error:
+            raise ValueError("Inception features need torch-fidelity: pip install torch-fidelity.") from error
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"The weights of Inception-v3 ({weights or 'a download'}) cannot be read: {error}"
+            ) from error
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return self.network(pixels.expand(-1, 3, -1, -1))
+
+
 @cache
 def shipped_network() -> FeatureNetwork:
     """The network that comes with the package, in evaluation mode."""
     return FeatureNetwork.from_pretrained(SHIPPED, low_cpu_mem_usage=False).requires_grad_(False)
 
 
+def open_features(name: str, inception_weights: Path | None = None) -> Features:
+    """The features called `name`: "simclr", which come with the package, "inception", or those of a `FeatureNetwork`
+    in a folder of that name.
+
+    Raises:
+        ValueError: If there are none, or `InceptionFeatures` cannot be had.
+    """
+    if name == InceptionFeatures.name:
+        return InceptionFeatures(inception_weights)
+    if inception_weights:
+        raise ValueError(f"--inception_weights are for --feature_network inception, which is {name}.")
+    if name == shipped_network().name:
+        return shipped_network()
+    if not (Path(name) / CONFIG_NAME).is_file():
+        raise ValueError(
+            f"There are no features {name!r}: choose simclr, inception or the folder of a FeatureNetwork."
+        )
+    return FeatureNetwork.from_pretrained(name, low_cpu_mem_usage=False).requires_grad_(False)
+
+
 @torch.no_grad()
-def extract(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+def extract(network: Features, images: torch.Tensor) -> torch.Tensor:
     """The features `(N, F)` of images `(N, C, H, W)` in [-1, 1], in batches, as doubles."""
     return torch.cat([network(batch).double() for batch in images.split(FEATURE_BATCH)])
 

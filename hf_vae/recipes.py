@@ -7,6 +7,9 @@ from .config import ONE_LAUNCH, RunConfig, flags_from_dict, flags_to_run, run_fl
 from .families import FAMILIES
 
 
+SECTIONS = ("model", "objective", "data", "train")
+
+
 def flags_type(family: str) -> type:
     """The dataclass that a family's flags are read into.
 
@@ -22,8 +25,10 @@ def flags_from_recipe(sections: dict[str, Any]) -> Any:
     """The flags that a recipe stands for; what it leaves out keeps its default.
 
     Raises:
-        ValueError: If its family, a section or a field does not exist.
+        ValueError: If it is no object of sections, or its family, a section or a field does not exist.
     """
+    if not isinstance(sections, dict) or not all(isinstance(sections.get(name, {}), dict) for name in SECTIONS):
+        raise ValueError(f"A recipe is an object with a family and the sections {', '.join(SECTIONS)}, objects as well.")
     return flags_from_dict(flags_type(sections.get("family")), sections)
 
 

@@ -1,7 +1,6 @@
 """The one training loop. It knows networks, steps and batches, and no family's name."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -16,23 +15,17 @@ from tqdm import tqdm
 from .batch_size import largest_batch_size
 from .batches import Batch
 from .checkpoints import Progress, find_checkpoint, load_checkpoint, save_checkpoint
-from .config import RunConfig, differences
+from .config import RunConfig
 from .datasets import load_images
 from .dry_run import num_parameters
-from .families import FAMILIES, new_model
+from .families import new_model
 from .forecast import Forecast
 from .interruptions import StopSignals, TrainingInterrupted
-from .logs import LOG_FILE, Meter, drop_log_after, write_facts, write_log, write_picture
+from .logs import Meter, drop_log_after, write_facts, write_log, write_picture
 from .machine import Choices, choose, choose_precision, prepare_backends, use_cpu
 from .models import ImageGenerator
-from .previews import (
-    TIMELAPSES,
-    draw_preview,
-    draw_reconstructions,
-    drop_previews_after,
-    preview_name,
-    save_timelapse,
-)
+from .preflight import recorded_run, refuse_impossible
+from .previews import draw_preview, draw_reconstructions, drop_previews_after, preview_name, save_timelapse
 from .priors import fit_prior
 from .streaming import open_stream
 from .trackers import start_trackers, tracker_names
@@ -41,17 +34,6 @@ from .transforms import AUGMENT_CHANCES, augment, to_float
 from .validation import note_validation, validation_loss
 
 
-COUNTS = (
-    "train_batch_size",
-    "gradient_accumulation_steps",
-    "num_train_epochs",
-    "max_train_steps",
-    "early_stopping_patience",
-    "logging_steps",
-    "preview_images",
-    "preview_columns",
-    "checkpoints_total_limit",
-)
 DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait for the first one to download and decode
 RECONSTRUCTION_IMAGES = 8
 PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian over a few hundred latents, and cheap to encode
@@ -84,13 +66,12 @@ class Training:
     """
 
     def __init__(self, run: RunConfig):
-        _refuse_below_one(run)
-        _refuse_contradictions(run)
+        refuse_impossible(run)
         trackers = tracker_names(run.train.report_to)  # one that is missing is refused before any picture is decoded
         on_cpu = use_cpu()
         state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
         self.output_dir = Path(run.train.output_dir)
-        recorded = _recorded_run(run, self.output_dir)
+        recorded = recorded_run(run, self.output_dir)
         prepare_backends(state.device, run.train.allow_tf32)
         set_seed(run.train.seed)
         model = new_model(run)
@@ -296,52 +277,6 @@ class Training:
                 f"  {processes} on {accelerator.device}: {choices}",
             ]
         )
-
-
-def _refuse_below_one(run: RunConfig) -> None:
-    for name in COUNTS:
-        value = getattr(run.train, name)
-        if value not in (None, "auto") and value < 1:
-            raise ValueError(f"{name}={value} is not possible; it must be at least 1.")
-    if run.train.prior_steps < 1 and not run.train.keeps_prior:
-        raise ValueError(
-            f"prior_steps={run.train.prior_steps} is not possible; it must be at least 1, or 0 to keep the prior of "
-            "--pretrained_model_name_or_path."
-        )
-
-
-def _refuse_contradictions(run: RunConfig) -> None:
-    if run.train.timelapse_file not in TIMELAPSES:
-        raise ValueError(f"timelapse_file={run.train.timelapse_file} must be {' or '.join(TIMELAPSES)}.")
-    if run.data.streaming and not run.train.max_train_steps:
-        raise ValueError("--streaming does not know how long an epoch is; give the length as --max_train_steps.")
-    if run.train.reconstruction_steps and not FAMILIES[run.family].model.has_encoder:
-        raise ValueError(f"--reconstruction_steps needs an encoder, which a {run.family} has not; leave it out.")
-    if run.data.streaming and run.train.early_stopping_patience:
-        raise ValueError("--streaming does not know how long an epoch is; leave out --early_stopping_patience.")
-    if run.data.streaming and run.train.train_batch_size == "auto":
-        raise ValueError("--streaming does not know how many pictures there are; give a --train_batch_size, not auto.")
-
-
-def _recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
-    """The configuration of the run that is to be resumed in `output_dir`; None for a new one.
-
-    Raises:
-        ValueError: If the folder holds another run.
-    """
-    recorded = output_dir / "train_config.json"
-    if run.train.resume_from_checkpoint and recorded.is_file():
-        sections = json.loads(recorded.read_text())
-        if changed := differences(run.to_dict(), sections):
-            raise ValueError(
-                f"{output_dir} was trained differently, so it cannot be resumed. Changed: {'; '.join(changed)}."
-            )
-        return sections
-    if (output_dir / LOG_FILE).is_file() and not run.train.resume_from_checkpoint:
-        raise ValueError(
-            f"{output_dir} holds another run: choose another --output_dir, or --resume_from_checkpoint latest."
-        )
-    return None
 
 
 def _is_due(step: int, every: int, is_last: bool) -> bool:

@@ -112,6 +112,8 @@ def test_dry_run_prints_and_writes_nothing(family, train, tmp_path):
         (None, "is no file"),
         ({"family": "diffusion"}, "family 'diffusion'"),
         ({"family": "vae", "model": {"latents": 3}}, "latents"),
+        ([{"family": "vae"}], "A recipe is an object"),
+        ({"family": "vae", "model": 3}, "A recipe is an object"),
     ],
 )
 def test_a_bad_recipe_is_refused_by_name(recipe, message, train, tmp_path):

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+from conftest import tiny_model
 
+from hf_vae.evaluation import evaluate
 from hf_vae.feature_training import contrastive_loss, main, view
 from hf_vae.features import (
     FeatureNetwork,
     extract,
     frechet_distance,
     kernel_distance,
+    open_features,
     precision_and_recall,
     shipped_network,
 )
@@ -76,5 +79,36 @@ def test_a_view_is_another_one_each_time_and_stays_in_range():
 def test_a_network_is_trained_on_folders_and_loads_again(picture_folder, tmp_path, capsys):
     main([picture_folder], tmp_path / "network", steps=2, train_batch_size=8)
     assert "held-out ones" in capsys.readouterr().out
-    network = FeatureNetwork.from_pretrained(tmp_path / "network", low_cpu_mem_usage=False)
+    network = open_features(str(tmp_path / "network"))
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 128)
+
+
+def test_metrics_are_called_after_the_network_that_they_were_measured_in(tmp_path):
+    FeatureNetwork("other", 32, 16, 4).save_pretrained(tmp_path / "other")
+    images = torch.rand(4, 3, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = evaluate(tiny_model("dcgan"), images, network=open_features(str(tmp_path / "other")))
+    assert found["feature_network"] == "other" and found["frechet_other_prior_standard"] > 0
+    assert not any("simclr" in name for name in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("fid", None, "There are no features 'fid': choose simclr, inception or"),
+        ("simclr", "inception.pth", "--inception_weights are for --feature_network inception, which is simclr"),
+    ],
+)
+def test_features_that_are_not_there_are_refused_by_name(name, weights, message):
+    with pytest.raises(ValueError, match=message):
+        open_features(name, weights)
+
+
+def test_inception_features_say_what_they_need(tmp_path):
+    try:
+        import torch_fidelity  # noqa: F401
+    except (ImportError, RuntimeError):  # it is not there, or torchvision does not suit torch
+        missing, message = tmp_path / "none.pth", "pip install torch-fidelity"
+    else:
+        missing, message = tmp_path / "none.pth", "weights of Inception-v3 .*none.pth.* cannot be read"
+    with pytest.raises(ValueError, match=message):
+        open_features("inception", missing)

@@ -26,6 +26,7 @@ LAYERS = [
     {"families", "streaming", "priors", "features", "inversion", "labels", "probes"},
     {"trainees", "checkpoints", "interruptions", "trackers", "batch_size", "previews", "dry_run", "inspection", "hub"},
     {"logs", "validation"},
+    {"preflight"},
     {"training", "evaluation", "feature_training"},
     {"recipes"},
     {"conversion"},

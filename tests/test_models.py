@@ -48,6 +48,28 @@ def test_latents_may_lie_on_a_grid(family_with_grid, block, latent_size):
     assert difference[:7, :7].mean() > difference[-7:, -7:].mean()
 
 
+@pytest.mark.parametrize("family_with_grid", ["autoencoder", "vae", "vaegan"])
+def test_a_shortcut_is_a_linear_map_between_a_cell_and_its_own_pixels(family_with_grid):
+    model = tiny_model(family_with_grid, latent_size=7, latent_dim=2 * 49)
+    for silenced in (model.encoder.head, *model.decoder.trunk[-2:-1]):  # what the networks add
+        torch.nn.init.zeros_(silenced.weight)
+        torch.nn.init.zeros_(silenced.bias)
+    images = torch.rand(2, 3, 28, 28)
+    images[:, :, 4:] = 0  # all but the cells of the first row
+    start, once, twice = (model.encode(scale * images).latents for scale in (0, 1, 2))
+    torch.testing.assert_close(twice - start, 2 * (once - start))
+    moved = (once - start).unflatten(1, (2, 7, 7))
+    assert (moved[:, :, 0] != 0).all() and (moved[:, :, 1:] == 0).all()
+    drawn = model.decode(once).sample - model.decode(start).sample
+    assert (drawn[:, :, :4] != 0).any() and (drawn[:, :, 4:] == 0).all()
+
+
+@pytest.mark.parametrize("without", [{"shortcut": False}, {"block": "plain"}, {"latent_size": 1}])
+def test_there_is_no_shortcut_unless_there_is_a_grid_of_residual_blocks(without):
+    model = tiny_model("vae", **({"latent_size": 7, "latent_dim": 98} | without))
+    assert not any("coder.shortcut" in name for name in model.state_dict())
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [

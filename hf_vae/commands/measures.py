@@ -18,6 +18,8 @@ def evaluate(
     model: Model,
     train_data_dir: str | None = None,
     dataset_name: str | None = None,
+    feature_network: str = "simclr",
+    inception_weights: Path | None = None,
     save: bool = False,
     as_json: AsJson = False,
 ) -> None:
@@ -29,18 +31,22 @@ def evaluate(
         model: Folder or Hub id of a model with its train_config.json.
         train_data_dir: Where the pictures that it was trained on lie; as in train_config.json if left out.
         dataset_name: The same for a preset or a dataset on the Hub.
+        feature_network: What distances of samples are measured in: "simclr", which comes with the package, "inception"
+            (pip install torch-fidelity), or the folder of another network of hf_vae.feature_training.
+        inception_weights: torch-fidelity's file of weights, where it is not to be downloaded.
         save: Write the numbers into the folder, in place of the metrics.json that is there.
         as_json: Print JSON: every number, as in metrics.json.
     """
-    from .. import cards, comparison, evaluation
+    from .. import cards, comparison, evaluation, features
     from ..models.loading import find_folder
 
     if save and not Path(model).is_dir():
         raise ValueError(f"--save needs a folder here, and {model} is none.")
+    network = features.open_features(feature_network, inception_weights)
     folder = find_folder(model, MODEL_FILES)
     data = recorded_data(folder, train_data_dir, dataset_name)
     with contextlib.redirect_stdout(sys.stderr):  # what is said about the pictures on the way is no JSON
-        found = evaluation.rounded(evaluation.evaluate_folder(folder, data, save))
+        found = evaluation.rounded(evaluation.evaluate_folder(folder, data, save, network))
     if as_json:
         print(json.dumps(found, indent=2))
     else:

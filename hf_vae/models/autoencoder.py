@@ -24,11 +24,13 @@ class Autoencoder(ImageGenerator):
         max_width: Channels are never more than this.
         block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (4x4 strided convolutions and
             BatchNorm).
+        shortcut: Whether a cell of the grid also gets its latents by a linear map of its own pixels, and these by one
+            of its latents, beside what the networks add. Plain blocks, and latents without a place, have none.
         output_size: Edge of the pictures that people get, in pixels; None for image_size.
         prior: What samples are drawn from, fitted after training: "flow" (a network that learns the latents),
             "mixture" (of Gaussians) or "gaussian"; or "standard" (N(0, I)).
         encoder_layers: The encoder layer by layer, as a recipe lists it, see `hf_vae.models.layers`; width, max_width,
-            block and latent_size then say nothing about it.
+            block, shortcut and latent_size then say nothing about it.
         decoder_layers: The same for the decoder.
     """
 
@@ -42,13 +44,14 @@ class Autoencoder(ImageGenerator):
         width: int = 32,
         max_width: int = 192,
         block: Literal["residual", "plain"] = "residual",
+        shortcut: bool = True,
         output_size: int | None = None,
         prior: Literal["flow", "mixture", "gaussian", "standard"] = "flow",
         encoder_layers: tuple[str, ...] | None = None,
         decoder_layers: tuple[str, ...] | None = None,
     ):
         super().__init__(latent_dim, latent_size, prior)
-        sizes = (image_size, image_channels, latent_dim, latent_size, width, max_width, block)
+        sizes = (image_size, image_channels, latent_dim, latent_size, width, max_width, block, shortcut)
         self.encoder = make_encoder(encoder_layers, *sizes)
         self.decoder = make_decoder(decoder_layers, *sizes)
 

@@ -102,7 +102,9 @@ class Encoder(nn.Module):
     per stage.
 
     With a `latent_size` of 1 the last stage has 4 to 7 pixels, and a dense layer reads all of them. Otherwise the last
-    stage is a grid of `latent_size` x `latent_size` cells, each of which gives its own share of the latents.
+    stage is a grid of `latent_size` x `latent_size` cells, each of which gives its own share of the latents. With a
+    `shortcut`, a linear map of the cell's own pixels is added to these: what a network that is deep learns late, if at
+    all (after the residual autoencoding of DC-AE, Chen et al. 2024).
     """
 
     def __init__(
@@ -114,10 +116,12 @@ class Encoder(nn.Module):
         width: int,
         max_width: int,
         block: str,
+        shortcut: bool = False,
         outputs: int = 1,
     ):
         super().__init__()
         bottom, stages = size_rule(image_size)
+        self.shortcut: nn.Sequential | None = None
         if latent_size > 1:
             stages, latent_channels = grid_rule(image_size, latent_size, latent_dim)
         widths = stage_widths(width, max_width, stages, block)
@@ -137,12 +141,18 @@ class Encoder(nn.Module):
         self.trunk = nn.Sequential(*layers)
         if latent_size > 1:
             self.head = nn.Conv2d(widths[-1], outputs * latent_channels, 1)
+            if shortcut and block == "residual":
+                to_latents = nn.Conv2d(image_channels * 4**stages, outputs * latent_channels, 1)
+                self.shortcut = nn.Sequential(nn.PixelUnshuffle(2**stages), to_latents)
         else:
             self.trunk.append(nn.Flatten())
             self.head = nn.Linear(widths[-1] * bottom**2, outputs * latent_dim)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.trunk(images)).flatten(1)  # (B, outputs * latent_dim)
+        hidden = self.head(self.trunk(images))
+        if self.shortcut:
+            hidden = hidden + self.shortcut(images)  # (B, outputs * latent_channels, latent_size, latent_size)
+        return hidden.flatten(1)  # (B, outputs * latent_dim)
 
 
 class Decoder(nn.Module):
@@ -151,7 +161,8 @@ class Decoder(nn.Module):
     Residual decoders upsample by nearest neighbour and end in a pixel shuffle whose four sub-pixels start equal (ICNR,
     Aitken et al. 2017), so that no checkerboard is there at the start; their output is unbounded. Plain decoders are
     the transposed convolutions and tanh of Radford et al. 2016. With a `latent_size` of 1 a dense layer spreads the
-    latents over the coarsest stage; otherwise they are a grid of that many cells a side, as in `Encoder`.
+    latents over the coarsest stage; otherwise they are a grid of that many cells a side, as in `Encoder`, and with a
+    `shortcut` what is drawn is added to a linear map of each cell's latents to its pixels.
     """
 
     def __init__(
@@ -163,9 +174,11 @@ class Decoder(nn.Module):
         width: int,
         max_width: int,
         block: str,
+        shortcut: bool = False,
     ):
         super().__init__()
         bottom, stages = size_rule(image_size)
+        self.shortcut: nn.Sequential | None = None
         if latent_size > 1:
             stages, latent_channels = grid_rule(image_size, latent_size, latent_dim)
         widths = stage_widths(width, max_width, stages, block)
@@ -173,6 +186,9 @@ class Decoder(nn.Module):
             self.latent_shape = (latent_channels, latent_size, latent_size)
             self.head = nn.Conv2d(latent_channels, widths[-1], 3, padding=1)
             self.coarsest_shape = (widths[-1], latent_size, latent_size)
+            if shortcut and block == "residual":
+                to_pixels = nn.Conv2d(latent_channels, image_channels * 4**stages, 1)
+                self.shortcut = nn.Sequential(to_pixels, nn.PixelShuffle(2**stages))
         else:
             self.latent_shape = (latent_dim,)
             self.head = nn.Linear(latent_dim, widths[-1] * bottom**2)
@@ -196,8 +212,11 @@ class Decoder(nn.Module):
         self.trunk = nn.Sequential(*layers)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        hidden = self.head(latents.unflatten(1, self.latent_shape)).reshape(-1, *self.coarsest_shape)
-        return self.trunk(hidden)  # (B, image_channels, image_size, image_size)
+        latents = latents.unflatten(1, self.latent_shape)
+        images = self.trunk(self.head(latents).reshape(-1, *self.coarsest_shape))
+        if self.shortcut:
+            images = images + self.shortcut(latents)
+        return images  # (B, image_channels, image_size, image_size)
 
 
 class Discriminator(nn.Module):

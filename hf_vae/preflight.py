@@ -1,0 +1,78 @@
+"""What is known to be impossible before a run starts, and whether a folder holds the run that is to be resumed."""
+
+import json
+from pathlib import Path
+
+from .config import RunConfig, differences
+from .families import FAMILIES
+from .logs import LOG_FILE
+from .previews import TIMELAPSES
+
+
+COUNTS = (
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_train_steps",
+    "early_stopping_patience",
+    "logging_steps",
+    "preview_images",
+    "preview_columns",
+    "checkpoints_total_limit",
+)
+
+
+def refuse_impossible(run: RunConfig) -> None:
+    """Refuses a run that could not end well, before any picture is decoded.
+
+    Raises:
+        ValueError: If a count is below 1, or two settings contradict each other.
+    """
+    _refuse_below_one(run)
+    _refuse_contradictions(run)
+
+
+def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
+    """The configuration of the run that is to be resumed in `output_dir`; None for a new one.
+
+    Raises:
+        ValueError: If the folder holds another run.
+    """
+    recorded = output_dir / "train_config.json"
+    if run.train.resume_from_checkpoint and recorded.is_file():
+        sections = json.loads(recorded.read_text())
+        if changed := differences(run.to_dict(), sections):
+            raise ValueError(
+                f"{output_dir} was trained differently, so it cannot be resumed. Changed: {'; '.join(changed)}."
+            )
+        return sections
+    if (output_dir / LOG_FILE).is_file() and not run.train.resume_from_checkpoint:
+        raise ValueError(
+            f"{output_dir} holds another run: choose another --output_dir, or --resume_from_checkpoint latest."
+        )
+    return None
+
+
+def _refuse_below_one(run: RunConfig) -> None:
+    for name in COUNTS:
+        value = getattr(run.train, name)
+        if value not in (None, "auto") and value < 1:
+            raise ValueError(f"{name}={value} is not possible; it must be at least 1.")
+    if run.train.prior_steps < 1 and not run.train.keeps_prior:
+        raise ValueError(
+            f"prior_steps={run.train.prior_steps} is not possible; it must be at least 1, or 0 to keep the prior of "
+            "--pretrained_model_name_or_path."
+        )
+
+
+def _refuse_contradictions(run: RunConfig) -> None:
+    if run.train.timelapse_file not in TIMELAPSES:
+        raise ValueError(f"timelapse_file={run.train.timelapse_file} must be {' or '.join(TIMELAPSES)}.")
+    if run.data.streaming and not run.train.max_train_steps:
+        raise ValueError("--streaming does not know how long an epoch is; give the length as --max_train_steps.")
+    if run.train.reconstruction_steps and not FAMILIES[run.family].model.has_encoder:
+        raise ValueError(f"--reconstruction_steps needs an encoder, which a {run.family} has not; leave it out.")
+    if run.data.streaming and run.train.early_stopping_patience:
+        raise ValueError("--streaming does not know how long an epoch is; leave out --early_stopping_patience.")
+    if run.data.streaming and run.train.train_batch_size == "auto":
+        raise ValueError("--streaming does not know how many pictures there are; give a --train_batch_size, not auto.")
