@@ -28,7 +28,7 @@ def flags_from_recipe(sections: dict[str, Any]) -> Any:
         ValueError: If it is no object of sections, or its family, a section or a field does not exist.
     """
     if not isinstance(sections, dict) or not all(isinstance(sections.get(name, {}), dict) for name in SECTIONS):
-        raise ValueError(f"A recipe is an object with a family and the sections {', '.join(SECTIONS)}, objects as well.")
+        raise ValueError(f"A recipe is an object: a family and the sections {', '.join(SECTIONS)}, objects as well.")
     return flags_from_dict(flags_type(sections.get("family")), sections)
 
 
