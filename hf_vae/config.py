@@ -109,6 +109,8 @@ class TrainConfig:
     """Publish a running average of the weights instead of their last values."""
     ema_decay: float = 0.999
     """Decay of that average, approached as (1 + n) / (10 + n) at its n-th update."""
+    save_precision: Literal["fp32", "fp16"] = "fp32"
+    """Precision of the published weights. fp16 halves their file; whoever loads it gets fp32 again."""
     logging_steps: int = 50
     """Updates between two lines of log.jsonl."""
     preview_steps: int = 500

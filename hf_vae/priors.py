@@ -75,8 +75,8 @@ def fit_flow(
     prior: LatentPrior, latents: torch.Tensor, num_steps: int, seed: int = 0, progress: bool = False
 ) -> list[float]:
     """Trains a new flow on `latents` (N, Z), which the prior's Gaussian was fitted to before, in `num_steps` updates
-    (AdamW, cosine to 0, running average of the weights), calibrates it, and puts it into `prior`. Returns the mean
-    loss of each tenth.
+    (AdamW, cosine to 0, running average of the weights) from where their Gaussian takes it, calibrates it, and puts it
+    into `prior`. Returns the mean loss of each tenth.
 
     The loss is the squared error of the velocity, averaged over latents (Lipman et al. 2023, equation 23), at times
     drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1).
@@ -86,6 +86,7 @@ def fit_flow(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         flow = LatentFlow(prior.latent_dim, prior.latent_size).to(device).train()
+    flow.start_from(normalised)
     averaged = AveragedModel(flow, multi_avg_fn=_follow)
     optimizer = torch.optim.AdamW(flow.parameters(), lr=FLOW_LEARNING_RATE, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
@@ -97,8 +98,9 @@ def fit_flow(
         times = torch.randn(FLOW_BATCH, generator=generator, device=device).sigmoid()
         points = torch.lerp(normalised[chosen], noise, times[:, None])
         with torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bfloat16(device)):
-            velocity = flow(points, times)
-        loss = (velocity.float() - (noise - normalised[chosen])).square().mean()
+            added = flow.added_velocity(points, times)
+        velocity = flow.gaussian_velocity(points, times) + added.float()
+        loss = (velocity - (noise - normalised[chosen])).square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
         optimizer.step()

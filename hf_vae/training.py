@@ -153,6 +153,8 @@ class Training:
             if not self.run.train.keeps_prior:
                 batches = self.images.batches(PRIOR_FIT_IMAGES)
                 fit_prior(published, batches, self.run.train.prior_steps, self.run.train.seed, progress=True)
+            if self.run.train.save_precision == "fp16":
+                published.half()
             published.save_pretrained(self.output_dir)
             save_timelapse(self.output_dir / "previews", self.output_dir / self.run.train.timelapse_file)
             write_facts(self.accelerator, self.progress, self.meter.seconds, self.data.facts, self.output_dir)

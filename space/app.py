@@ -12,7 +12,7 @@ from pathlib import Path
 import gradio as gr
 
 from gate import APP_OPTIONS, GuardedBlocks
-from published import open_models
+from published import open_models, place_among_models
 from tabs import about, gan_vs_vae, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
 
@@ -47,14 +47,14 @@ LAUNCH_OPTIONS = {
 def find_models() -> dict[str, Path | str]:
     """The models to show, by name: those in HF_VAE_MODELS (folders or Hub ids, separated by commas), or else every
     folder in `model_cards/` that holds a `config.json`: by data set, of each the VAE-GAN first, then VAE, DC-GAN and
-    autoencoder, as their names happen to be in the alphabet from its end.
+    autoencoder, as their names happen to be in the alphabet from its end, and then second models of a family.
 
     Raises:
         ValueError: If there are none, or two have the same name.
     """
     named = [place.strip() for place in os.environ.get("HF_VAE_MODELS", "").split(",") if place.strip()]
     shipped = sorted((config.parent for cards in MODEL_CARDS for config in cards.glob("*/config.json")), reverse=True)
-    places = named or sorted(shipped, key=lambda folder: folder.name.rsplit("-", 1)[0])
+    places = named or sorted(shipped, key=lambda folder: place_among_models(folder.name))
     if not places:
         raise ValueError(f"There are no models in {MODEL_CARDS[1]}; set HF_VAE_MODELS to model folders or Hub ids.")
     models = {Path(place).name: place for place in places}

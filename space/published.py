@@ -9,17 +9,18 @@ from pathlib import Path
 import torch
 
 from hf_vae.directions import Direction, read_directions
-from hf_vae.families import AutoGenerator
+from hf_vae.families import FAMILIES, AutoGenerator
 from hf_vae.models.loading import find_folder
 from hf_vae.pipeline import ImagePipeline
 
 
 PUBLISHED_FILES = ["README.md", "config.json", "metrics.json", "*.safetensors"]
+FOLDER_NAME = re.compile(rf"(?P<data_set>.+?)-(?P<family>{'|'.join(FAMILIES)})(?P<variant>-.+)?")
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """One model folder, named `<data>-<family>`.
+    """One model folder, named `<data>-<family>`, or `<data>-<family>-<variant>` where there are two of a family.
 
     Args:
         name: What the visitor chooses it by.
@@ -32,7 +33,7 @@ class PublishedModel:
     @property
     def data_set(self) -> str:
         """The name of the pictures that it was trained on."""
-        return self.name.rsplit("-", 1)[0]
+        return place_among_models(self.name)[0]
 
     @cached_property
     def has_encoder(self) -> bool:
@@ -69,6 +70,13 @@ class PublishedModel:
     def pipeline(self) -> ImagePipeline:
         """The model with pictures at both ends; loaded on first use and kept."""
         return ImagePipeline.from_pretrained(self.folder).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def place_among_models(name: str) -> tuple[str, str]:
+    """What models are ordered by: the name of the pictures, and what sets one apart from the first of its family. A
+    name that holds no family is split at its last hyphen."""
+    parts = FOLDER_NAME.fullmatch(name)
+    return (parts["data_set"], parts["variant"] or "") if parts else (name.rsplit("-", 1)[0], "")
 
 
 def open_models(models: dict[str, Path | str]) -> dict[str, PublishedModel]:

@@ -127,6 +127,23 @@ def test_samples_of_a_flow_vary_as_much_as_latents_do_and_lead_back_to_their_noi
     assert (prior.flow.noise_of(prior.flow.sample(noise)) - noise).square().mean() < 0.1
 
 
+@pytest.mark.parametrize("num_directions", [2, 8])
+def test_a_flow_starts_from_the_gaussian_of_the_latents(monkeypatch, num_directions):
+    monkeypatch.setattr("hf_vae.models.flow.NUM_GAUSSIAN_DIRECTIONS", num_directions)
+    generator = torch.Generator().manual_seed(0)
+    stds = torch.tensor([3.0, 0.1, *[0.5] * 6])
+    mixing = torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
+    latents = torch.randn(20_000, 8, generator=generator) * stds @ mixing
+    flow = LatentFlow(8, 1)
+    torch.nn.init.zeros_(flow.network.last[1].weight)  # nothing is added
+    torch.nn.init.zeros_(flow.network.last[1].bias)
+    flow.start_from(latents)
+    samples = flow.sample(torch.randn(20_000, 8, generator=generator))
+    error = (samples.T.cov() - latents.T.cov()).abs().max()
+    assert error < (0.3 if num_directions == 8 else 0.6)  # two directions leave out how narrow the second is
+    assert (samples @ mixing.T)[:, 0].std() == pytest.approx(3, rel=0.1)
+
+
 @pytest.mark.parametrize(("latent_dim", "latent_size"), [(8, 1), (64, 4)])
 def test_a_flow_draws_in_half_precision(latent_dim, latent_size):
     flow = LatentFlow(latent_dim, latent_size).bfloat16()

@@ -25,7 +25,7 @@ import uploads
 from animation import LEAST_EDGE, save_loop, there_and_back
 from hf_vae.directions import Direction, write_directions
 from hf_vae.families import FAMILIES
-from published import by_data_set, comparable_models, open_models
+from published import PublishedModel, by_data_set, comparable_models, open_models, place_among_models
 from tabs import about, gan_vs_vae, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
 
@@ -109,6 +109,29 @@ def test_models_are_found_in_model_cards(monkeypatch: pytest.MonkeyPatch, publis
     monkeypatch.delenv("HF_VAE_MODELS", raising=False)
     monkeypatch.setattr(app, "MODEL_CARDS", (published_models / "absent", published_models))
     assert list(app.find_models()) == [f"faces-{name}" for name in ("vaegan", "vae", "dcgan", "autoencoder")]
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("cats-vae", ("cats", "")),
+        ("cats-vaegan-2048", ("cats", "-2048")),
+        ("afhq-cat-dcgan", ("afhq-cat", "")),
+        ("my-model", ("my", "")),
+    ],
+)
+def test_a_model_s_name_says_what_it_was_trained_on(name: str, place: tuple[str, str]) -> None:
+    assert place_among_models(name) == place
+    assert PublishedModel(name, Path(name)).data_set == place[0]
+
+
+def test_a_second_model_of_a_family_comes_after_all_others_of_its_pictures(monkeypatch, tmp_path: Path) -> None:
+    for name in ("cats-vaegan-2048", "cats-vae", "cats-vaegan", "dogs-vae"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    monkeypatch.delenv("HF_VAE_MODELS", raising=False)
+    monkeypatch.setattr(app, "MODEL_CARDS", (tmp_path, tmp_path / "absent"))
+    assert list(app.find_models()) == ["cats-vaegan", "cats-vae", "cats-vaegan-2048", "dogs-vae"]
 
 
 def test_no_models_or_broken_ones_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folders) -> None:

@@ -99,6 +99,19 @@ def test_previews_do_not_change_the_weights(family, picture_folder, tmp_path):
         assert torch.equal(value, weights(tmp_path / "without")[name]), name
 
 
+def test_weights_published_in_half_precision_are_half_as_large_and_load_as_they_were(family, picture_folder, tmp_path):
+    whole, half = (
+        train(tiny_run(family, picture_folder, tmp_path / precision, max_train_steps=2, save_precision=precision))
+        for precision in ("fp32", "fp16")
+    )
+    sizes = [(folder / "diffusion_pytorch_model.safetensors").stat().st_size for folder in (whole, half)]
+    assert 0.4 < sizes[1] / sizes[0] < 0.6
+    whole, half = (AutoGenerator.from_pretrained(folder) for folder in (whole, half))
+    assert whole.dtype == half.dtype == torch.float32
+    ours, others = (model.sample(4, torch.Generator().manual_seed(0)) for model in (whole, half))
+    torch.testing.assert_close(ours, others, atol=0.02, rtol=0)
+
+
 def test_old_checkpoints_are_deleted(picture_folder, tmp_path):
     train(tiny_run("vae", picture_folder, tmp_path, checkpointing_steps=1, checkpoints_total_limit=2))
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-5", "checkpoint-6"]

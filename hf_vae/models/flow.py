@@ -10,6 +10,8 @@ from torch import nn
 UNET_WIDTH, UNET_GROUPS = 48, 16
 MLP_WIDTH, MLP_BLOCKS, TIME_CHANNELS = 512, 4, 64
 SAMPLING_STEPS = 10
+NUM_GAUSSIAN_DIRECTIONS = 512  # of the Gaussian that it starts from
+MIN_VARIANCE = 1e-6  # along them, so that the velocity is finite at the latents themselves
 
 
 class LatentFlow(nn.Module):
@@ -17,8 +19,11 @@ class LatentFlow(nn.Module):
     flat, `(B, Z)`: a UNet of diffusers for latents on a grid, a residual MLP for those without a place.
 
     It predicts the velocity `noise - latents` at the point `(1 - t) latents + t noise`; going against it from noise,
-    at `t = 1`, to `t = 0` gives latents. A learned velocity takes them too close to their mean; so they are normalised
-    once more, with the `mean` and `std` (Z,) that `calibrate` finds.
+    at `t = 1`, to `t = 0` gives latents. It starts from the velocity that a Gaussian would have, whose covariance
+    `start_from` takes from latents: the variances along their first principal components, `variances` (K,) along
+    `directions` (K, Z), and their mean along all others, `rest` (1,). The network adds what is not Gaussian. A learned
+    velocity takes latents too close to their mean; so they are normalised once more, with the `mean` and `std` (Z,)
+    that `calibrate` finds.
     """
 
     def __init__(self, latent_dim: int, latent_size: int):
@@ -29,21 +34,44 @@ class LatentFlow(nn.Module):
         else:
             self.latent_shape = (latent_dim,)
             self.network = FlowMLP(latent_dim)
+        num_directions = min(latent_dim, NUM_GAUSSIAN_DIRECTIONS)
+        self.register_buffer("directions", torch.eye(num_directions, latent_dim))
+        self.register_buffer("variances", torch.ones(num_directions))
+        self.register_buffer("rest", torch.ones(1))
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("std", torch.ones(latent_dim))
 
     def forward(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1].
+        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
+        return self.gaussian_velocity(points, times) + self.added_velocity(points, times)
 
-        It is the velocity that latents of N(0, I) would have, and what the network adds to that, whose inputs and
-        targets have the variance 1 at any time (after Karras et al. 2022, section 5). So the network starts from that
-        Gaussian, and has no need to learn it.
-        """
+    def gaussian_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """What `noise - latents` is expected to be if latents are the Gaussian, `(B, Z)`: along a direction of the
+        variance v, `(t - (1 - t) v) / ((1 - t)^2 v + t^2)` times the point itself."""
         kept, noise = 1 - times[:, None], times[:, None]
-        scale = (kept.square() + noise.square()).sqrt()
+        slopes, rest = (
+            ((noise - kept * variance) / (kept.square() * variance + noise.square())).to(points.dtype)
+            for variance in (self.variances, self.rest)
+        )  # (B, K) and (B, 1)
+        return rest * points + (slopes - rest) * (points @ self.directions.T) @ self.directions
+
+    def added_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """What the network adds to that, `(B, Z)`. What it sees has the variance 1 at any time (after Karras et al.
+        2022, section 5)."""
+        scale = ((1 - times).square() + times.square()).sqrt()[:, None]
         seen = (points / scale).to(points.dtype).unflatten(1, self.latent_shape)
         added = self.network(seen, 1000 * times, return_dict=False)[0].flatten(1)
-        return ((noise - kept) / scale.square() * points + added / scale).to(points.dtype)
+        return (added / scale).to(points.dtype)
+
+    @torch.no_grad()
+    def start_from(self, latents: torch.Tensor) -> None:
+        """Takes the Gaussian from normalised `latents` (N, Z)."""
+        variances, vectors = torch.linalg.eigh(latents.cpu().double().T.cov())  # ascending, vectors in columns
+        count = len(self.variances)
+        self.directions.copy_(vectors.flip(1).T[:count])
+        self.variances.copy_(variances.flip(0)[:count].clamp(min=MIN_VARIANCE))
+        if count < len(variances):
+            self.rest.copy_(variances[:-count].mean().clamp(min=MIN_VARIANCE))
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
         """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`."""
