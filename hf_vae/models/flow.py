@@ -53,7 +53,7 @@ class LatentFlow(nn.Module):
             ((noise - kept * variance) / (kept.square() * variance + noise.square())).to(points.dtype)
             for variance in (self.variances, self.rest)
         )  # (B, K) and (B, 1)
-        return rest * points + (slopes - rest) * (points @ self.directions.T) @ self.directions
+        return rest * points + (slopes - rest) * F.linear(points, self.directions) @ self.directions
 
     def added_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """What the network adds to that, `(B, Z)`. What it sees has the variance 1 at any time (after Karras et al.
