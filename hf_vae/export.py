@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from .models import ImageGenerator, LatentPrior
-from .models.flow import SAMPLING_STEPS
 
 
 TOLERANCE = 1e-4  # how far the files may be from the model that they are made of
@@ -63,13 +62,17 @@ class PriorGraph(nn.Module):
     def _flow(self, noise: torch.Tensor) -> torch.Tensor:
         """`LatentFlow.sample` as one loop of the graph instead of its steps in a row."""
 
-        def is_unfinished(step: torch.Tensor, _points: torch.Tensor, _before: torch.Tensor) -> torch.Tensor:
-            return (step < SAMPLING_STEPS).all()
+        times = self.prior.flow.sampling_times()
+        steps = times.diff()
 
-        def advance(step: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            velocity = self.prior.flow(points, (1 - step / SAMPLING_STEPS).expand(len(points)))
-            before = torch.where(step == 0, velocity, before)
-            return step + 1, points - (1.5 * velocity - 0.5 * before) / SAMPLING_STEPS, velocity
+        def is_unfinished(index: torch.Tensor, _points: torch.Tensor, _before: torch.Tensor) -> torch.Tensor:
+            return (index < len(steps)).all()
+
+        def advance(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            velocity = self.prior.flow(points, times[index].expand(len(points)))
+            step, last_step = steps[index], steps[(index - 1).clamp(min=0)]
+            slope = torch.where(index == 0, 0, (velocity - before) / last_step)
+            return index + 1, points + step * (velocity + step / 2 * slope), velocity
 
         first = torch.zeros(1, dtype=torch.long)
         carried = torch.while_loop(is_unfinished, advance, (first, noise.clone(), torch.zeros_like(noise)))[1]

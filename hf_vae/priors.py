@@ -79,7 +79,7 @@ def fit_flow(
     into `prior`. Returns the mean loss of each tenth.
 
     The loss is the squared error of the velocity, averaged over latents (Lipman et al. 2023, equation 23), at times
-    drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1).
+    drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1) and shifted.
     """
     device = prior.mean.device
     normalised = prior.normalised(latents.to(device))
@@ -95,7 +95,7 @@ def fit_flow(
     for _ in (bar := trange(num_steps, desc="learning the prior", disable=not progress)):
         chosen = torch.randint(len(normalised), (FLOW_BATCH,), generator=generator, device=device)
         noise = torch.randn(FLOW_BATCH, prior.latent_dim, generator=generator, device=device)
-        times = torch.randn(FLOW_BATCH, generator=generator, device=device).sigmoid()
+        times = flow.shifted(torch.randn(FLOW_BATCH, generator=generator, device=device).sigmoid())
         points = torch.lerp(normalised[chosen], noise, times[:, None])
         with torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bfloat16(device)):
             added = flow.added_velocity(points, times)

@@ -144,6 +144,14 @@ def test_a_flow_starts_from_the_gaussian_of_the_latents(monkeypatch, num_directi
     assert (samples @ mixing.T)[:, 0].std() == pytest.approx(3, rel=0.1)
 
 
+def test_the_times_of_a_flow_are_those_at_which_its_latents_emerge_from_the_noise():
+    flow, times = LatentFlow(8, 1), torch.linspace(0, 1, 5)
+    assert torch.equal(flow.shifted(times), times)
+    flow.start_from(4 * torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)) * torch.eye(8)[:1])
+    torch.testing.assert_close(flow.shifted(times), 4 * times / (1 + 3 * times), rtol=0, atol=0.01)
+    torch.testing.assert_close(flow.sampling_times()[[0, 5, -1]], torch.tensor([1, 0.8, 0]), rtol=0, atol=0.01)
+
+
 @pytest.mark.parametrize(("latent_dim", "latent_size"), [(8, 1), (64, 4)])
 def test_a_flow_draws_in_half_precision(latent_dim, latent_size):
     flow = LatentFlow(latent_dim, latent_size).bfloat16()

@@ -73,32 +73,48 @@ class LatentFlow(nn.Module):
         if count < len(variances):
             self.rest.copy_(variances[:-count].mean().clamp(min=MIN_VARIANCE))
 
+    def shifted(self, times: torch.Tensor) -> torch.Tensor:
+        """Times in [0, 1] of any shape, moved to where latents take shape (Esser et al. 2024, section 5.3.2).
+
+        A direction of the standard deviation s emerges from the noise where `t / (1 - t)` is s. So that ratio is
+        multiplied by the geometric mean of s over the directions of the Gaussian, weighted by their variance: times
+        move towards the noise where few directions hold most of the variance, and stay for N(0, I).
+        """
+        variances = torch.cat([self.variances, self.rest.expand(self.directions.shape[1] - len(self.variances))])
+        ratio = ((variances * variances.log()).sum() / variances.sum() / 2).exp()
+        return (times * ratio / (1 - times + times * ratio)).to(times.dtype)
+
+    def sampling_times(self) -> torch.Tensor:
+        """The times `(N,)` from noise, 1, to latents, 0, between which `sample` takes its steps."""
+        return self.shifted(torch.linspace(1, 0, SAMPLING_STEPS + 1, device=self.rest.device))
+
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
         """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`."""
-        return (self._carry(noise, torch.linspace(1, 0, SAMPLING_STEPS + 1)) - self.mean) / self.std
+        return (self._carry(noise, self.sampling_times()) - self.mean) / self.std
 
     def noise_of(self, latents: torch.Tensor) -> torch.Tensor:
         """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, but for
         what the steps leave inexact."""
-        return self._carry(latents * self.std + self.mean, torch.linspace(0, 1, SAMPLING_STEPS + 1))
+        return self._carry(latents * self.std + self.mean, self.sampling_times().flip(0))
 
     def calibrate(self, noise: torch.Tensor) -> None:
         """Takes mean and standard deviation of what becomes of `noise` (N, Z), which is normalised with them from then
         on, as the latents are that the flow learned from."""
-        carried = self._carry(noise, torch.linspace(1, 0, SAMPLING_STEPS + 1))
+        carried = self._carry(noise, self.sampling_times())
         self.mean.copy_(carried.mean(0))
         self.std.copy_(carried.std(0))
 
     @torch.no_grad()
     def _carry(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """Follows the velocity from the first of the evenly spaced `times` to the last one, by the two-step
-        Adams-Bashforth method: as cheap a step as Euler's, with an error of second order."""
+        """Follows the velocity from the first of `times` (N,) to the last one, by the two-step Adams-Bashforth method:
+        as cheap a step as Euler's, with an error of second order."""
         shape, points = points.shape, points.flatten(0, -2)
-        step, before = times[1] - times[0], None
-        for time in times[:-1].to(points.device):
-            velocity = self(points, time.expand(len(points)))
-            points = points + step * (velocity if before is None else 1.5 * velocity - 0.5 * before)
-            before = velocity
+        velocity = step = None
+        for time, next_time in times.unfold(0, 2, 1):
+            before, velocity = velocity, self(points, time.expand(len(points)))
+            last_step, step = step, next_time - time
+            slope = 0 if before is None else (velocity - before) / last_step
+            points = points + step * (velocity + step / 2 * slope)
         return points.view(shape)
 
 
