@@ -43,21 +43,12 @@ class PriorGraph(nn.Module):
     def __init__(self, prior: LatentPrior, kind: str):
         super().__init__()
         self.prior, self.kind = prior, kind
-        more = {"standard": 0, "flow": 0, "gaussian": len(prior.stds), "mixture": len(prior.stds) + 1}
-        self.noise_dim = prior.latent_dim + more[kind]
+        self.noise_dim = sum(prior.noise_sizes(kind))
 
     def forward(self, noise: torch.Tensor) -> torch.Tensor:
-        prior, num_directions = self.prior, len(self.prior.stds)
-        if self.kind == "standard":
-            return noise.clone()
         if self.kind == "flow":
-            return prior.mean + self._flow(noise) * prior.variances.sqrt().clamp(min=1e-6)
-        position, rest = noise[:, :num_directions], noise[:, num_directions : num_directions + prior.latent_dim]
-        if self.kind == "mixture":
-            chance = torch.special.ndtr(noise[:, -1:])  # uniform on (0, 1)
-            chosen = (chance > prior.mixture_weights.cumsum(0)[:-1]).sum(1)
-            position = prior.mixture_means[chosen] + position * prior.mixture_stds[chosen]
-        return prior.mean + (position * prior.stds) @ prior.directions + rest * prior.rest
+            return self.prior.mean + self._flow(noise) * self.prior.variances.sqrt().clamp(min=1e-6)
+        return self.prior.from_noise(noise.clone().split(self.prior.noise_sizes(self.kind), 1), self.kind)
 
     def _flow(self, noise: torch.Tensor) -> torch.Tensor:
         """`LatentFlow.sample` as one loop of the graph instead of its steps in a row."""

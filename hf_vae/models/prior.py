@@ -1,5 +1,7 @@
 """The distributions that latents are drawn from, and the principal components that they are moved along."""
 
+from collections.abc import Sequence
+
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
@@ -131,16 +133,27 @@ class LatentPrior(nn.Module):
             raise ValueError(f"prior={kind!r} is unknown; choose one of {', '.join(PRIORS)}.")
         if kind == "flow" and self.flow is None:
             raise ValueError("prior='flow' was not trained for this model; choose mixture, gaussian or standard.")
-        if kind in ("standard", "flow"):
-            noise = temperature * self._noise(num_samples, self.latent_dim, generator)
-            return noise if kind == "standard" else self.mean + self.flow.sample(noise) * self._scale
-        position = temperature * self._noise(num_samples, len(self.stds), generator)
-        rest = temperature * self._noise(num_samples, self.latent_dim, generator) * self.rest
+        noise = [self._noise(num_samples, size, generator) for size in self.noise_sizes(kind)]
+        return self.from_noise([temperature * part for part in noise[:2]] + noise[2:], kind)
+
+    def noise_sizes(self, kind: str) -> list[int]:
+        """How many numbers of N(0, 1) each part of the noise has that a latent of this kind is drawn from."""
+        position, rest = len(self.stds), self.latent_dim
+        return {"standard": [rest], "flow": [rest], "gaussian": [position, rest], "mixture": [position, rest, 1]}[kind]
+
+    def from_noise(self, noise: Sequence[torch.Tensor], kind: str) -> torch.Tensor:
+        """Latents `(B, Z)` of noise whose parts are `(B, size)` for each size of `noise_sizes`: the position along the
+        directions, what is beside them, and what chooses the Gaussian of a mixture."""
+        if kind == "standard":
+            return noise[0]
+        if kind == "flow":
+            return self.mean + self.flow.sample(noise[0]) * self._scale
+        position, rest = noise[:2]
         if kind == "mixture":
-            chance = torch.special.ndtr(self._noise(num_samples, 1, generator))  # uniform on (0, 1)
+            chance = torch.special.ndtr(noise[2])  # uniform on (0, 1)
             chosen = (chance > self.mixture_weights.cumsum(0)[:-1]).sum(1)
             position = self.mixture_means[chosen] + position * self.mixture_stds[chosen]
-        return self.mean + (position * self.stds) @ self.directions + rest
+        return self.mean + (position * self.stds) @ self.directions + rest * self.rest
 
     @torch.no_grad()
     def path(self, starts: torch.Tensor, ends: torch.Tensor, num_points: int, kind: str = "lerp") -> torch.Tensor:
