@@ -47,7 +47,7 @@ class PriorGraph(nn.Module):
 
     def forward(self, noise: torch.Tensor) -> torch.Tensor:
         if self.kind == "flow":
-            return self.prior.mean + self._flow(noise) * self.prior.variances.sqrt().clamp(min=1e-6)
+            return self.prior.denormalised(self._flow(noise))
         return self.prior.from_noise(noise.clone().split(self.prior.noise_sizes(self.kind), 1), self.kind)
 
     def _flow(self, noise: torch.Tensor) -> torch.Tensor:
@@ -86,7 +86,7 @@ def export_onnx(model: ImageGenerator, folder: Path) -> list[Path]:
     prior = PriorGraph(model.latent_prior, config.prior)
     images = torch.rand(2, config.image_channels, config.image_size, config.image_size) * 2 - 1
     graphs = {
-        "decoder": (DecoderGraph(model), "latents", torch.randn(2, config.latent_dim), "images"),
+        "decoder": (DecoderGraph(model), "latents", torch.randn(2, model.num_latents), "images"),
         "prior": (prior, "noise", torch.randn(2, prior.noise_dim), "latents"),
     }
     if model.has_encoder:

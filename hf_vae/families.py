@@ -50,6 +50,7 @@ def new_model(run: RunConfig) -> ImageGenerator:
         start = AutoGenerator.from_pretrained(train.pretrained_model_name_or_path)
         if not train.keeps_prior:
             start.latent_prior = model.latent_prior
+        start.detail = model.detail  # is fitted to what the trained networks leave
         try:
             model.load_state_dict(start.state_dict())
         except RuntimeError as error:

@@ -158,4 +158,4 @@ class ImagePipeline:
         """Latents `(B, Z)`, or one for all `(1, Z)`, moved along the first K principal components by `shifts` (B, K),
         in standard deviations of the training set."""
         prior, count = self.model.latent_prior, shifts.shape[1]
-        return latents + shifts.to(latents.device) * prior.stds[:count] @ prior.directions[:count]
+        return latents + prior.with_details(shifts.to(latents.device) * prior.stds[:count] @ prior.directions[:count])

@@ -35,7 +35,7 @@ def fit_gaussian(model: ImageGenerator, batches: Iterable[torch.Tensor], seed: i
     if model.has_encoder:
         generator = torch.Generator().manual_seed(seed)
         drawn = [encode_all(model, torch.cat([batch, batch.flip(3)]), generator) for batch in batches]
-        latents = torch.cat(drawn)
+        latents = torch.cat(drawn)[:, : model.config.latent_dim]
         model.latent_prior.fit(latents)
         return latents
     first = next(layer for layer in model.decoder.modules() if isinstance(layer, nn.Linear))

@@ -17,6 +17,7 @@ from .batches import Batch
 from .checkpoints import Progress, find_checkpoint, load_checkpoint, save_checkpoint
 from .config import RunConfig
 from .datasets import load_images
+from .details import fit_detail
 from .dry_run import num_parameters
 from .families import new_model
 from .forecast import Forecast
@@ -150,6 +151,8 @@ class Training:
         """Fits the prior of the trained model and writes the snapshot to the run folder, which is returned."""
         if self.accelerator.is_main_process:
             published = self.trainees.published.eval().requires_grad_(False)
+            if published.detail is not None:
+                fit_detail(published, self.images.batches(PRIOR_FIT_IMAGES))
             if not self.run.train.keeps_prior:
                 batches = self.images.batches(PRIOR_FIT_IMAGES)
                 fit_prior(published, batches, self.run.train.prior_steps, self.run.train.seed, progress=True)

@@ -12,6 +12,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils import BaseOutput
 
+from .detail import Detail
 from .loading import HUB_OPTIONS, checked_folder
 from .prior import LatentPrior
 from .source import standalone_source
@@ -36,8 +37,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):
     Images are `(B, C, H, W)` floats in [-1, 1]; latents are flat, `(B, Z)`. A family's `__init__` signature is its
     configuration, and holds `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`; it builds
     `self.decoder` and, where there is one, `self.encoder`. The `LatentPrior` is part of the model, so that one
-    `config.json` and one safetensors file are all there is. `forward` is the training path and returns every tensor
-    that the family's objective needs.
+    `config.json` and one safetensors file are all there is, and so is `self.detail` where a family has one, which
+    follows latents `(B, Z)` by further ones. `forward` is the training path and returns every tensor that the family's
+    objective needs.
     """
 
     has_encoder: ClassVar[bool] = True
@@ -47,9 +49,10 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         # only of our own modules is it known that they can travel; a class of a notebook stays where it is
         cls._auto_class = "AutoModel" if cls.__module__.rpartition(".")[0] == __package__ else None
 
-    def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard"):
+    def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard", detail_dim: int = 0):
         super().__init__()
-        self.latent_prior = LatentPrior(latent_dim, latent_size, with_flow=prior == "flow")
+        self.latent_prior = LatentPrior(latent_dim, latent_size, with_flow=prior == "flow", detail_dim=detail_dim)
+        self.detail: Detail | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
@@ -91,6 +94,11 @@ class ImageGenerator(ModelMixin, ConfigMixin):
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
         """As diffusers', which would warn of `auto_map`, the line of `config.json` that is for `AutoModel` alone."""
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
+
+    @property
+    def num_latents(self) -> int:
+        """How many latents `encode` gives and `decode` takes: `latent_dim`, and what a family has behind these."""
+        return self.config.latent_dim + self.latent_prior.detail_dim
 
     @property
     def output_size(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
@@ -29,12 +30,15 @@ class LatentPrior(nn.Module):
       less `mean`, over their standard deviation.
 
     Unfitted, the first three are N(0, I), up to rounding.
+
+    A model may have `detail_dim` latents behind these Z, for what its networks leave of a picture. No distribution
+    here knows them: what is drawn has 0 there, the mean of what is left.
     """
 
-    def __init__(self, latent_dim: int, latent_size: int = 1, with_flow: bool = False):
+    def __init__(self, latent_dim: int, latent_size: int = 1, with_flow: bool = False, detail_dim: int = 0):
         super().__init__()
         num_directions = min(latent_dim, NUM_DIRECTIONS)
-        self.latent_dim, self.latent_size = latent_dim, latent_size
+        self.latent_dim, self.latent_size, self.detail_dim = latent_dim, latent_size, detail_dim
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("directions", torch.eye(num_directions, latent_dim))
         self.register_buffer("stds", torch.ones(num_directions))
@@ -56,14 +60,22 @@ class LatentPrior(nn.Module):
         return self.stds.square() / self.variances.sum().clamp(min=torch.finfo(self.stds.dtype).tiny)
 
     def coordinates(self, latents: torch.Tensor) -> torch.Tensor:
-        """Where latents `(B, Z)` lie along the directions, in standard deviations from the mean: `(B, K)`. Along one
-        in which nothing varies that is a distance."""
+        """Where latents `(B, Z)`, with details behind them or not, lie along the directions, in standard deviations
+        from the mean: `(B, K)`. Along one in which nothing varies that is a distance."""
         stds = torch.where(self.stds > 1e-6 * self.stds.max(), self.stds, 1)
-        return (latents - self.mean) @ self.directions.T / stds
+        return (latents[:, : self.latent_dim] - self.mean) @ self.directions.T / stds
 
     def normalised(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents `(B, Z)` less their mean, over their standard deviation: what the flow works on."""
         return (latents - self.mean) / self._scale
+
+    def denormalised(self, normalised: torch.Tensor) -> torch.Tensor:
+        """Such latents `(B, Z)` as the model decodes them, `(B, Z + detail_dim)`."""
+        return self.with_details(self.mean + normalised * self._scale)
+
+    def with_details(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents `(B, Z)`, or steps between such, with details of 0 behind them: `(B, Z + detail_dim)`."""
+        return F.pad(latents, (0, self.detail_dim))
 
     @property
     def _scale(self) -> torch.Tensor:
@@ -120,9 +132,9 @@ class LatentPrior(nn.Module):
         generator: torch.Generator | list[torch.Generator] | None = None,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        """Draws latents `(num_samples, Z)`, from one generator or from one for each sample. `temperature` scales the
-        noise: 0 gives the mean, in a mixture that of one of its Gaussians, and in a flow what it makes of the middle
-        of its noise.
+        """Draws latents `(num_samples, Z + detail_dim)`, from one generator or from one for each sample. `temperature`
+        scales the noise: 0 gives the mean, in a mixture that of one of its Gaussians, and in a flow what it makes of
+        the middle of its noise.
 
         Raises:
             ValueError: If `kind` is none of `PRIORS`, or a flow that this model has not, or `num_samples` is below 1.
@@ -142,22 +154,23 @@ class LatentPrior(nn.Module):
         return {"standard": [rest], "flow": [rest], "gaussian": [position, rest], "mixture": [position, rest, 1]}[kind]
 
     def from_noise(self, noise: Sequence[torch.Tensor], kind: str) -> torch.Tensor:
-        """Latents `(B, Z)` of noise whose parts are `(B, size)` for each size of `noise_sizes`: the position along the
-        directions, what is beside them, and what chooses the Gaussian of a mixture."""
+        """Latents `(B, Z + detail_dim)` of noise whose parts are `(B, size)` for each size of `noise_sizes`: the
+        position along the directions, what is beside them, and what chooses the Gaussian of a mixture."""
         if kind == "standard":
-            return noise[0]
+            return self.with_details(noise[0])
         if kind == "flow":
-            return self.mean + self.flow.sample(noise[0]) * self._scale
+            return self.denormalised(self.flow.sample(noise[0]))
         position, rest = noise[:2]
         if kind == "mixture":
             chance = torch.special.ndtr(noise[2])  # uniform on (0, 1)
             chosen = (chance > self.mixture_weights.cumsum(0)[:-1]).sum(1)
             position = self.mixture_means[chosen] + position * self.mixture_stds[chosen]
-        return self.mean + (position * self.stds) @ self.directions + rest * self.rest
+        return self.with_details(self.mean + (position * self.stds) @ self.directions + rest * self.rest)
 
     @torch.no_grad()
     def path(self, starts: torch.Tensor, ends: torch.Tensor, num_points: int, kind: str = "lerp") -> torch.Tensor:
-        """Points from `starts` (..., Z) to `ends` (..., Z), both included: `(..., num_points, Z)`.
+        """Points from `starts` (..., Z + detail_dim) to `ends`, as many, both included: `(..., num_points,
+        Z + detail_dim)`. Details go along the straight line on all of them.
 
         "lerp" goes along the straight line, "slerp" along the great circle around `mean`, with each latent in standard
         deviations; both evenly. "flow" goes along the great circle between the noises that the flow would make the two
@@ -177,14 +190,17 @@ class LatentPrior(nn.Module):
         starts, ends = starts[..., None, :], ends[..., None, :]
         if kind == "lerp":
             return torch.lerp(starts, ends, weights)
+        sizes = [self.latent_dim, self.detail_dim]
+        (starts, start_details), (ends, end_details) = starts.split(sizes, -1), ends.split(sizes, -1)
+        details = torch.lerp(start_details, end_details, weights)
         starts, ends = self.normalised(starts), self.normalised(ends)
         if kind == "slerp":
-            return self.mean + slerp(starts, ends, weights) * self._scale
+            return torch.cat([self.mean + slerp(starts, ends, weights) * self._scale, details], -1)
         noise = slerp(self.flow.noise_of(starts), self.flow.noise_of(ends), weights)
         points = self.flow.sample(noise)
         # there and back in steps is not quite the identity: what is missing at either end is added
         missing = torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
-        return self.mean + (points + missing) * self._scale
+        return torch.cat([self.mean + (points + missing) * self._scale, details], -1)
 
     def _noise(
         self, rows: int, columns: int, generator: torch.Generator | list[torch.Generator] | None

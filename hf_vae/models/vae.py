@@ -3,9 +3,12 @@
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput
 
 from .base import EncoderOutput, ImageGenerator
+from .detail import Detail
 from .layers import make_decoder, make_encoder
 
 
@@ -42,6 +45,9 @@ class VAE(ImageGenerator):
             BatchNorm).
         shortcut: Whether a cell of the grid also gets its latents by a linear map of its own pixels, and these by one
             of its latents, beside what the networks add. Plain blocks, and latents without a place, have none.
+        detail_dim: Number of further latents, behind the Z that the networks know, for what these leave of each cell
+            of a picture (`Detail`): fitted once they are trained, and 0 in samples. With them `encode` gives, and
+            `decode` takes, `(B, Z + detail_dim)`.
         output_size: Edge of the pictures that people get, in pixels; None for image_size.
         prior: What samples are drawn from, fitted after training: "flow" (a network that learns the latents),
             "mixture" (of Gaussians) or "gaussian"; or "standard" (N(0, I)).
@@ -61,25 +67,48 @@ class VAE(ImageGenerator):
         max_width: int = 192,
         block: Literal["residual", "plain"] = "residual",
         shortcut: bool = True,
+        detail_dim: int = 0,
         output_size: int | None = None,
         prior: Literal["flow", "mixture", "gaussian", "standard"] = "flow",
         encoder_layers: tuple[str, ...] | None = None,
         decoder_layers: tuple[str, ...] | None = None,
     ):
-        super().__init__(latent_dim, latent_size, prior)
+        super().__init__(latent_dim, latent_size, prior, detail_dim)
         sizes = (image_size, image_channels, latent_dim, latent_size, width, max_width, block, shortcut)
         self.encoder = make_encoder(encoder_layers, *sizes, outputs=2)
         self.decoder = make_decoder(decoder_layers, *sizes)
+        if detail_dim:
+            self.detail = Detail(image_size, image_channels, latent_size, detail_dim)
 
     def encode(self, images: torch.Tensor) -> EncoderOutput:
+        posterior = self.posterior(images)
+        if self.detail is None:
+            return posterior
+        details = self.detail.encode(self.left_of(images, posterior.latents).to(self.dtype)).float()
+        narrow = F.pad(posterior.logvar, (0, details.shape[1]), value=LOGVAR_RANGE[0])
+        return EncoderOutput(latents=torch.cat([posterior.latents, details], 1), logvar=narrow)
+
+    def decode(self, latents: torch.Tensor) -> DecoderOutput:
+        sizes = [self.config.latent_dim, self.config.detail_dim]
+        drawn, details = latents.to(self.dtype).split(sizes, 1)
+        images = self.decoder(drawn)
+        return DecoderOutput(sample=images if self.detail is None else images + self.detail.decode(details))
+
+    def posterior(self, images: torch.Tensor) -> EncoderOutput:
+        """What the encoder alone makes of images `(B, C, H, W)`: latents `(B, Z)` without details."""
         mean, logvar = self.encoder(images.to(self.dtype)).float().chunk(2, dim=1)  # (B, Z) each
         return EncoderOutput(latents=mean, logvar=logvar.clamp(*LOGVAR_RANGE))
 
+    def left_of(self, images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """What images `(B, C, H, W)` are more than what the decoder alone draws from `latents` (B, Z)."""
+        return images - self.decoder(latents.to(self.dtype))
+
     def forward(self, images: torch.Tensor, noise: torch.Tensor | None = None) -> VAEOutput:
-        """Reconstructs `images` (B, C, H, W) from the draw of their posterior that `noise` (B, Z), of N(0, I), stands
-        for; from the posterior's mean without it."""
-        posterior = self.encode(images)
+        """Reconstructs `images` (B, C, H, W), without details, from the draw of their posterior that `noise` (B, Z) of
+        N(0, I) stands for; from the posterior's mean without it."""
+        posterior = self.posterior(images)
         latents = posterior.latents
         if noise is not None:
             latents = latents + torch.exp(0.5 * posterior.logvar) * noise
-        return VAEOutput(self.decode(latents).sample, posterior.latents, posterior.logvar, latents)
+        reconstructions = self.decoder(latents.to(self.dtype))
+        return VAEOutput(reconstructions, posterior.latents, posterior.logvar, latents)

@@ -27,4 +27,4 @@ class VAEGAN(VAE):
         output = super().forward(images, noise)
         if places is not None:
             latents = slerp(output.latents, output.latents.roll(1, 0), places)
-        return output if latents is None else output._replace(samples=self.decode(latents).sample)
+        return output if latents is None else output._replace(samples=self.decoder(latents.to(self.dtype)))

@@ -86,8 +86,9 @@ def pca_sweep(
 def _label_vectors(model: PublishedModel) -> torch.Tensor:
     """One standard deviation along each labelled direction that has a slider: `(K, Z)`."""
     vectors = [direction.vector for direction in model.directions[:NUM_LABELS]]
-    empty = torch.zeros(0, model.pipeline.model.config.latent_dim)
-    return (torch.stack(vectors) if vectors else empty).to(model.pipeline.model.device)
+    prior = model.pipeline.model.latent_prior
+    steps = torch.stack(vectors) if vectors else torch.zeros(0, prior.latent_dim)
+    return prior.with_details(steps).to(model.pipeline.model.device)
 
 
 def _num_components(model: PublishedModel) -> int:
