@@ -95,7 +95,7 @@ def export_onnx(model: ImageGenerator, folder: Path) -> list[Path]:
     for name, (graph, input_name, example, output_name) in graphs.items():
         files.append(folder / f"{name}.onnx")
         _write_graph(files[-1], graph, input_name, example, output_name)
-    sizes = {name: config[name] for name in ("image_size", "image_channels", "latent_dim")}
+    sizes = {name: config[name] for name in ("image_size", "image_channels")} | {"latent_dim": model.num_latents}
     sizes |= {"output_size": model.output_size, "noise_dim": prior.noise_dim, "has_encoder": model.has_encoder}
     files.append(folder / "onnx.json")
     files[-1].write_text(json.dumps(sizes, indent=2) + "\n")

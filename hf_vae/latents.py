@@ -15,9 +15,8 @@ def encode_all(model: ImageGenerator, images: torch.Tensor, generator: torch.Gen
     latents = []
     for batch in images.split(ENCODE_BATCH):
         output = model.encode(batch.to(model.device))
-        noise = 0.0
+        latents.append(output.latents)
         if generator is not None and output.logvar is not None:
-            noise = torch.randn(output.latents.shape, generator=generator).to(model.device)
-            noise = noise * torch.exp(0.5 * output.logvar)
-        latents.append(output.latents + noise)
+            noise = torch.randn(output.logvar.shape, generator=generator).to(model.device)
+            latents[-1][:, : noise.shape[1]] += noise * torch.exp(0.5 * output.logvar)
     return torch.cat(latents)

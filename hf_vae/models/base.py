@@ -25,6 +25,7 @@ class EncoderOutput(BaseOutput):
     Args:
         latents: The point that stands for each image, `(B, Z)`: without noise, the posterior mean where there is one.
         logvar: Log-variance of the posterior around `latents`, `(B, Z)`, or None in a family without a posterior.
+            Details that follow the Z latents are certain.
     """
 
     latents: torch.Tensor

@@ -3,7 +3,6 @@
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput
 
@@ -85,8 +84,7 @@ class VAE(ImageGenerator):
         if self.detail is None:
             return posterior
         details = self.detail.encode(self.left_of(images, posterior.latents).to(self.dtype)).float()
-        narrow = F.pad(posterior.logvar, (0, details.shape[1]), value=LOGVAR_RANGE[0])
-        return EncoderOutput(latents=torch.cat([posterior.latents, details], 1), logvar=narrow)
+        return EncoderOutput(latents=torch.cat([posterior.latents, details], 1), logvar=posterior.logvar)
 
     def decode(self, latents: torch.Tensor) -> DecoderOutput:
         sizes = [self.config.latent_dim, self.config.detail_dim]
