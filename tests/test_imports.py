@@ -16,14 +16,14 @@ from hf_vae.families import FAMILIES
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"files", "forecast", "batches", "transforms", "losses", "directions"}
-    | {f"models.{name}" for name in ("flow", "blocks", "paths", "loading", "source")},
+    | {f"models.{name}" for name in ("flow", "blocks", "detail", "paths", "loading", "source")},
     {"config", "models.prior"},
     {"presets", "machine", "sources"},
     {"models.base", "models.layers"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
     {"objectives", "latents", "metrics", "datasets", "export"},
-    {"families", "streaming", "priors", "features", "inversion", "labels", "probes"},
+    {"families", "streaming", "priors", "details", "features", "inversion", "labels", "probes"},
     {"trainees", "checkpoints", "interruptions", "trackers", "batch_size", "previews", "dry_run", "inspection", "hub"},
     {"logs", "validation"},
     {"preflight"},
