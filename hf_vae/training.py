@@ -148,7 +148,7 @@ class Training:
                     raise TrainingInterrupted(stopped_by, f"checkpoint-{progress.step}")
 
     def publish(self) -> Path:
-        """Fits the prior of the trained model and writes the snapshot to the run folder, which is returned."""
+        """Fits details and prior of the trained model and writes the snapshot to the run folder, which is returned."""
         if self.accelerator.is_main_process:
             published = self.trainees.published.eval().requires_grad_(False)
             if published.detail is not None:
