@@ -73,9 +73,15 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 def reset_accelerate() -> None:
-    """Makes the next run start as in a process of its own: accelerate keeps one state per process."""
+    """Makes the next run of a test start as in a process of its own: accelerate keeps one state per process."""
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def own_accelerate() -> None:
+    """The same for each test's first run, whatever other tests and shared fixtures left."""
+    reset_accelerate()
 
 
 def tiny_config(family: str, **changes) -> dict:

@@ -31,12 +31,6 @@ from hf_vae.training import train
 pytestmark = pytest.mark.fault("checkpoints", "damage is named and passed over; a whole one is always there")
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    reset_accelerate()
-
-
 @pytest.fixture(scope="module")
 def whole(picture_folder, tmp_path_factory) -> Path:
     """A VAE's finished run of 6 updates, with checkpoints at 3 and 6."""

@@ -16,12 +16,6 @@ from hf_vae.interruptions import StopSignals, TrainingInterrupted
 pytestmark = pytest.mark.fault("signals", "a checkpoint, and the same weights bit for bit")
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    reset_accelerate()
-
-
 def signal_in_update(number: int, signal_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has this process get a signal while it computes its `number`-th update."""
     calls, update = [], training.update

@@ -78,8 +78,6 @@ class LinearCodeObjective(Objective):
 @pytest.fixture
 def registered(monkeypatch):
     monkeypatch.setitem(FAMILIES, "linear-code", Family(LinearCode, LinearCodeObjective))
-    yield
-    reset_accelerate()
 
 
 def test_a_line_in_the_registry_is_all_that_a_new_family_needs(registered, picture_folder, tmp_path):

@@ -37,12 +37,6 @@ HELDOUT = list(range(0, NUM_PICTURES, 10))
 TRAINED_ON = [number for number in range(NUM_PICTURES) if number not in HELDOUT]
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    reset_accelerate()
-
-
 def png(picture: Image.Image) -> bytes:
     buffer = BytesIO()
     picture.save(buffer, "PNG")

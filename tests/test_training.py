@@ -34,13 +34,6 @@ from hf_vae.training import Training, train
 from hf_vae.transforms import to_float
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Each run is a process of its own in real life; accelerate keeps one state per process."""
-    yield
-    reset_accelerate()
-
-
 def test_a_run_leaves_a_model_a_log_previews_and_checkpoints(family, picture_folder, tmp_path):
     train(tiny_run(family, picture_folder, tmp_path / "run"))
     names = {path.name for path in (tmp_path / "run").iterdir()}

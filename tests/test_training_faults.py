@@ -25,12 +25,6 @@ pytestmark = pytest.mark.fault("training", "the same weights bit for bit, or one
 KILLS = 50
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    reset_accelerate()
-
-
 KILLED_AGAIN_AND_AGAIN = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
