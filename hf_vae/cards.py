@@ -14,6 +14,7 @@ from .directions import Direction, read_directions
 from .families import FAMILIES, AutoGenerator
 from .models import ImageGenerator
 from .presets import with_preset
+from .previews import draw_reconstructions
 from .recipes import run_from_recipe, training_command
 from .transforms import picture_grid, to_pictures
 
@@ -21,6 +22,7 @@ from .transforms import picture_grid, to_pictures
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 SAMPLES_IN_CARD = 64
 SAMPLES_SEED = 0
+RECONSTRUCTIONS_IN_CARD = 8
 METRIC_NAMES = {
     "reconstruction_mse": "Reconstruction MSE, images in [-1, 1]",
     "reconstruction_psnr": "Reconstruction PSNR, dB",
@@ -40,9 +42,11 @@ FEATURE_METRIC_NAMES = {"frechet": "Frechet distance", "precision": "Precision",
 
 
 def write_card(folder: Path) -> None:
-    """Writes `README.md` and `samples.png` into a run folder, from the model, `train_config.json`, `training.json` and
-    `metrics.json` in it; doing so again changes nothing. `co2_eq_emissions`, where somebody measured them and added
-    them to `training.json` as the Hub wants them (`emissions` in grams, `source` and others), are repeated.
+    """Writes `README.md`, `samples.png` and, of a model with an encoder, `reconstructions.png` into a run folder, from
+    the model, `train_config.json`, `training.json` and `metrics.json` in it; doing so again changes nothing. What is
+    reconstructed are the model's own samples, as the pictures that it learned from may not be shown.
+    `co2_eq_emissions`, where somebody measured them and added them to `training.json` as the Hub wants them
+    (`emissions` in grams, `source` and others), are repeated.
 
     Raises:
         ValueError: If one of those files is missing.
@@ -50,6 +54,8 @@ def write_card(folder: Path) -> None:
     card, model = _fill_in(folder)
     samples = model.sample(SAMPLES_IN_CARD, generator=torch.Generator().manual_seed(SAMPLES_SEED))
     picture_grid(to_pictures(samples, model.output_size)).save(folder / "samples.png")
+    if model.has_encoder:
+        draw_reconstructions(model, samples[:RECONSTRUCTIONS_IN_CARD]).save(folder / "reconstructions.png")
     card.save(folder / "README.md")
 
 
@@ -134,6 +140,9 @@ def _metadata(
     name: str, run: RunConfig, rows: dict[str, float], training: dict[str, Any], has_timelapse: bool
 ) -> ModelCardData:
     gallery = {"samples.png": f"{SAMPLES_IN_CARD} samples, seed {SAMPLES_SEED}, not selected"}
+    if FAMILIES[run.family].model.has_encoder:
+        text = f"{RECONSTRUCTIONS_IN_CARD} of its samples, and below each the reconstruction"
+        gallery["reconstructions.png"] = text
     if has_timelapse:
         gallery["timelapse.webp"] = "Samples of the same noise during training"
     dataset = run.data.dataset_name or Path(run.data.train_data_dir).name

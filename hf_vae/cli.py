@@ -23,7 +23,7 @@ a folder, such as runs/my-vae, or an id on the Hub, such as me/my-vae."""
 
 
 def card(folder: RunFolder, overwrite: bool = False) -> None:
-    """Writes a model's card, README.md, and its samples.png, from the files of its run folder.
+    """Writes a model's card, README.md, with its pictures, from the files of its run folder.
 
     Example: hf-vae card runs/cats-vae
 

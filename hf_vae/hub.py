@@ -18,6 +18,7 @@ PUBLISHED = (
     "training.json",
     "metrics.json",
     "samples.png",
+    "reconstructions.png",
     "timelapse.webp",
     "timelapse.gif",
 )

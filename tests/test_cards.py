@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import reset_accelerate, tiny_config
+from conftest import reset_accelerate, skip_without_encoder, tiny_config
 from huggingface_hub import ModelCard
 from PIL import Image
 
@@ -80,11 +80,22 @@ def test_a_card_is_filled_in_and_true(family, finished_runs):
     assert_filled_in_and_true(finished_runs[family])
     text = (finished_runs[family] / "README.md").read_text()
     assert "Drawn faces." in text and "license: cc0-1.0" in text
-    assert ("pipe.reconstruct" in text) == FAMILIES[family].model.has_encoder
+    for promise in ("pipe.reconstruct", "(reconstructions.png)"):
+        assert (promise in text) == FAMILIES[family].model.has_encoder
+
+
+def test_a_card_shows_reconstructions_of_samples(family, finished_runs):
+    skip_without_encoder(family)
+    model = AutoGenerator.from_pretrained(finished_runs[family])
+    samples = model.sample(64, torch.Generator().manual_seed(0))[:8]
+    with torch.no_grad():
+        rows = torch.cat([samples, model.decode(model.encode(samples).latents).sample])
+    shown = np.asarray(Image.open(finished_runs[family] / "reconstructions.png"))
+    assert np.array_equal(shown, np.asarray(picture_grid(to_pictures(rows, model.output_size), 8)))
 
 
 def test_a_card_written_again_is_the_same(family, finished_runs):
-    files = ("README.md", "samples.png")
+    files = ["README.md", *(path.name for path in finished_runs[family].glob("*.png"))]
     before = [(finished_runs[family] / name).read_bytes() for name in files]
     write_card(finished_runs[family])
     assert [(finished_runs[family] / name).read_bytes() for name in files] == before
