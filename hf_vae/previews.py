@@ -25,14 +25,15 @@ def draw_preview(
     num_images: int = PREVIEW_IMAGES,
     columns: int = GRID_COLUMNS,
 ) -> Image.Image:
-    """Samples of the same noise at any time of a run. `batches`, each `(B, C, H, W)` in [-1, 1], are what the prior is
-    fitted on first, since a prior fitted to an earlier encoder does not suit this one: the Gaussian where the model's
-    own takes long to learn. Without them the model's prior is used as it is. No global random state is touched."""
+    """Samples of the same noise at any time of a run. A prior that is fitted is fitted on `batches` first, each
+    `(B, C, H, W)` in [-1, 1], since what was fitted to an earlier encoder does not suit this one: the Gaussian, as the
+    others take long to learn. Without `batches` the model's prior is used as it is. No global random state is
+    touched."""
     model.eval()
     prior = model.config.prior
-    if batches is not None:
+    if batches is not None and model.has_encoder and prior != "standard":
         fit_gaussian(model, batches)
-        prior = "gaussian" if model.has_encoder and prior != "standard" else "standard"
+        prior = "gaussian"
     generator = torch.Generator().manual_seed(PREVIEW_SEED)
     samples = model.sample(num_images, generator=generator, prior=prior)
     return picture_grid(to_pictures(samples, model.output_size), columns)
