@@ -76,9 +76,9 @@ class PlainLoop:
         for _ in range(num_steps):
             images = next(self.batches).to(self.device, non_blocking=True)
             noise = torch.randn(len(images), NETWORK["latent_dim"], device=self.device)
-            reconstructions, mean, logvar, _ = self.model(images, noise)
-            kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar)
-            loss = F.mse_loss(reconstructions, images) + KL_WEIGHT * kl.mean()
+            output = self.model(images, noise)
+            kl = 0.5 * (output.mean**2 + output.logvar.exp() - 1 - output.logvar)
+            loss = F.mse_loss(output.reconstructions, images) + KL_WEIGHT * kl.mean()
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

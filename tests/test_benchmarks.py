@@ -1,0 +1,57 @@
+"""The benchmarks assert nothing, so it is here that their contestants must run."""
+
+import math
+from pathlib import Path
+
+import pytest
+from conftest import reset_accelerate
+
+from benchmarks.contestants import Ceiling, ShippedModel
+from benchmarks.pictures import load_pictures
+from benchmarks.plain_loop import PlainLoop
+from benchmarks.throughput import _our_run
+from benchmarks.time_to_quality import OurContestant, PlainContestant
+from benchmarks.workers import Turn, Worker, take_turns
+from hf_vae.transforms import to_float
+
+
+@pytest.fixture
+def pictures(picture_folder: Path):
+    return load_pictures(picture_folder)
+
+
+def test_both_loops_train_on_the_same_pictures_and_are_measured_alike(pictures, tmp_path):
+    heldout = pictures.splits.heldout[:]
+    plain = PlainContestant(heldout, files=pictures.train_files * 2)
+    ours = OurContestant(_our_run(pictures.folder, tmp_path / "run", "no"))
+    before = [contestant.measure() for contestant in (plain, ours)]
+    for contestant in (plain, ours):
+        contestant.run(2)
+    assert len(plain.losses) == 2 and all(map(math.isfinite, plain.losses))
+    assert ours.training.progress.step == 2
+    after = [contestant.measure() for contestant in (plain, ours)]
+    assert all(math.isfinite(error) for error in before + after) and before != after
+    reset_accelerate()
+
+
+def test_contestants_in_processes_of_their_own_take_turns(pictures, tmp_path):
+    images = to_float(pictures.splits.train[:8])
+    with (
+        Worker(Ceiling, tmp_path / "ceiling.log", images=images) as ceiling,
+        Worker(PlainLoop, tmp_path / "plain.log", files=pictures.train_files * 2) as plain,
+    ):
+        found = take_turns({"ceiling": Turn(ceiling, seconds=0.01), "plain": Turn(plain, seconds=0.01)}, rounds=1)
+        assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in found.values())
+        assert ceiling.memory()["memory"] > 0
+
+
+def test_a_contestant_that_fails_is_shown(pictures, tmp_path):
+    with pytest.raises(SystemExit, match="A contestant failed"):
+        Worker(PlainLoop, tmp_path / "plain.log", files=[]).call("run", 1)
+
+
+def test_a_published_model_is_timed(published_models):
+    model = ShippedModel(published_models / "faces-vae")
+    assert model.can_reconstruct()
+    model.sample(1)
+    model.reconstruct(2)
