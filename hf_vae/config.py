@@ -74,7 +74,7 @@ class TrainConfig:
     """Precision of forward and backward passes; "auto" for what `accelerate launch` was told, or else bf16 where the
     hardware computes in it."""
     compile: Literal["auto", "no", "default", "reduce-overhead", "max-autotune"] = "auto"
-    """Mode of torch.compile; "auto" for the default one on a GPU if the run is long enough to pay for it."""
+    """Mode of torch.compile; "auto" for the default one where a run is long enough to pay for it."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
     """Store images and weights with their channels together; "auto" for where that is faster."""
     allow_tf32: bool = True

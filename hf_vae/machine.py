@@ -15,8 +15,7 @@ from .config import TrainConfig
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
-COMPILE_PAYS_FROM = 2000  # updates: compiling takes a minute
-COMPILE_PAYS_FROM_ON_CPU = 20_000  # where it gains less
+COMPILE_PAYS_FROM = 20_000  # updates: compiling takes a minute, and gains little
 
 
 @dataclass(frozen=True)
@@ -42,16 +41,17 @@ def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.
     """Resolves every "auto" in `config` but the batch size.
 
     Precision is what `accelerate launch` was told, else bf16 where the hardware computes in it: emulating it is slower
-    than fp32. Channels lie together, and long runs are compiled; but on a CPU not where there is GroupNorm, which both
-    make slower (`make bench`). A resumed run chooses as it did before, as its length counts as a whole.
+    than fp32. Channels lie together, but on a CPU not where there is GroupNorm, which that makes slower. Long runs on a
+    CPU are compiled, but for GroupNorm again; on a GPU none, as small networks wait for Python there, compiled or not
+    (docs/benchmarks.md). A resumed run chooses as it did before, as its length counts as a whole.
     """
     on_gpu = device.type == "cuda"
-    suits = on_gpu or not any(isinstance(module, nn.GroupNorm) for module in model.modules())
+    has_group_norm = any(isinstance(module, nn.GroupNorm) for module in model.modules())
     compile_mode = None if config.compile == "no" else config.compile
     if compile_mode == "auto":
-        pays = num_steps >= (COMPILE_PAYS_FROM if on_gpu else COMPILE_PAYS_FROM_ON_CPU)
-        compile_mode = "default" if suits and pays and shutil.which("cc") else None
-    channels_last = suits if config.channels_last == "auto" else config.channels_last == "yes"
+        pays = num_steps >= COMPILE_PAYS_FROM and not on_gpu and not has_group_norm
+        compile_mode = "default" if pays and shutil.which("cc") else None
+    channels_last = (on_gpu or not has_group_norm) if config.channels_last == "auto" else config.channels_last == "yes"
     return Choices(choose_precision(config, device), compile_mode, channels_last)
 
 
