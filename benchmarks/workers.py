@@ -36,7 +36,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=(theirs, build, arguments, log))
         self._process.start()
         theirs.close()
-        self._is_built = False
+        self._receive()
 
     def __enter__(self) -> Self:
         return self
@@ -45,19 +45,12 @@ class Worker:
         self._connection.close()
         self._process.join()
 
-    def wait(self) -> None:
-        """Until the contestant is built. Several are built at the same time, but none works meanwhile."""
-        if not self._is_built:
-            self._receive()
-            self._is_built = True
-
     def call(self, method: str, *arguments: Any) -> Any:
         """What the contestant's `method` returns."""
         return self.timed(method, *arguments)[0]
 
     def timed(self, method: str, *arguments: Any) -> tuple[Any, float]:
         """The same, and the seconds that it took there, until the device was done."""
-        self.wait()
         self._connection.send((method, arguments))
         return self._receive()
 
@@ -127,8 +120,6 @@ class Turn:
 def take_turns(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
     """Goes round the turns `rounds` times, and returns each one's seconds a step in each round."""
     found: dict[str, list[float]] = {name: [] for name in turns}
-    for turn in turns.values():
-        turn.worker.wait()
     for name, turn in turns.items():  # compiles, and says how many steps make a turn
         turn.worker.call(turn.method, 2 * turn.cycle)
         found[name] = [turn.worker.timed(turn.method, turn.cycle)[1] / turn.cycle]

@@ -42,8 +42,8 @@ def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.
 
     Precision is what `accelerate launch` was told, else bf16 where the hardware computes in it: emulating it is slower
     than fp32. Channels lie together, but on a CPU not where there is GroupNorm, which that makes slower. Long runs on
-    a CPU are compiled, but for GroupNorm again; on a GPU none, as small networks wait for Python there, compiled or
-    not (docs/benchmarks.md). A resumed run chooses as it did before, as its length counts as a whole.
+    a CPU are compiled, but for GroupNorm again; on a GPU none, as no gain was seen there (docs/benchmarks.md). A
+    resumed run chooses as it did before, as its length counts as a whole.
     """
     on_gpu = device.type == "cuda"
     has_group_norm = any(isinstance(module, nn.GroupNorm) for module in model.modules())

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import app
 import published
-from hf_vae import AutoGenerator, cli
+from hf_vae import AutoGenerator
 from hf_vae.checkpoints import checkpoint_step, list_checkpoints
 from tabs import sample
 
@@ -72,13 +72,7 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_path, monkeypatch, capsys):
-    def hf_vae(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["hf-vae", *arguments])
-        capsys.readouterr()
-        cli.main()
-        return capsys.readouterr().out
-
+def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_path):
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     run(command("train_accelerate.py", *training_flags(family, pictures, quiet)))
     kill_after_a_checkpoint(command("train_accelerate.py", *training_flags(family, pictures, killed)), killed)
@@ -88,14 +82,15 @@ def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_pat
     for name, value in load_file(quiet / "diffusion_pytorch_model.safetensors").items():
         assert torch.equal(value, load_file(killed / "diffusion_pytorch_model.safetensors")[name]), name
 
-    measured = json.loads(hf_vae("evaluate", str(killed), "--train_data_dir", str(pictures), "--json"))
+    hf_vae = [sys.executable, "-c", "from hf_vae.cli import main; main()"]
+    measured = json.loads(run([*hf_vae, "evaluate", str(killed), "--train_data_dir", str(pictures), "--json"]))
     recorded = json.loads((killed / "metrics.json").read_text())
     assert measured["num_heldout"] == recorded["num_heldout"] == 4
     assert measured["laplacian_variance_samples"] == pytest.approx(recorded["laplacian_variance_samples"], rel=1e-4)
     (killed / "README.md").unlink()
-    hf_vae("card", str(killed))
+    run([*hf_vae, "card", str(killed)])
     assert (killed / "README.md").is_file()
-    hf_vae("sample", str(killed), "--num", "4", "--output", str(tmp_path / "grid.png"))
+    run([*hf_vae, "sample", str(killed), "--num", "4", "--output", str(tmp_path / "grid.png")])
     assert AutoGenerator.from_pretrained(killed).sample(2).shape == (2, 3, 28, 28)
 
     # a recipe is the train_config.json of a published model; flags given beside it win
