@@ -31,7 +31,8 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 100_000_000  # of a picture, as it is decoded whole unless it is a JPEG
 BROKEN_SHARE_LIMIT = 0.01
 MIN_USABLE = 3
-CACHE_VERSION = 2
+CACHE_VERSION = 3
+DIGEST_LETTERS = 16  # of the SHA-256 of a file, kept for each image: 64 bits tell millions of images apart
 DECODE_CHUNK = 256  # pictures decoded between two writes: what bounds memory while a cache is built
 
 
@@ -104,12 +105,14 @@ class DataSplits:
         facts: Counts for the log and the card: `pictures_found, duplicates_dropped, broken_skipped, train, heldout`;
             of a stream `heldout` alone.
         rows: The place in the source of each of the decoded images, which `labels` needs; empty of a stream.
+        digests: The first 16 hexadecimal digits of the SHA-256 of each decoded image's file; empty of a stream.
     """
 
     train: Any
     heldout: ImageSet
     facts: dict[str, int]
     rows: tuple[int, ...] = ()
+    digests: tuple[str, ...] = ()
 
 
 def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataSplits:
@@ -131,7 +134,7 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     fingerprint = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("HF_VAE_CACHE", Path.home() / ".cache" / "hf_vae")).expanduser() / fingerprint
     facts = _read_facts(folder) or _build_cache(source, folder, image_size, image_channels, data.crop_box)
-    rows = tuple(facts.pop("rows"))
+    rows, digests = tuple(facts.pop("rows")), tuple(facts.pop("digests"))
     shape = (facts.pop("images"), image_channels, image_size, image_size)
     images = torch.from_file(str(folder / "images.uint8"), size=math.prod(shape), dtype=torch.uint8).view(shape)
 
@@ -144,7 +147,7 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(data.split_seed))
     heldout, train = order[:num_heldout].sort().values, order[num_heldout:].sort().values
     facts |= {"train": len(train), "heldout": len(heldout)}
-    return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts, rows)
+    return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts, rows, digests)
 
 
 def _read_facts(folder: Path) -> dict[str, Any] | None:
@@ -189,9 +192,10 @@ def _write_cache(
     seen: set[bytes] = set()
     broken: list[str] = []
     rows: list[int] = []
+    digests: list[str] = []
     duplicates = 0
 
-    def decode(numbered: tuple[int, tuple[str, bytes]]) -> torch.Tensor | str:
+    def decode(numbered: tuple[int, tuple[str, bytes], bytes]) -> torch.Tensor | str:
         return decode_picture(*numbered[1], image_size, channels, crop_box)
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
@@ -209,19 +213,20 @@ def _write_cache(
                     digest = hashlib.sha256(content).digest()
                     duplicates += digest in seen
                     if digest not in seen:
-                        fresh.append((row, (name, content)))
+                        fresh.append((row, (name, content), digest))
                     seen.add(digest)
-                for (row, _), image in zip(fresh, pool.map(decode, fresh), strict=True):
+                for (row, _, digest), image in zip(fresh, pool.map(decode, fresh), strict=True):
                     if isinstance(image, str):
                         broken.append(image)
                     else:
                         out.write(image.numpy().tobytes())
                         written.update(image.numpy().tobytes())
                         rows.append(row)
+                        digests.append(digest.hex()[:DIGEST_LETTERS])
                 progress.update(len(chunk))
         _refuse_unusable(source.length, len(rows), broken)
         facts = {"images": len(rows), "pictures_found": source.length}
-        facts |= {"duplicates_dropped": duplicates, "broken_skipped": len(broken), "rows": rows}
+        facts |= {"duplicates_dropped": duplicates, "broken_skipped": len(broken), "rows": rows, "digests": digests}
         (building / "facts.json").write_text(json.dumps(facts | {"sha256": written.hexdigest()}))
         for path in (*building.iterdir(), building):
             flush_to_disk(path)
