@@ -2,21 +2,23 @@
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .config import RunConfig
+from .config import CONFIG_FILE, RunConfig, is_local_dataset, shown_path
 from .directions import Direction, read_directions
 from .families import FAMILIES, AutoGenerator
+from .files import write_text_whole
 from .models import ImageGenerator
+from .pipeline import ImagePipeline
 from .presets import with_preset
 from .previews import draw_reconstructions
 from .recipes import run_from_recipe, training_command
-from .transforms import picture_grid, to_pictures
+from .transforms import picture_grid
 
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -43,19 +45,20 @@ FEATURE_METRIC_NAMES = {"frechet": "Frechet distance", "precision": "Precision",
 
 def write_card(folder: Path) -> None:
     """Writes `README.md`, `samples.png` and, of a model with an encoder, `reconstructions.png` into a run folder, from
-    the model, `train_config.json`, `training.json` and `metrics.json` in it; doing so again changes nothing. What is
-    reconstructed are the model's own samples, as the pictures that it learned from may not be shown.
-    `co2_eq_emissions`, where somebody measured them and added them to `training.json` as the Hub wants them
-    (`emissions` in grams, `source` and others), are repeated.
+    the model, `train_config.json`, `training.json` and `metrics.json` in it; doing so again changes nothing.
+
+    `samples.png` shows what `ImagePipeline.sample(64, seed=0)` gives. The reconstructions are of the model's own
+    samples, as the images that it learned from may not be shown. `co2_eq_emissions` in `training.json`, as the Hub
+    wants them (`emissions` in grams, `source` and others), are repeated.
 
     Raises:
         ValueError: If one of those files is missing.
     """
     card, model = _fill_in(folder)
-    samples = model.sample(SAMPLES_IN_CARD, generator=torch.Generator().manual_seed(SAMPLES_SEED))
-    picture_grid(to_pictures(samples, model.output_size)).save(folder / "samples.png")
+    samples = ImagePipeline(model).sample(SAMPLES_IN_CARD, seed=SAMPLES_SEED)
+    picture_grid(samples.images).save(folder / "samples.png")
     if model.has_encoder:
-        draw_reconstructions(model, samples[:RECONSTRUCTIONS_IN_CARD]).save(folder / "reconstructions.png")
+        draw_reconstructions(model, samples.tensors[:RECONSTRUCTIONS_IN_CARD]).save(folder / "reconstructions.png")
     card.save(folder / "README.md")
 
 
@@ -67,6 +70,19 @@ def differs(folder: Path) -> bool:
     """
     card, _ = _fill_in(folder)
     return (folder / "README.md").is_file() and ModelCard.load(folder / "README.md").content != card.content
+
+
+def describe_data(folder: Path, notes: str | None, license_id: str | None) -> None:
+    """Writes what a card says of the training images into the `train_config.json` of a run folder; None leaves what is
+    there.
+
+    Raises:
+        ValueError: If the file is missing.
+    """
+    config = read_json(folder, CONFIG_FILE)
+    config["data"] |= {"data_notes": notes} if notes is not None else {}
+    config["data"] |= {"data_license": license_id} if license_id is not None else {}
+    write_text_whole(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
 def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
@@ -84,11 +100,16 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
         _metadata(name, run, rows, training, has_timelapse),
         template_path=str(TEMPLATE),
         name=name,
-        class_name=type(model).__name__,
+        model_id=shown_path(os.path.relpath(folder)),
         description=FAMILIES[run.family].description,
         has_encoder=model.has_encoder,
+        num_values=model.config.image_channels * model.config.image_size**2,
         num_parameters=model.num_parameters(),
         config=config,
+        detail_dim=config["model"].get("detail_dim") or 0,
+        minutes=_minutes,
+        resumes=training.get("launches", [])[1:],
+        feature_notes=_feature_notes(metrics),
         data=run.data,
         training=training,
         metrics=metrics,
@@ -125,6 +146,15 @@ def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:
     return rows
 
 
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
+def _feature_notes(metrics: dict[str, Any]) -> str:
+    """What the networks are whose features distances are measured in."""
+    return " ".join(FEATURE_NOTES.get(network, f"{network}.") for network in [metrics["feature_network"]])
+
+
 def read_json(folder: Path, name: str) -> dict[str, Any]:
     """The content of a JSON file of a run folder.
 
@@ -145,7 +175,8 @@ def _metadata(
         gallery["reconstructions.png"] = text
     if has_timelapse:
         gallery["timelapse.webp"] = "Samples of the same noise during training"
-    dataset = run.data.dataset_name or Path(run.data.train_data_dir).name
+    hub_dataset = None if is_local_dataset(run.data.dataset_name) else run.data.dataset_name
+    dataset = (run.data.dataset_name or run.data.train_data_dir).rstrip("/")
     return ModelCardData(
         model_name=name,
         license=run.data.data_license or "other",
@@ -153,11 +184,11 @@ def _metadata(
         library_name="diffusers",
         pipeline_tag="unconditional-image-generation",
         tags=["hf_vae", run.family, "image-generation", "latent-space"],
-        datasets=[run.data.dataset_name] if run.data.dataset_name else None,
+        datasets=[hub_dataset] if hub_dataset else None,
         eval_results=[
             EvalResult(
                 task_type="unconditional-image-generation",
-                dataset_type=run.data.dataset_name or "imagefolder",
+                dataset_type=hub_dataset or "imagefolder",
                 dataset_name=f"{dataset}, held-out pictures",
                 metric_type=title.split(",")[0].lower().replace(" ", "_"),
                 metric_name=title,

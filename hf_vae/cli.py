@@ -22,19 +22,24 @@ DESCRIPTION = """What to do with a trained model. `hf-vae COMMAND --help` explai
 a folder, such as runs/my-vae, or an id on the Hub, such as me/my-vae."""
 
 
-def card(folder: RunFolder, overwrite: bool = False) -> None:
-    """Writes a model's card, README.md, with its pictures, from the files of its run folder.
+def card(
+    folder: RunFolder, data_notes: str | None = None, data_license: str | None = None, overwrite: bool = False
+) -> None:
+    """Writes a model's card, README.md, with its sample images, from the files of its run folder.
 
-    Example: hf-vae card runs/cats-vae
+    Example: hf-vae card runs/photos-vae --data_notes "My photos of leaves." --data_license cc0-1.0 --overwrite
 
     Args:
         folder: Folder of a trained and evaluated model.
+        data_notes: What the training images show, where they come from and on what terms; kept in the folder.
+        data_license: Licence of the training images, such as cc0-1.0; kept in the folder.
         overwrite: Replace a card that says something else, such as one that was edited by hand.
     """
     from . import cards
 
     if not overwrite and cards.differs(folder):
-        raise ValueError(f"{folder / 'README.md'} says something else; say --overwrite to replace it.")
+        raise ValueError(f"{folder / 'README.md'} differs from the generated card; pass --overwrite to replace it.")
+    cards.describe_data(folder, data_notes, data_license)
     cards.write_card(folder)
     print(f"Wrote {folder / 'README.md'}")
 

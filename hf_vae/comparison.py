@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from .config import DataConfig
-from .datasets import load_images
+from .evaluation import open_recorded
 from .families import AutoGenerator
 from .latents import ENCODE_BATCH, encode_all
 from .metrics import mse
@@ -75,7 +75,7 @@ def _row(recipe: Path, folder: Path, train_data_dir: str) -> Row:
     if not model.has_encoder:
         return row
     data: DataConfig = replace(run.data, train_data_dir=train_data_dir)
-    splits = load_images(data, model.config.image_size, model.config.image_channels)
+    splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
     count = len(splits.heldout)
     row["training_mse"] = reconstruction_error(model, to_float(splits.train[:count]))
     row["heldout_mse"] = reconstruction_error(model, to_float(splits.heldout[:count]))

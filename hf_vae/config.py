@@ -15,9 +15,15 @@ from .files import write_text_whole
 
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
 
+CONFIG_FILE = "train_config.json"
+PATHS_FILE = "paths.json"
+PATHS = {"data": ("train_data_dir", "dataset_name"), "train": ("output_dir", "pretrained_model_name_or_path")}
+
 NOT_SECTIONS = {"family", "published", "notes"}  # the last two are for people
 ONE_LAUNCH = {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "dry_run"}
 CHANGEABLE = {"data_notes", "data_license", "output_size", "prior"}  # what a resumed run may change: no weight follows
+# where the images are; that they are the same is known by their content, which `split.json` records
+PLACE = {"dataset_name", "dataset_config_name", "dataset_split", "revision", "image_column", "train_data_dir"}
 
 
 @dataclass(frozen=True)
@@ -174,11 +180,57 @@ class RunConfig:
         del sections["train"]["hub_token"]
         return sections
 
-    def save(self, path: Path) -> None:
-        """Writes the configuration as JSON: a recipe, so without what concerned this one launch."""
+    def save(self, folder: Path) -> None:
+        """Writes `train_config.json`: the configuration as a recipe that may be published, so without what concerned
+        this one launch, and with names in place of paths. The paths go to `paths.json`, which is not published."""
         sections = self.to_dict()
         sections["train"] = {name: value for name, value in sections["train"].items() if name not in ONE_LAUNCH}
-        write_text_whole(path, json.dumps(sections, indent=2) + "\n")
+        published = without_paths(sections)
+        paths = {
+            section: {name: _absolute(sections[section][name]) for name in names if sections[section][name]}
+            for section, names in PATHS.items()
+        }
+        write_text_whole(folder / PATHS_FILE, json.dumps(paths, indent=2) + "\n")
+        write_text_whole(folder / CONFIG_FILE, json.dumps(published, indent=2) + "\n")
+
+
+def without_paths(sections: dict[str, Any]) -> dict[str, Any]:
+    """The sections of a configuration with the name of a folder in place of its path on this machine: `photos/` for a
+    dataset. A path such as runs/photos-vae stays, and so does the id of a model or dataset on the Hub."""
+    data, train = dict(sections["data"]), dict(sections["train"])
+    if data["train_data_dir"]:
+        data["train_data_dir"] = _dataset_name(data["train_data_dir"])
+    if is_local_dataset(data["dataset_name"]):
+        data["dataset_name"] = _dataset_name(data["dataset_name"])
+    for name in PATHS["train"]:
+        if train.get(name):
+            train[name] = shown_path(train[name])
+    return {**sections, "data": data, "train": train}
+
+
+def is_local_dataset(dataset_name: str | None) -> bool:
+    """Whether `--dataset_name` names a folder or file here, as `datasets` allows, or once named one elsewhere."""
+    if not dataset_name:
+        return False
+    return dataset_name.endswith("/") or Path(dataset_name).expanduser().exists()
+
+
+def shown_path(path: str | Path) -> str:
+    """How a path to a model is published: as it is where it is as short as runs/photos-vae, else its last part."""
+    path = Path(path)
+    is_short = not path.is_absolute() and len(path.parts) <= 2 and not {"..", "~"} & set(path.parts)
+    return path.as_posix() if is_short else path.expanduser().resolve().name
+
+
+def _dataset_name(path: str) -> str:
+    resolved = Path(path).expanduser().resolve()
+    return resolved.name if resolved.suffix == ".parquet" else f"{resolved.name}/"
+
+
+def _absolute(path: str) -> str:
+    """A path that holds in any working folder; the id of a model or dataset on the Hub as it is."""
+    resolved = Path(path).expanduser().resolve()
+    return str(resolved) if resolved.exists() else path
 
 
 def run_flags_type(family: str, model_class: type, objective_class: type) -> type:
@@ -224,12 +276,15 @@ def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """The fields, as `section.field: theirs -> ours`, in which two configurations would train different weights:
-    family, model, objective and data."""
+    family, model, objective and data, but not where the data is. Where both name the `split` of their images by its
+    fingerprint, as checkpoints do, that is compared as well."""
     found = []
+    if "split" in ours and ours["split"] != theirs.get("split"):
+        found.append("its images are others, or on other sides of the split")
     if ours["family"] != theirs["family"]:
         found.append(f"family: {theirs['family']} -> {ours['family']}")
     for section in ("model", "objective", "data"):
-        for key in sorted((set(ours[section]) | set(theirs[section])) - CHANGEABLE):
+        for key in sorted((set(ours[section]) | set(theirs[section])) - CHANGEABLE - PLACE):
             before, now = theirs[section].get(key), ours[section].get(key)
             if json.dumps(before) != json.dumps(now):
                 found.append(f"{section}.{key}: {before} -> {now}")

@@ -24,6 +24,7 @@ from .config import DataConfig
 from .files import flush_to_disk
 from .presets import with_preset
 from .sources import Source, open_source
+from .split import Split, draw_split, positions, refuse_other_images
 from .transforms import picture_mode, picture_to_uint8, square_picture, to_float
 
 
@@ -104,6 +105,7 @@ class DataSplits:
         heldout: What is measured on.
         facts: Counts for the log and the card: `pictures_found, duplicates_dropped, broken_skipped, train, heldout`;
             of a stream `heldout` alone.
+        split: The images on either side, by their content: what a run records.
         rows: The place in the source of each of the decoded images, which `labels` needs; empty of a stream.
         digests: The first 16 hexadecimal digits of the SHA-256 of each decoded image's file; empty of a stream.
     """
@@ -111,16 +113,32 @@ class DataSplits:
     train: Any
     heldout: ImageSet
     facts: dict[str, int]
+    split: Split
     rows: tuple[int, ...] = ()
     digests: tuple[str, ...] = ()
 
 
-def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataSplits:
-    """Loads the pictures that `data` names, from the cache if they were decoded before.
+def load_images(
+    data: DataConfig,
+    image_size: int,
+    image_channels: int,
+    split: Split | None = None,
+    exact: bool = False,
+    known: Split | None = None,
+) -> DataSplits:
+    """Loads the images that `data` names, from the cache if they were decoded before, and splits them.
 
     Files that do not decode are skipped; exact copies of a file are dropped, and both are counted. The cache lies
     under `HF_VAE_CACHE` (default `~/.cache/hf_vae`), in a folder named by a fingerprint of the source and the
     transform. One that is not as it was written is built again.
+
+    Args:
+        data: Where the images are. Its `validation_fraction` and `split_seed` draw a split where none is given.
+        image_size: Edge of the square images, in pixels.
+        image_channels: 3 for colour, 1 for greyscale.
+        split: The split that a run recorded. The images must be those of the run.
+        exact: Whether new and missing images are refused, as for a run that is resumed; see `refuse_other_images`.
+        known: The split of a model that the run starts from, whose images stay on their side.
 
     Raises:
         ValueError: If `data` names no source or two, the source or its image column does not exist, more than 1% of
@@ -134,20 +152,18 @@ def load_images(data: DataConfig, image_size: int, image_channels: int) -> DataS
     fingerprint = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("HF_VAE_CACHE", Path.home() / ".cache" / "hf_vae")).expanduser() / fingerprint
     facts = _read_facts(folder) or _build_cache(source, folder, image_size, image_channels, data.crop_box)
-    rows, digests = tuple(facts.pop("rows")), tuple(facts.pop("digests"))
+    rows, digests, names = (tuple(facts.pop(key)) for key in ("rows", "digests", "names"))
     shape = (facts.pop("images"), image_channels, image_size, image_size)
     images = torch.from_file(str(folder / "images.uint8"), size=math.prod(shape), dtype=torch.uint8).view(shape)
 
-    num_heldout = max(2, round(data.validation_fraction * len(images)))  # one alone has no distance from others
-    if not 0 < data.validation_fraction < 1 or num_heldout >= len(images):
-        raise ValueError(
-            f"validation_fraction={data.validation_fraction} of {len(images)} pictures leaves none to train on or "
-            "to hold out; choose a value between 0 and 1, such as 0.1."
-        )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(data.split_seed))
-    heldout, train = order[:num_heldout].sort().values, order[num_heldout:].sort().values
+    if split is None:
+        split = draw_split(digests, data.validation_fraction, data.split_seed, known)
+    else:
+        place = data.train_data_dir or data.dataset_name
+        refuse_other_images(split, digests, names, place, exact)
+    train, heldout = positions(digests, split.train), positions(digests, split.heldout)
     facts |= {"train": len(train), "heldout": len(heldout)}
-    return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts, rows, digests)
+    return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts, split, rows, digests)
 
 
 def _read_facts(folder: Path) -> dict[str, Any] | None:
@@ -193,6 +209,7 @@ def _write_cache(
     broken: list[str] = []
     rows: list[int] = []
     digests: list[str] = []
+    names: list[str] = []
     duplicates = 0
 
     def decode(numbered: tuple[int, tuple[str, bytes], bytes]) -> torch.Tensor | str:
@@ -215,7 +232,7 @@ def _write_cache(
                     if digest not in seen:
                         fresh.append((row, (name, content), digest))
                     seen.add(digest)
-                for (row, _, digest), image in zip(fresh, pool.map(decode, fresh), strict=True):
+                for (row, (name, _), digest), image in zip(fresh, pool.map(decode, fresh), strict=True):
                     if isinstance(image, str):
                         broken.append(image)
                     else:
@@ -223,10 +240,17 @@ def _write_cache(
                         written.update(image.numpy().tobytes())
                         rows.append(row)
                         digests.append(digest.hex()[:DIGEST_LETTERS])
+                        names.append(name)
                 progress.update(len(chunk))
         _refuse_unusable(source.length, len(rows), broken)
         facts = {"images": len(rows), "pictures_found": source.length}
-        facts |= {"duplicates_dropped": duplicates, "broken_skipped": len(broken), "rows": rows, "digests": digests}
+        facts |= {
+            "duplicates_dropped": duplicates,
+            "broken_skipped": len(broken),
+            "rows": rows,
+            "digests": digests,
+            "names": names,
+        }
         (building / "facts.json").write_text(json.dumps(facts | {"sha256": written.hexdigest()}))
         for path in (*building.iterdir(), building):
             flush_to_disk(path)

@@ -10,12 +10,13 @@ from tqdm import tqdm
 
 from . import features, metrics
 from .config import DataConfig
-from .datasets import load_images
+from .datasets import DataSplits, load_images
 from .families import AutoGenerator
 from .features import Features, shipped_network
 from .latents import ENCODE_BATCH, encode_all
 from .models import ImageGenerator
 from .models.prior import PATHS, PRIORS
+from .split import SPLIT_FILE, Split, first_edition_split, read_split
 from .streaming import open_stream
 from .transforms import to_float
 
@@ -180,20 +181,49 @@ def _decode_all(model: ImageGenerator, latents: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate_folder(folder: Path, data: DataConfig, save: bool = True, network: Features | None = None) -> Measures:
-    """Measures the model in `folder` on the pictures that `data` holds out, in the features of `network` as `evaluate`
-    does, and writes `metrics.json` there unless `save` is off.
+    """Measures the model in `folder` on the images that it held out, in the features of `network` as `evaluate` does,
+    and writes `metrics.json` there unless `save` is off.
 
     Raises:
-        ValueError: If the folder holds no model of ours or the pictures cannot be used.
+        ValueError: If the folder holds no model of ours, or `data` are not the images of its run.
     """
     model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
-    open_images = open_stream if data.streaming else load_images
-    splits = open_images(data, model.config.image_size, model.config.image_channels)
+    splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
     training_images = None if data.streaming else splits.train[:]
     found = evaluate(model, to_float(splits.heldout[:]), training_images, network=network)
     if save:
         save_metrics(found, folder)
     return found
+
+
+def open_recorded(folder: Path, data: DataConfig, image_size: int, image_channels: int) -> DataSplits:
+    """The images of `data` on the sides of the split that the run in `folder` recorded.
+
+    Raises:
+        ValueError: If they are not the images of the run, or cannot be used.
+    """
+    split = read_split(folder)
+    if data.streaming:
+        return open_stream(data, image_size, image_channels, split)
+    if split is None:
+        split = _unrecorded_split(folder, load_images(data, image_size, image_channels), data)
+    return load_images(data, image_size, image_channels, split)
+
+
+def _unrecorded_split(folder: Path, found: DataSplits, data: DataConfig) -> Split:
+    """The split of a model of the first edition, which can only be known to be right by its counts."""
+    split = first_edition_split(found.digests, data.validation_fraction, data.split_seed)
+    recorded = (
+        json.loads((folder / "training.json").read_text())["pictures"] if (folder / "training.json").is_file() else {}
+    )
+    if (recorded.get("train"), recorded.get("heldout")) != (len(split.train), len(split.heldout)):
+        raise ValueError(
+            f"{folder} has no {SPLIT_FILE}, and its dataset had {recorded.get('train')} training and "
+            f"{recorded.get('heldout')} held-out images instead of {len(split.train)} and {len(split.heldout)}: which "
+            "images it was trained on is not known. Name its own dataset with --train_data_dir."
+        )
+    print(f"{folder} has no {SPLIT_FILE}: its split is right only if the dataset is as it was, in the same order.")
+    return split
 
 
 def rounded(found: Measures) -> Measures:

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from .config import RunConfig, differences
+from .checkpoints import list_checkpoints
+from .config import CONFIG_FILE, RunConfig, differences
 from .families import FAMILIES
 from .logs import LOG_FILE
+from .models.loading import find_folder
 from .previews import TIMELAPSES
+from .split import SPLIT_FILE, read_split
 
 
 COUNTS = (
@@ -38,7 +42,7 @@ def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
     Raises:
         ValueError: If the folder holds another run.
     """
-    recorded = output_dir / "train_config.json"
+    recorded = output_dir / CONFIG_FILE
     if run.train.resume_from_checkpoint and recorded.is_file():
         sections = json.loads(recorded.read_text())
         if changed := differences(run.to_dict(), sections):
@@ -51,6 +55,29 @@ def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
             f"{output_dir} holds another run: choose another --output_dir, or --resume_from_checkpoint latest."
         )
     return None
+
+
+def recorded_splits(run: RunConfig, output_dir: Path) -> dict[str, Any]:
+    """The splits that a run has to keep, as arguments of `load_images` and `open_stream`: that of the run that is
+    resumed, and that of the model that it starts from.
+
+    Raises:
+        ValueError: If the run to resume recorded no split, or a split or the model to start from cannot be read.
+    """
+    kept: dict[str, Any] = {}
+    if start := run.train.pretrained_model_name_or_path:
+        kept["known"] = read_split(find_folder(start, [SPLIT_FILE]))
+    if wanted := run.train.resume_from_checkpoint:
+        folders = [output_dir] if wanted == "latest" else [output_dir, Path(wanted).parent]
+        split = next((split for split in map(read_split, folders) if split), None)
+        if split:
+            return kept | {"split": split, "exact": True}
+        if list_checkpoints(output_dir):
+            raise ValueError(
+                f"{output_dir} has no {SPLIT_FILE}, so it is not known which images the run held out. Restore the "
+                "file, or start a new run: another --output_dir."
+            )
+    return kept
 
 
 def _refuse_below_one(run: RunConfig) -> None:

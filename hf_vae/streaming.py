@@ -21,9 +21,18 @@ from datasets.utils.file_utils import xopen
 from pyarrow.parquet import ParquetFile, read_schema
 
 from .config import DataConfig
-from .datasets import BROKEN_SHARE_LIMIT, DECODE_CHUNK, DataSplits, ImageSet, decode_picture, too_many_broken
+from .datasets import (
+    BROKEN_SHARE_LIMIT,
+    DECODE_CHUNK,
+    DIGEST_LETTERS,
+    DataSplits,
+    ImageSet,
+    decode_picture,
+    too_many_broken,
+)
 from .presets import with_preset
 from .sources import find_files, find_image_column, load_from_hub, refuse_unless_one_source
+from .split import Split, refuse_other_images
 from .transforms import picture_mode, to_float
 
 
@@ -70,6 +79,7 @@ class ImageStream:
         self._shuffle_buffer = shuffle_buffer
         self._heldout_places: set[tuple[int, int]] = set()
         self._heldout_digests: set[bytes] = set()
+        self._known_heldout: set[str] = set()
         self._num_read = self._num_broken = 0
         self._broken: dict[str, None] = {}  # in the order in which they were found
 
@@ -77,21 +87,25 @@ class ImageStream:
         """The same stream: its pictures are too many for any device."""
         return self
 
-    def hold_out(self, every: int, first: int) -> torch.Tensor:
+    def hold_out(self, every: int, first: int, known: Split | None = None) -> tuple[torch.Tensor, list[str]]:
         """Takes every `every`-th picture of the unshuffled source out of this stream, from number `first` on and up to
-        2,000 of them, and gives those that are neither broken nor copies: uint8 `(N, C, H, W)`.
+        2,000 of them, and gives those that are neither broken nor copies: uint8 `(N, C, H, W)`, and their digests. An
+        image that a `known` split trained on is not held out, and one that it held out is not trained on.
 
         Raises:
             ValueError: If there are fewer than two, or none are left to train on.
         """
-        images = []
+        images, digests = [], []
+        trained = set(known.train) if known else set()
+        self._known_heldout = set(known.heldout) if known else set()
         chosen = islice(islice(self._rows(range(self._num_parts)), first, None, every), HELDOUT_LIMIT)
         with ThreadPoolExecutor() as pool:
             while chunk := list(islice(chosen, DECODE_CHUNK)):
                 self._heldout_places |= {(row.part, row.number) for row in chunk}
                 for digest, image in self._usable(pool, chunk):
-                    if digest not in self._heldout_digests:
+                    if digest not in self._heldout_digests and digest.hex()[:DIGEST_LETTERS] not in trained:
                         images.append(image)
+                        digests.append(digest.hex()[:DIGEST_LETTERS])
                     self._heldout_digests.add(digest)
             can_train = any(self._images(pool, [row]) for row in self._training_rows(range(self._num_parts)))
         if len(images) < 2 or not can_train:
@@ -99,7 +113,7 @@ class ImageStream:
                 "Too few distinct pictures were found to train on some and hold out others, which are one in "
                 f"{every}, from number {first + 1} on." + "".join(f"\n  {line}" for line in self._broken)
             )
-        return torch.stack(images)
+        return torch.stack(images), digests
 
     def batches(self, num_images: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
         """The first `num_images` of the unshuffled stream, without the broken ones, or all if there are fewer: floats
@@ -191,7 +205,10 @@ class ImageStream:
                 yield _Row(part, number, value or {"path": None, "bytes": b""})
 
     def _images(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> list[torch.Tensor]:
-        return [image for digest, image in self._usable(pool, rows) if digest not in self._heldout_digests]
+        return [image for digest, image in self._usable(pool, rows) if not self._is_heldout(digest)]
+
+    def _is_heldout(self, digest: bytes) -> bool:
+        return digest in self._heldout_digests or digest.hex()[:DIGEST_LETTERS] in self._known_heldout
 
     def _usable(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> Iterator[tuple[bytes, torch.Tensor]]:
         """The digest and the image of each row that is not broken. Previews and training may count at the same time:
@@ -217,7 +234,14 @@ class ImageStream:
         return hashlib.sha256(content).digest(), self._decode(name, content)
 
 
-def open_stream(data: DataConfig, image_size: int, image_channels: int) -> DataSplits:
+def open_stream(
+    data: DataConfig,
+    image_size: int,
+    image_channels: int,
+    split: Split | None = None,
+    exact: bool = True,
+    known: Split | None = None,
+) -> DataSplits:
     """Opens the pictures that `data` names as an `ImageStream`, and holds some out.
 
     Held out is every k-th picture of the unshuffled source, where k is 1 / `validation_fraction` rounded, beginning
@@ -240,8 +264,13 @@ def open_stream(data: DataConfig, image_size: int, image_channels: int) -> DataS
         raise ValueError(f"shuffle_buffer={data.shuffle_buffer} is not possible; it must be at least 1.")
     decode = partial(decode_picture, image_size=image_size, channels=image_channels, crop_box=data.crop_box)
     stream = ImageStream(*_open_parts(data), decode, data.shuffle_buffer)
-    heldout = stream.hold_out(every, data.split_seed % every)
-    return DataSplits(stream, ImageSet(heldout, torch.arange(len(heldout))), {"heldout": len(heldout)})
+    heldout, digests = stream.hold_out(every, data.split_seed % every, known)
+    found = Split((), tuple(sorted(digests)))
+    if split:
+        refuse_other_images(
+            split, digests, [f"image {digest}" for digest in digests], data.train_data_dir or data.dataset_name, exact
+        )
+    return DataSplits(stream, ImageSet(heldout, torch.arange(len(heldout))), {"heldout": len(heldout)}, found)
 
 
 def _open_parts(data: DataConfig) -> tuple[int, ReadPart]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, set_seed
@@ -25,7 +26,7 @@ from .interruptions import StopSignals, TrainingInterrupted
 from .logs import Meter, drop_log_after, write_facts, write_log, write_picture
 from .machine import Choices, choose, choose_precision, prepare_backends, use_cpu
 from .models import ImageGenerator
-from .preflight import recorded_run, refuse_impossible
+from .preflight import recorded_run, recorded_splits, refuse_impossible
 from .previews import draw_preview, draw_reconstructions, drop_previews_after, preview_name, save_timelapse
 from .priors import fit_prior
 from .streaming import open_stream
@@ -72,13 +73,14 @@ class Training:
         on_cpu = use_cpu()
         state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
         self.output_dir = Path(run.train.output_dir)
-        recorded = recorded_run(run, self.output_dir)
+        recorded, splits = recorded_run(run, self.output_dir), recorded_splits(run, self.output_dir)
         prepare_backends(state.device, run.train.allow_tf32)
         set_seed(run.train.seed)
         model = new_model(run)
         open_images = open_stream if run.data.streaming else load_images
+        self._known_split = splits.get("known")
         with state.main_process_first():
-            self.data = open_images(run.data, model.config.image_size, model.config.image_channels)
+            self.data = open_images(run.data, model.config.image_size, model.config.image_channels, **splits)
         self.images = self.data.train.to(state.device)
 
         self.accelerator = accelerator = Accelerator(
@@ -106,7 +108,8 @@ class Training:
         self.meter = Meter(accelerator, self.progress, meter_state)
         if accelerator.is_main_process:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            run.save(self.output_dir / "train_config.json")
+            run.save(self.output_dir)
+            self.data.split.save(self.output_dir)
         accelerator.print(self._plan(choices))
         if accelerator.log_with:
             start_trackers(accelerator, self.output_dir.resolve().name, run.train)
@@ -244,19 +247,24 @@ class Training:
         save_checkpoint(
             self.accelerator,
             self.output_dir,
-            self.run.to_dict(),
+            self._identity,
             self.progress,
             self.meter.state(),
             self.trainees.averaged,
             self.run.train.checkpoints_total_limit,
         )
 
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with the run that is resumed from it."""
+        return self.run.to_dict() | {"split": self.data.split.fingerprint}
+
     def _resume(self) -> tuple[Progress, dict | None]:
         """Loads the checkpoint that the configuration names, and removes what will be logged and drawn again."""
         wanted, accelerator = self.run.train.resume_from_checkpoint, self.accelerator
         if not wanted:
             return Progress(), None
-        checkpoint = find_checkpoint(wanted, self.output_dir, self.run.to_dict(), warn=accelerator.print)
+        checkpoint = find_checkpoint(wanted, self.output_dir, self._identity, warn=accelerator.print)
         progress, meter_state = Progress(), None
         if checkpoint:
             progress, meter_state = load_checkpoint(accelerator, checkpoint, self.trainees.averaged)
@@ -275,6 +283,7 @@ class Training:
             [
                 f"***** Training {self.run.family} *****",
                 f"  pictures: {', '.join(f'{name} {count:,}' for name, count in facts.items())}",
+                *self._plan_of_split(),
                 f"  parameters: {parameters}",
                 f"  steps {self.progress.step:,} to {self.num_steps:,} of {self.images_per_step:,} images "
                 f"({self.run.train.train_batch_size} a process"
@@ -282,6 +291,14 @@ class Training:
                 f"  {processes} on {accelerator.device}: {choices}",
             ]
         )
+
+    def _plan_of_split(self) -> list[str]:
+        start = self.run.train.pretrained_model_name_or_path
+        if not start:
+            return []
+        if self._known_split:
+            return [f"  split: images that {start} trained on or held out stay on their side"]
+        return [f"  split: {start} recorded none, so images that it was trained on may be held out here"]
 
 
 def _is_due(step: int, every: int, is_last: bool) -> bool:

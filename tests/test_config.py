@@ -12,7 +12,7 @@ from hf_vae.families import FAMILIES
 
 
 OTHER_FLAGS = (
-    "--image_size 32 --width 16 --train_data_dir photos --crop_box 1 2 30 40 --no_flip --learning_rate 0.5 --seed 3"
+    "--image_size 32 --width 16 --train_data_dir photos/ --crop_box 1 2 30 40 --no_flip --learning_rate 0.5 --seed 3"
 )
 
 
@@ -28,7 +28,7 @@ def parse(family: str, line: str = "") -> RunConfig:
 @pytest.mark.parametrize("line", ["", OTHER_FLAGS])
 def test_a_run_survives_its_recipe(family, line, tmp_path):
     run = parse(family, line)
-    run.save(tmp_path / "train_config.json")
+    run.save(tmp_path)
     sections = json.loads((tmp_path / "train_config.json").read_text())
     assert flags_to_run(family, flags_from_dict(flags_type_of(family), sections)) == run
     assert differences(run.to_dict(), sections) == []
@@ -37,7 +37,7 @@ def test_a_run_survives_its_recipe(family, line, tmp_path):
 def test_flags_reach_the_run(family):
     run = parse(family, OTHER_FLAGS)
     assert (run.family, run.model["image_size"], run.model["width"]) == (family, 32, 16)
-    assert run.data == DataConfig(train_data_dir="photos", crop_box=(1, 2, 30, 40), flip=False)
+    assert run.data == DataConfig(train_data_dir="photos/", crop_box=(1, 2, 30, 40), flip=False)
     assert (run.train.learning_rate, run.train.seed) == (0.5, 3)
 
 
@@ -126,3 +126,34 @@ def test_a_changed_objective_is_a_difference(family):
     name = next(iter(run["objective"]))
     other = {**run, "objective": {**run["objective"], name: 99}}
     assert [text.split(":")[0] for text in differences(other, run)] == [f"objective.{name}"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "published"),
+    [
+        ("--train_data_dir /home/USER/CLIENT/photos", {"train_data_dir": "photos/"}),
+        ("--train_data_dir ../CLIENT/photos/", {"train_data_dir": "photos/"}),
+        ("--train_data_dir CLIENT/cats.parquet", {"train_data_dir": "cats.parquet"}),
+        ("--dataset_name me/cats", {"dataset_name": "me/cats"}),
+        ("--output_dir runs/photos-vae", {"output_dir": "runs/photos-vae"}),
+        ("--output_dir /home/USER/CLIENT/run", {"output_dir": "run"}),
+        ("--output_dir ../USER/run", {"output_dir": "run"}),
+        ("--output_dir CLIENT/USER/run", {"output_dir": "run"}),
+        ("--pretrained_model_name_or_path me/cats-vae", {"pretrained_model_name_or_path": "me/cats-vae"}),
+        ("--pretrained_model_name_or_path ~/CLIENT/vae", {"pretrained_model_name_or_path": "vae"}),
+    ],
+)
+def test_a_published_configuration_names_folders_and_no_paths(flags, published, tmp_path):
+    parse("vae", flags).save(tmp_path)
+    text = (tmp_path / "train_config.json").read_text()
+    sections = json.loads(text)
+    assert published.items() <= (sections["data"] | sections["train"]).items()
+    assert "CLIENT" not in text and "USER" not in text
+
+
+def test_a_local_dataset_is_published_by_its_name_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "CLIENT/cats").mkdir(parents=True)
+    parse("vae", "--dataset_name CLIENT/cats").save(tmp_path)
+    assert json.loads((tmp_path / "train_config.json").read_text())["data"]["dataset_name"] == "cats/"
+    assert json.loads((tmp_path / "paths.json").read_text())["data"]["dataset_name"] == str(tmp_path / "CLIENT/cats")

@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(folder):
-    return DataConfig(train_data_dir=str(folder))
+    return DataConfig(train_data_dir=str(folder), split_seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +141,13 @@ def test_a_file_that_others_made_is_refused_in_one_sentence(harm, model, data, s
 
 
 def test_the_command_keeps_them_beside_the_weights_and_says_how_good_they_are(
-    model, folder, tmp_path, monkeypatch, capsys
+    model, folder, splits, tmp_path, monkeypatch, capsys
 ):
     run_folder = tmp_path / "tones-vae"
     model.save_pretrained(run_folder)
     data = DataConfig(train_data_dir="where it was trained")
-    RunConfig("vae", tiny_config("vae"), FAMILIES["vae"].objective(), data, TrainConfig()).save(
-        run_folder / "train_config.json"
-    )
+    RunConfig("vae", tiny_config("vae"), FAMILIES["vae"].objective(), data, TrainConfig()).save(run_folder)
+    splits.split.save(run_folder)
     arguments = ["directions", str(run_folder), "--labels", "tone", "level", "--train_data_dir", str(folder)]
     monkeypatch.setattr(sys, "argv", ["hf-vae", *arguments])
     cli.main()

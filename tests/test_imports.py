@@ -18,7 +18,7 @@ LAYERS = [
     {"files", "forecast", "batches", "transforms", "losses", "directions"}
     | {f"models.{name}" for name in ("flow", "blocks", "detail", "paths", "loading", "source")},
     {"config", "models.prior"},
-    {"presets", "machine", "sources"},
+    {"presets", "machine", "sources", "split"},
     {"models.base", "models.layers"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
@@ -30,7 +30,8 @@ LAYERS = [
     {"training", "evaluation", "feature_training"},
     {"recipes"},
     {"conversion"},
-    {"pipeline", "cards", "__init__"},
+    {"pipeline", "__init__"},
+    {"cards"},
     {"comparison"},
     {"commands", "commands.arguments", "commands.picture_files"},
     {"commands.pictures", "commands.measures", "commands.data", "commands.directions"},

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from ..config import DataConfig
+from ..config import CONFIG_FILE, PATHS_FILE, DataConfig
 
 
 Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
@@ -18,10 +18,14 @@ AsJson = Annotated[bool, tyro.conf.arg(name="json")]  # `json` itself is the mod
 
 
 def recorded_data(folder: Path, train_data_dir: str | None, dataset_name: str | None) -> DataConfig:
-    """The pictures that the model in `folder` was trained on, at another place where one is named."""
+    """Where the images lie that the model in `folder` was trained on: where the caller says, where the run on this
+    machine had them (`paths.json`), or where its published configuration says."""
     from ..cards import read_json
 
-    data = DataConfig(**read_json(folder, "train_config.json")["data"])
+    settings = read_json(folder, CONFIG_FILE)["data"]
+    if (folder / PATHS_FILE).is_file():
+        settings |= read_json(folder, PATHS_FILE)["data"]
+    data = DataConfig(**settings)
     if not (train_data_dir or dataset_name):
         return data
     return dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)

@@ -23,8 +23,8 @@ def directions(
         dataset_name: The same for a preset or a dataset on the Hub.
     """
     from .. import cards, comparison
-    from ..datasets import load_images
     from ..directions import write_directions
+    from ..evaluation import open_recorded
     from ..families import AutoGenerator
     from ..labels import load_labels
     from ..probes import fit_directions
@@ -32,7 +32,7 @@ def directions(
     model = AutoGenerator.from_pretrained(folder)
     data = recorded_data(folder, train_data_dir, dataset_name)
     with contextlib.redirect_stdout(sys.stderr):
-        splits = load_images(data, model.config.image_size, model.config.image_channels)
+        splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
     found = fit_directions(model, splits, {name: load_labels(data, name, splits) for name in labels})
     write_directions(folder, found)
     print(
