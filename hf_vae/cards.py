@@ -40,6 +40,10 @@ METRIC_NAMES = {
     "interpolation_slerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a circle, ratio to the ends",
     "interpolation_flow_sharpness_middle_ratio": "Variance of the Laplacian midway in the flow, ratio to the ends",
 }
+FEATURE_NOTES = {
+    "simclr": "simclr is a small network of hf_vae, at 64x64 pixels: no FID.",
+    "inception": "inception is that of FID, but for so few images that the values are no FID as published elsewhere.",
+}
 FEATURE_METRIC_NAMES = {"frechet": "Frechet distance", "precision": "Precision", "recall": "Recall"}
 
 

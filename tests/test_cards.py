@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from conftest import reset_accelerate, skip_without_encoder, tiny_config
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from hf_vae import FAMILIES, AutoGenerator
-from hf_vae.cards import measure_titles, write_card
+from hf_vae import FAMILIES, AutoGenerator, ImagePipeline, cli
+from hf_vae.cards import describe_data, measure_titles, write_card
 from hf_vae.config import DataConfig, RunConfig, TrainConfig
 from hf_vae.directions import Direction, write_directions
 from hf_vae.evaluation import evaluate_folder
 from hf_vae.presets import PRESETS
 from hf_vae.recipes import training_command
+from hf_vae.split import read_split
 from hf_vae.training import train
 from hf_vae.transforms import picture_grid, to_pictures
 
@@ -87,7 +89,7 @@ def test_a_card_is_filled_in_and_true(family, finished_runs):
 def test_a_card_shows_reconstructions_of_samples(family, finished_runs):
     skip_without_encoder(family)
     model = AutoGenerator.from_pretrained(finished_runs[family])
-    samples = model.sample(64, torch.Generator().manual_seed(0))[:8]
+    samples = ImagePipeline(model).sample(64, seed=0).tensors[:8]
     with torch.no_grad():
         rows = torch.cat([samples, model.decode(model.encode(samples).latents).sample])
     shown = np.asarray(Image.open(finished_runs[family] / "reconstructions.png"))
@@ -99,6 +101,66 @@ def test_a_card_written_again_is_the_same(family, finished_runs):
     before = [(finished_runs[family] / name).read_bytes() for name in files]
     write_card(finished_runs[family])
     assert [(finished_runs[family] / name).read_bytes() for name in files] == before
+
+
+def test_the_grid_of_a_card_is_what_seed_0_draws(family, finished_runs, tmp_path, monkeypatch):
+    arguments = ["hf-vae", "sample", str(finished_runs[family]), "--num", "64", "--seed", "0"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--output", str(tmp_path / "grid.png")])
+    cli.main()
+    assert np.array_equal(
+        *(np.asarray(Image.open(f)) for f in (tmp_path / "grid.png", finished_runs[family] / "samples.png"))
+    )
+
+
+def test_the_command_tells_of_the_data_and_keeps_a_card_that_was_edited(finished_runs, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished_runs["vae"], tmp_path / "told")
+    write_card(folder)
+    monkeypatch.setattr(
+        sys, "argv", ["hf-vae", "card", str(folder), "--data_notes", "My leaves.", "--data_license", "mit"]
+    )
+    cli.main()
+    text = (folder / "README.md").read_text()
+    assert "My leaves." in text and "license: mit" in text and "Drawn faces." not in text
+    assert json.loads((folder / "train_config.json").read_text())["data"]["data_notes"] == "My leaves."
+    (folder / "README.md").write_text(text + "By hand.")
+    with pytest.raises(SystemExit, match="pass --overwrite"):
+        cli.main()
+    assert (folder / "README.md").read_text().endswith("By hand.")
+
+
+def test_a_card_without_notes_says_that_the_origin_is_not_recorded(finished_runs, tmp_path):
+    folder = shutil.copytree(finished_runs["vae"], tmp_path / "untold")
+    describe_data(folder, "", None)
+    write_card(folder)
+    assert "The origin and licence of the training images were not recorded." in (folder / "README.md").read_text()
+
+
+def test_a_local_dataset_is_no_id_on_the_hub(finished_runs, tmp_path):
+    folder = shutil.copytree(finished_runs["vae"], tmp_path / "local")
+    config = json.loads((folder / "train_config.json").read_text())
+    config["data"] |= {"train_data_dir": None, "dataset_name": "photos/"}
+    (folder / "train_config.json").write_text(json.dumps(config))
+    write_card(folder)
+    data = ModelCard.load(folder / "README.md").data
+    assert data.datasets is None and {result.dataset_type for result in data.eval_results} == {"imagefolder"}
+
+
+def test_a_card_tells_of_resumes_the_prior_and_what_was_left_out(finished_runs, tmp_path):
+    folder = shutil.copytree(finished_runs["vae"], tmp_path / "resumed")
+    training = json.loads((folder / "training.json").read_text())
+    training["prior"] = {"steps": 1500, "seconds": 720, "device": "CPU, 1 thread"}
+    training["launches"] = [
+        {"first_step": 0, "changed": []},
+        {"first_step": 500, "changed": ["train.max_train_steps: 500 -> 1000"]},
+    ]
+    training["pictures"]["left_out"] = {"files with the ending .heic": 3, "files in hidden folders": 4}
+    (folder / "training.json").write_text(json.dumps(training))
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    assert "learned in 1,500 updates, in 12 minutes on CPU, 1 thread." in text
+    assert "resumed at update 500 with other settings: train.max_train_steps: 500 -> 1000." in text
+    assert "in one launch where this run took 2" in text
+    assert "Left out before that: 3 files with the ending .heic, 4 files in hidden folders." in text
 
 
 def test_carbon_emissions_are_told_when_they_are_known(finished_runs, tmp_path):
@@ -154,6 +216,11 @@ def test_every_shipped_model_loads_and_its_card_agrees_with_its_metrics(folder):
     model = AutoGenerator.from_pretrained(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["image_size"] == model.config.image_size
-    drawn = model.sample(64, torch.Generator().manual_seed(0))  # as many as there are: noise depends on the count
+    drawn = ImagePipeline(model).sample(64, seed=0).images
     shown = np.asarray(Image.open(folder / "samples.png")).astype(int)
-    assert abs(np.asarray(picture_grid(to_pictures(drawn, model.output_size))) - shown).mean() < 2  # grey levels
+    assert abs(np.asarray(picture_grid(drawn)) - shown).mean() < 2  # grey levels
+    text = (folder / "README.md").read_text()
+    assert "were not recorded" not in text and f'from_pretrained("model_cards/{folder.name}")' in text
+    split, pictures = read_split(folder), json.loads((folder / "training.json").read_text())["pictures"]
+    assert (len(split.train), len(split.heldout)) == (pictures["train"], pictures["heldout"])
+    assert metrics["num_heldout"] == pictures["heldout"]

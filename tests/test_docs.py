@@ -43,6 +43,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_pat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_VAE_CACHE", str(tmp_path / "cache"))
     names = {"photo": draw_picture(1), "photo_a": draw_picture(2), "photo_b": draw_picture(3)}
+    for number, name in enumerate(("photo.jpg", "other_photo.jpg")):
+        draw_picture(number).save(tmp_path / name)
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
 
