@@ -203,8 +203,9 @@ def open_models(places: dict[str, Path | str]) -> OpenedModels:
         except Exception as error:  # one broken model, however it is broken, must not take the others down
             reason = _reason(error)
             reasons.append(f"{name} cannot be loaded: {reason}")
-            shown = ABSOLUTE_FOLDERS.sub("", reason.replace(str(place), name))
-            broken[name] = f"{name} cannot be loaded: {shown}"
+            is_folder = Path(place).is_absolute() or Path(place).is_dir()
+            shown = reason.replace(str(place), name) if is_folder else reason
+            broken[name] = f"{name} cannot be loaded: {ABSOLUTE_FOLDERS.sub('', shown)}"
     if not models:
         raise ValueError("\n".join(["None of the models can be loaded.", *reasons]))
     for reason in reasons:

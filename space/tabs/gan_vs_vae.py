@@ -32,8 +32,8 @@ COLUMNS = {
     "sharpness of samples": "laplacian_variance_samples_ratio",
 }
 NETWORK_COLUMNS = {  # for each network whose features were compared
-    "Frechet distance, {network} features": "frechet_{network}_prior_{prior}",
-    "recall, {network} features": "recall_{network}_prior_{prior}",
+    "Frechet distance ({network})": "frechet_{network}_prior_{prior}",
+    "recall ({network})": "recall_{network}_prior_{prior}",
 }
 
 Table = pd.DataFrame
@@ -159,7 +159,11 @@ def build(models: dict[str, PublishedModel]) -> None:
             elem_id="spectrum-plot",
         )
         published = gr.Dataframe(
-            label="As published, on held-out pictures", headers=list(COLUMNS), interactive=False, elem_id="published"
+            label="As published, on held-out images (in brackets: the network whose features are compared)",
+            headers=list(COLUMNS),
+            interactive=False,
+            wrap=True,
+            elem_id="published",
         )
     plots = [grids, sharpness, energy, spectrum, sentence]
     drawing = {"inputs": [data_set, seed], "outputs": [*plots, published]}

@@ -15,6 +15,7 @@ from tabs import PICTURE, UPLOAD, model_event
 
 CUTS = {"the face, if one is found": "face", "the largest centred square": "centre", "all of it": "none"}
 COLUMNS = ["model", "MSE", "PSNR, dB", "SSIM", "sharpness, ratio", "latents / values"]
+COLUMN_WIDTHS = ["165px", "95px", "95px", "95px", "125px", "145px"]  # on a phone the names leave room for numbers
 
 
 def crop_face(groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str, cut: str) -> tuple:
@@ -92,6 +93,7 @@ def build(models: dict[str, PublishedModel]) -> None:
                             format="png",
                             interactive=False,
                             max_height=320,
+                            min_width=300,  # two in a row
                             buttons=["download"],
                             visible=number == 0,
                             elem_id=f"reconstruction-{number}",
@@ -99,7 +101,14 @@ def build(models: dict[str, PublishedModel]) -> None:
                         )
                         for number in range(_most(groups))
                     ]
-                table = gr.Dataframe(label="How near", headers=COLUMNS, interactive=False, elem_id="nearness")
+                table = gr.Dataframe(
+                    label="How near",
+                    headers=COLUMNS,
+                    interactive=False,
+                    wrap=True,
+                    column_widths=COLUMN_WIDTHS,
+                    elem_id="nearness",
+                )
     inputs = [picture, data_set, cut]
     cropping = {"inputs": inputs, "outputs": [seen, found]}
     cut_first = gr.on([picture.upload], **cropping, **model_event(crop_face, groups, "crop_face"))
