@@ -21,7 +21,8 @@ import checks
 MAX_CALL_BYTES = 2**20  # a call names its files; the longest, with 60 frames, has 30 kB
 MAX_UPLOAD_BYTES = 100 * 2**20  # all the files of one upload; `max_file_size` is that of each
 FILE_SENT = "An image file on your machine. Addresses are not fetched: download the image and send the file."
-FILE_EXAMPLE = {"path": "image.jpg", "meta": {"_type": "gradio.FileData"}, "orig_name": "image.jpg"}
+# the page on the API writes handle_file(...) of what has an url
+FILE_EXAMPLE = {"path": "image.jpg", "url": "image.jpg", "meta": {"_type": "gradio.FileData"}}
 FAILED = "This failed on the server, and the reason is in its log; try other settings or another model."
 CALLS = ("/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/", "/gradio_api/queue/join")
 
