@@ -60,7 +60,7 @@ def find_models() -> dict[str, Path | str]:
     )
     if not places:
         raise ValueError(f"There are no models in {MODEL_CARDS[1]}; set HF_VAE_MODELS to model folders or Hub ids.")
-    models = {Path(place).name: place for place in places}
+    models = {Path(place).absolute().name: place for place in places}  # that of "." too
     if len(models) < len(places):
         raise ValueError(f"Two models have the same name in {', '.join(map(str, places))}; rename one of the folders.")
     return models
