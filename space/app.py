@@ -45,31 +45,34 @@ LAUNCH_OPTIONS = {
 
 
 def find_models() -> dict[str, Path | str]:
-    """The models to show, by name: those in HF_VAE_MODELS (folders or Hub ids, separated by commas), or else every
-    folder in `model_cards/` that holds a `config.json`: by data set, of each the VAE-GAN first, then VAE, DC-GAN and
-    autoencoder, as their names happen to be in the alphabet from its end, and then second models of a family.
+    """The models to show, by name: those in HF_VAE_MODELS (folders, in which ~ is the home, or Hub ids, separated by
+    commas), or else every folder in `model_cards/` that holds a `config.json`: by data set, of each the VAE-GAN
+    first, then VAE, DC-GAN and autoencoder, as their names happen to be in the alphabet from its end, and then second
+    models of a family.
 
     Raises:
         ValueError: If there are none, or two have the same name.
     """
-    named = [place.strip() for place in os.environ.get("HF_VAE_MODELS", "").split(",") if place.strip()]
+    named = [part.strip() for part in os.environ.get("HF_VAE_MODELS", "").split(",") if part.strip()]
     shipped = sorted((config.parent for cards in MODEL_CARDS for config in cards.glob("*/config.json")), reverse=True)
-    places = named or sorted(shipped, key=lambda folder: place_among_models(folder.name))
+    places = [os.path.expanduser(part) for part in named] or sorted(
+        shipped, key=lambda folder: place_among_models(folder.name)
+    )
     if not places:
         raise ValueError(f"There are no models in {MODEL_CARDS[1]}; set HF_VAE_MODELS to model folders or Hub ids.")
-    models = {Path(place).name: place for place in places}
+    models = {Path(place).absolute().name: place for place in places}  # that of "." too
     if len(models) < len(places):
         raise ValueError(f"Two models have the same name in {', '.join(map(str, places))}; rename one of the folders.")
     return models
 
 
 def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
-    """The Space for these models, by name: folders or Hub ids. None of them is loaded yet.
+    """The Space for these models, by name: folders or Hub ids. They are checked, but none of them is loaded yet.
 
     Raises:
-        ValueError: If there are no models, or one is not as published.
+        ValueError: If there are no models, or none of them can be loaded.
     """
-    opened = open_models(models)
+    opened, broken = open_models(models)
     encoders = {name: model for name, model in opened.items() if model.has_encoder}
     with GuardedBlocks(title="Small VAEs and GANs", analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
         gr.Markdown(INTRODUCTION)
@@ -81,7 +84,7 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
             gan_vs_vae.build(opened)
             latent_sliders.build(tabs, opened, samples)
             train_your_own.build()
-            about.build(opened)
+            about.build(opened, broken)
     # without the queue, as many models would run at a time as there are callers
     return demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 

@@ -1,5 +1,6 @@
 """What visitors and callers of the API send, checked: each function returns a valid value or raises one sentence."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -14,6 +15,7 @@ from uploads import UploadError, open_upload
 
 
 MAX_SEED = 2**32 - 1
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)  # as https: or data:
 
 Chosen = TypeVar("Chosen")
 
@@ -60,11 +62,14 @@ def picture(name: str, upload: Mapping[str, Any] | None) -> Image.Image:
 
 def uploaded_file(name: str, upload: Mapping[str, Any]) -> Path:
     """The file that was uploaded, or made here and shown."""
+    named = upload.get("path") if isinstance(upload, Mapping) else None
+    if isinstance(named, str) and ADDRESS.match(named):
+        raise refusal(f"{name} was not uploaded; addresses are not fetched: download the image and send the file.")
     try:
         # Gradio 6.31 checks this only for files that are sent with a "meta" entry, and fetches those that are URLs
-        path = Path(upload["path"])
+        path = Path(named)
         is_ours = path.is_file() and path.resolve().is_relative_to(Path(get_upload_folder()).resolve())
-    except (KeyError, TypeError, OSError, ValueError, RuntimeError):
+    except (TypeError, OSError, ValueError, RuntimeError):
         is_ours = False  # no text, a zero byte, too long, links in a circle
     if not is_ours:
         raise refusal(f"{name} was not uploaded; upload the file first.")

@@ -1,5 +1,7 @@
-"""What a request passes before Gradio works with it: its size, the endpoint it names, its values and its files."""
+"""What a request passes before Gradio works with it: its size, the endpoint it names, its values and its files; and
+what its sender is told when the work fails."""
 
+import logging
 from reprlib import repr as short_repr
 from typing import Any
 
@@ -18,7 +20,14 @@ import checks
 
 MAX_CALL_BYTES = 2**20  # a call names its files; the longest, with 60 frames, has 30 kB
 MAX_UPLOAD_BYTES = 100 * 2**20  # all the files of one upload; `max_file_size` is that of each
+FILE_SENT = "An image file on your machine. Addresses are not fetched: download the image and send the file."
+# the page on the API writes handle_file(...) of what has an url
+FILE_EXAMPLE = {"path": "image.jpg", "url": "image.jpg", "meta": {"_type": "gradio.FileData"}}
+FAILED = "This failed on the server, and the reason is in its log; try other settings or another model."
 CALLS = ("/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/", "/gradio_api/queue/join")
+
+
+logger = logging.getLogger(__name__)
 
 
 class SizeLimit:
@@ -69,8 +78,8 @@ APP_OPTIONS = {
 
 class GuardedBlocks(gr.Blocks):
     """Blocks that refuse calls with too few or too many values, and with files that their sender did not upload, by
-    name and before anything is opened or fetched. This holds for the events of the page, too, which anybody can
-    call by their number."""
+    name and before anything is opened or fetched, and that answer each failure with a sentence. This holds for the
+    events of the page, too, which anybody can call by their number."""
 
     def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
         """What Gradio calls first with the values of a call."""
@@ -82,6 +91,34 @@ class GuardedBlocks(gr.Blocks):
             raise checks.refusal(f"This call needs {len(blocks)} values; {len(inputs)} were sent{missing}.")
         for block, value in zip(blocks, inputs, strict=True):
             _check_files(block, value)
+
+    async def process_api(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """What Gradio answers a call with. Only a `gradio.Error` is meant for the sender: of anything else Gradio
+        would show the bare word "Error", and its message may name a path of the server."""
+        try:
+            return await super().process_api(*args, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            logger.exception("A call failed.")
+            raise checks.refusal(FAILED) from error
+
+    def get_api_info(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """What the page on the API says. Gradio's own words, and its example, promise that addresses of files are
+        fetched."""
+        found = super().get_api_info(*args, **options)
+        for endpoint in found["named_endpoints"].values():
+            for parameter in endpoint["parameters"]:
+                if parameter["component"] == "Image":
+                    properties = parameter["type"]["properties"]
+                    url = properties["url"] | {"description": "Is not fetched"}
+                    parameter["type"] = parameter["type"] | {
+                        "additional_description": FILE_SENT,
+                        "properties": properties | {"url": url},
+                    }
+                    parameter["python_type"]["description"] = FILE_SENT
+                    parameter["example_input"] = FILE_EXAMPLE
+        return found
 
 
 def _name(block: Block) -> str:

@@ -34,9 +34,13 @@ MILLISECONDS = 30_000  # the machine may be busy training
 
 @pytest.fixture(scope="module")
 def address(published_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where `python space/app.py` answers, with the repository's models if it has any."""
+    """Where `python space/app.py` answers, with the repository's models if it has any, and a broken one."""
     cards = ROOT / "model_cards"
     folders = sorted(config.parent for config in (cards if cards.is_dir() else published_models).glob("*/config.json"))
+    broken = tmp_path_factory.mktemp("models") / "broken-vae"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    folders.append(broken)
     cache = tmp_path_factory.mktemp("space") / "cache"
     with running_space(cache, HF_VAE_MODELS=",".join(map(str, folders)), PYTHONPATH=str(ROOT)) as (address, _):
         yield address
@@ -189,6 +193,7 @@ def many_photos(folder: Path) -> list[Path]:
 
 def visit_about(page: Page, photos: list[Path]) -> None:
     expect(page.get_by_text("Do not use them to identify anybody")).to_be_visible()
+    expect(page.locator("#broken")).to_contain_text("broken-vae cannot be loaded: broken-vae/config.json")
     page.get_by_role("button", name="Model cards").click()
     expect(page.locator("#card")).to_contain_text("held out")
 

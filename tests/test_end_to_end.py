@@ -99,7 +99,7 @@ def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_pat
     run(command("train_accelerate.py", *recipe, "--output_dir", str(again), "--max_train_steps", "2"))
     assert json.loads((again / "training.json").read_text())["steps"] == 2
 
-    models = published.open_models({"smoke": killed})
+    models = published.open_models({"smoke": killed}).models
     assert len(sample.draw(models, "smoke", count=3, seed=0, temperature=1.0, prior="own")[0]) == 3
     assert app.build_demo({"smoke": killed})
 

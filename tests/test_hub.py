@@ -274,7 +274,7 @@ def sample_in_the_space(repo_id: str) -> tuple[int, bool]:
     with mock.patch.dict(os.environ, {"HF_VAE_MODELS": repo_id}):
         import app
 
-        model = published.open_models(app.find_models())[Path(repo_id).name]
+        model = published.open_models(app.find_models()).models[Path(repo_id).name]
     return len(model.pipeline.sample(2, seed=0).images), model.has_encoder
 
 

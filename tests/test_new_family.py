@@ -97,7 +97,7 @@ def test_a_line_in_the_registry_is_all_that_a_new_family_needs(registered, pictu
     assert type(AutoGenerator.from_pretrained(folder)) is LinearCode
     assert len(ImagePipeline.from_pretrained(folder).sample(3, seed=0).images) == 3
 
-    models = open_models({folder.name: folder})
+    models = open_models({folder.name: folder}).models
     assert models[folder.name].has_encoder
     assert len(sample.draw(models, folder.name, count=2, seed=0, temperature=1.0, prior="own")[0]) == 2
     assert models[folder.name].pipeline.reconstruct(draw_picture(0)).images[0].size == (28, 28)

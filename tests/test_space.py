@@ -1,5 +1,6 @@
 """The Space without a browser: what its callbacks and its API give, and what they refuse."""
 
+import html
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import gradio as gr
 import httpx
+import pandas as pd
 import pytest
 import torch
 from conftest import draw_picture, tiny_model
@@ -22,9 +24,14 @@ from starlette.requests import Request
 import app
 import train_accelerate
 import uploads
-from animation import LEAST_EDGE, save_loop, there_and_back
+from animation import LEAST_EDGE, enlarge, save_loop, there_and_back
+from gate import FAILED
 from hf_vae.directions import Direction, write_directions
+from hf_vae.evaluation import evaluate, save_metrics
 from hf_vae.families import FAMILIES
+from hf_vae.metrics import mse
+from hf_vae.pipeline import ImagePipeline
+from hf_vae.transforms import to_pictures
 from published import PublishedModel, by_data_set, comparable_models, open_models, place_among_models
 from tabs import about, gan_vs_vae, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
@@ -59,7 +66,7 @@ def folders(published_models: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def models(folders: dict[str, Path]):
-    return open_models(folders)
+    return open_models(folders).models
 
 
 @pytest.fixture(scope="module")
@@ -143,17 +150,137 @@ def test_no_models_or_broken_ones_are_refused(monkeypatch: pytest.MonkeyPatch, t
         app.build_demo({})
     shutil.copytree(folders[ENCODER], tmp_path / "copy")
     (tmp_path / "copy" / "metrics.json").unlink()
-    with pytest.raises(ValueError, match=r"copy holds no metrics\.json"):
+    with pytest.raises(ValueError, match=r"copy has no metrics\.json"):
         app.build_demo({"copy": tmp_path / "copy"})
     monkeypatch.setenv("HF_VAE_MODELS", f"{tmp_path / 'copy'},someone/copy")
     with pytest.raises(ValueError, match="the same name"):
         app.find_models()
 
 
-def test_no_weights_are_loaded_before_somebody_asks(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_home_folder_may_be_named_by_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_VAE_MODELS", "~/runs/a, someone/b")
+    assert app.find_models() == {"a": str(tmp_path / "runs" / "a"), "b": "someone/b"}
+
+
+def test_no_weights_are_loaded_before_somebody_asks(folders: dict[str, Path], monkeypatch) -> None:
+    monkeypatch.setattr(ImagePipeline, "from_pretrained", lambda *_: pytest.fail("loaded"))
+    assert isinstance(app.build_demo(folders), gr.Blocks)
+
+
+# ---- broken models
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 8736890\n"
+
+
+def rewrite(file: Path, content: bytes | str | None) -> None:
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+BREAKING = {
+    "a damaged configuration": (lambda folder: rewrite(folder / "config.json", '{"_class_name": "VA'), "JSON"),
+    "a configuration of nothing": (lambda folder: rewrite(folder / "config.json", "[]"), "_class_name"),
+    "no configuration": (lambda folder: rewrite(folder / "config.json", None), "config.json"),
+    "a model of diffusers": (
+        lambda folder: rewrite(folder / "config.json", '{"_class_name": "AutoencoderKL", "act_fn": "silu"}'),
+        "AutoencoderKL",
+    ),
+    "no metrics": (lambda folder: rewrite(folder / "metrics.json", None), "has no metrics.json"),
+    "damaged metrics": (lambda folder: rewrite(folder / "metrics.json", "{"), "metrics.json is not JSON"),
+    "metrics of nothing": (lambda folder: rewrite(folder / "metrics.json", "[1]"), "has no sample_prior"),
+    "old metrics": (
+        lambda folder: rewrite(folder / "metrics.json", '{"sample_prior": "flow", "image_size": NaN}'),
+        "has no number for image_size, laplacian_variance_real",
+    ),
+    "no weights": (lambda folder: rewrite(folder / WEIGHTS, None), WEIGHTS),
+    "a pointer for weights": (lambda folder: rewrite(folder / WEIGHTS, POINTER), WEIGHTS),
+    "half of the weights": (
+        lambda folder: rewrite(folder / WEIGHTS, (folder / WEIGHTS).read_bytes()[:-1000]),
+        WEIGHTS,
+    ),
+    "empty weights": (lambda folder: rewrite(folder / WEIGHTS, b""), WEIGHTS),
+    "damaged directions": (lambda folder: (folder / "directions.safetensors").write_bytes(b"x" * 99), "directions"),
+    "a card in another encoding": (lambda folder: (folder / "README.md").write_bytes(b"\xff\xfe#"), "not UTF-8"),
+    "an empty folder": (lambda folder: [file.unlink() for file in folder.iterdir()], "config.json"),
+    "no folder": (lambda folder: shutil.rmtree(folder), "Hub"),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKING)
+def test_a_broken_model_is_named_and_the_others_are_shown(kind, folders, tmp_path, caplog) -> None:
+    breaks, reason = BREAKING[kind]
+    place = tmp_path / "models of <mine>" / "broken-vae"
+    shutil.copytree(folders[ENCODER], place)
+    breaks(place)
+    demo = app.build_demo(folders | {"broken-vae": place})
+    (logged,) = [record.getMessage() for record in caplog.records if "broken-vae" in record.getMessage()]
+    assert logged.startswith("broken-vae cannot be loaded: ") and reason in logged
+    offered = [block for block in demo.blocks.values() if isinstance(block, gr.Dropdown) and block.label == "Model"]
+    assert all([value for _, value in dropdown.choices] == list(folders) for dropdown in offered)
+    (shown,) = [block.value for block in demo.blocks.values() if getattr(block, "elem_id", None) == "broken"]
+    assert shown.startswith("<ul><li>broken-vae cannot be loaded: ") and html.escape(reason) in shown
+    assert str(tmp_path) not in shown and "models of" not in shown
+    with pytest.raises(ValueError, match="None of the models can be loaded") as refused:
+        app.build_demo({"broken-vae": place, "gone": tmp_path / "gone"})
+    assert all(f"{name} cannot be loaded: " in str(refused.value) for name in ("broken-vae", "gone"))
+    assert reason in str(refused.value)
+
+
+def test_a_model_that_the_hub_does_not_give_is_named(folders) -> None:
+    models, broken = open_models(folders | {"cats": "nobody/cats"})
+    assert list(models) == list(folders) and list(broken) == ["cats"]
+    assert broken["cats"].startswith("cats cannot be loaded: nobody/cats ")
+
+
+def test_a_space_of_whole_models_does_not_speak_of_broken_ones(folders) -> None:
+    blocks = app.build_demo(folders).blocks.values()
+    assert not [block for block in blocks if getattr(block, "elem_id", None) == "broken"]
+
+
+@pytest.fixture
+def damaged_later(folders, tmp_path):
+    """Whole models, one of which was damaged after the Space started."""
+    shutil.copytree(folders[ENCODER], tmp_path / "broken-vae")
+    models = open_models({"broken-vae": tmp_path / "broken-vae", NO_ENCODER: folders[NO_ENCODER]}).models
+    rewrite(tmp_path / "broken-vae" / WEIGHTS, POINTER)
+    return models
+
+
+def test_weights_that_are_damaged_later_are_one_sentence_for_the_visitor(damaged_later, tmp_path, caplog) -> None:
+    upload = save(draw_picture(1), tmp_path / "one.png")
+    groups, compared = by_data_set(damaged_later), comparable_models(damaged_later)
+    calls = [
+        lambda: sample.draw(damaged_later, "broken-vae", 1, 0, 1.0, "own"),
+        lambda: sample.draw_rows(damaged_later, "broken-vae", 0, "own"),
+        lambda: reconstruct.crop_face(groups, upload, "broken", "centre"),
+        lambda: reconstruct.reconstruct(groups, upload, "broken", "centre"),
+        lambda: morph(damaged_later, ["broken-vae"]),
+        lambda: morph(damaged_later, [NO_ENCODER, "broken-vae"], upload, upload),
+        lambda: gan_vs_vae.compare_sharpness(compared, "all models", 0),
+        lambda: gan_vs_vae.compare_upload(compared, upload, "all models"),
+        lambda: moved(damaged_later, "broken-vae"),
+        lambda: moved(damaged_later, "broken-vae", picture=upload),
+        lambda: latent_sliders.pca_sweep(damaged_later, "broken-vae", 7, 1.0, "own", None),
+        lambda: latent_sliders.slider_labels(damaged_later, "broken-vae"),
+    ]
+    for number, call in enumerate(calls, 1):
+        with pytest.raises(gr.Error) as refused:
+            call()
+        assert refused.value.message == "broken-vae cannot be loaded; choose another model."
+        assert not refused.value.print_exception
+        assert len(caplog.records) == number and str(tmp_path) in caplog.messages[-1]
+    assert len(drawn(damaged_later, NO_ENCODER, 1, 0, 1.0, "own")) == 1
+
+
+def test_other_files_that_are_damaged_later_do_no_harm(damaged_later, tmp_path) -> None:
     for name in ("config.json", "metrics.json"):
-        shutil.copy(folders[ENCODER] / name, tmp_path)
-    assert isinstance(app.build_demo({"faces-without-weights": tmp_path}), gr.Blocks)
+        rewrite(tmp_path / "broken-vae" / name, "{")
+    model = damaged_later["broken-vae"]
+    assert model.has_encoder and model.priors and model.metrics["image_size"] == 28
 
 
 def test_every_model_is_offered_in_every_tab(folders: dict[str, Path]) -> None:
@@ -418,6 +545,88 @@ def test_compare_measures_what_models_make_of_an_upload(models, tmp_path: Path) 
     assert NO_ENCODER not in sentence and ENCODER in sentence
 
 
+RESIDUAL = {"image_size": 32, "latent_size": 4, "latent_dim": 64, "detail_dim": 64}  # of a grid of 16 cells
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory: pytest.TempPathFactory):
+    """A model that has residual latents, and one that has none, as they are published."""
+    root = tmp_path_factory.mktemp("residual")
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for name, changes in {"cats-vaegan": {}, "cats-vae": {"detail_dim": 0}}.items():
+        model = tiny_model(name.split("-")[1], **RESIDUAL | changes)
+        if model.detail is not None:
+            values = torch.randn(192, 192, generator=torch.Generator().manual_seed(0))
+            model.detail.fit(values @ values.T)
+        model.save_pretrained(root / name)
+        save_metrics(evaluate(model, images), root / name)
+    return open_models({name: root / name for name in ("cats-vaegan", "cats-vae")}).models
+
+
+def test_errors_of_a_reconstruction_stand_beside_those_without_residual_latents(residual, tmp_path: Path) -> None:
+    upload = save(draw_picture(1), tmp_path / "one.png")
+    *sliders, table = reconstruct.reconstruct(by_data_set(residual), upload, "cats", "centre")
+    names = ["cats-vaegan", "cats-vaegan, without residual latents", "cats-vae"]
+    assert list(table["model"]) == names
+    assert [slider.label for slider in sliders] == [f"{name}: input | reconstruction" for name in names]
+    assert list(table["latents / values"]) == ["128 / 3072", "64 / 3072", "64 / 3072"]
+    pipeline = residual["cats-vaegan"].pipeline
+    seen = pipeline.to_images([Image.open(upload["path"])])
+    alone = pipeline.model(seen).reconstructions.detach().clamp(-1, 1)  # the networks without residual latents
+    assert float(table["MSE"][1]) == pytest.approx(mse(alone, seen).item(), rel=1e-3)
+    assert float(table["MSE"][0]) == pytest.approx(mse(pipeline.model.reconstruct(seen), seen).item(), rel=1e-3)
+    assert float(table["MSE"][0]) < float(table["MSE"][1])
+    alone_as_shown = enlarge(to_pictures(alone)[0])
+    assert is_nearly(sliders[1].constructor_args["value"][1], alone_as_shown)
+
+
+def test_an_upload_is_compared_without_residual_latents_too(residual, tmp_path: Path) -> None:
+    upload = save(draw_picture(1), tmp_path / "one.png")
+    shown, sharpness, *_, sentence = gan_vs_vae.compare_upload(comparable_models(residual), upload, "cats")
+    names = ["cats-vaegan", "cats-vaegan, without residual latents", "cats-vae"]
+    assert [caption for _, caption in shown] == ["as the models see it", *names]
+    assert list(sharpness["pictures"])[1:] == names and all(f"times for {name}" in sentence for name in names)
+    assert shown[1][0].tobytes() != shown[2][0].tobytes()
+
+
+def published_table(residual, measures: dict) -> pd.DataFrame:
+    for model in residual.values():
+        known = {name: value for name, value in model.metrics.items() if not name.startswith(("frechet", "recall"))}
+        model.__dict__["metrics"] = known | {"reconstruction_mse": 0.0019} | measures.get(model.name, {})
+    return gan_vs_vae._published(list(residual.values()))
+
+
+def test_the_published_error_stands_beside_that_without_residual_latents(residual) -> None:
+    table = published_table(residual, {"cats-vaegan": {"reconstruction_mse_without_details": 0.0123}})
+    assert list(table["reconstruction MSE"]) == ["0.0019", "0.0019"]
+    assert list(table["MSE without residual latents"]) == ["0.0123", "0.0019"]
+    table = published_table(residual, {"cats-vaegan": {"reconstruction_mse_without_details": None}})
+    assert list(table["MSE without residual latents"]) == ["-", "0.0019"]  # not measured, and nothing to leave out
+
+
+def test_distances_are_labelled_with_the_network_whose_features_they_are_in(residual) -> None:
+    measures = {
+        name: {
+            "sample_prior": prior,
+            f"frechet_simclr_prior_{prior}": distance,
+            "frechet_simclr_training_images": 0.1,
+            f"frechet_other_net_prior_{prior}": 5.1,
+            "frechet_other_net_prior_unused": 9.9,
+            f"recall_other_net_prior_{prior}": 0.5,
+        }
+        for name, prior, distance in (("cats-vaegan", "flow", 1.1), ("cats-vae", "mixture", 1.9))
+    }
+    del measures["cats-vae"]["frechet_simclr_prior_mixture"]
+    table = published_table(residual, measures)
+    distances = {column: list(table[column]) for column in table.columns if "(" in column}
+    assert distances == {
+        "Frechet distance (simclr)": ["1.1", "-"],
+        "recall (simclr)": ["-", "-"],
+        "Frechet distance (other_net)": ["5.1", "5.1"],
+        "recall (other_net)": ["0.5", "0.5"],
+    }
+
+
 def moved(models, model: str = ENCODER, seed: int = 7, picture: dict | None = None, **shifts) -> bytes:
     return latent_sliders.latent_pca(models, model, seed, 1.0, "own", picture, **shifts).tobytes()
 
@@ -434,30 +643,39 @@ def test_sliders_move_an_upload_where_there_is_an_encoder(models, tmp_path: Path
     assert "no encoder" in refusal_of(lambda: moved(models, NO_ENCODER, picture=upload))
 
 
-def test_a_sweep_has_a_row_for_every_component(tmp_path: Path) -> None:
+def test_sliders_see_the_same_crop_of_an_upload_as_the_other_tabs(models, tmp_path: Path, monkeypatch) -> None:
+    face = draw_picture(2)
+    monkeypatch.setattr(
+        latent_sliders, "crop_to_face", lambda picture, data_set: face if data_set == "faces" else None
+    )
+    upload = save(draw_picture(1, (90, 60)), tmp_path / "one.png")
+    assert moved(models, picture=upload) == models[ENCODER].pipeline.reconstruct(face).images[0].tobytes()
+
+
+def test_a_sweep_has_a_row_for_every_component(folders, tmp_path: Path) -> None:
     model = tiny_model("vae", latent_dim=16)
     model.save_pretrained(tmp_path / "faces-vae")
-    (tmp_path / "faces-vae" / "metrics.json").write_text("{}")
-    strips = latent_sliders.pca_sweep(open_models({"vae": tmp_path / "faces-vae"}), "vae", 7, 1.0, "own", None)
+    shutil.copy(folders[ENCODER] / "metrics.json", tmp_path / "faces-vae")
+    strips = latent_sliders.pca_sweep(open_models({"vae": tmp_path / "faces-vae"}).models, "vae", 7, 1.0, "own", None)
     assert len(strips) == 10 * 7
     middle = {picture.tobytes() for picture, caption in strips if "+0 " in caption}
     assert len(middle) == 1 and len({picture.tobytes() for picture, _ in strips}) == 10 * 6 + 1
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory):
+def labelled(folders, tmp_path_factory: pytest.TempPathFactory):
     """A model with two directions that labels lie along, and one without."""
     root = tmp_path_factory.mktemp("labelled")
     for name in ("faces-vae", "plain-vae"):
         tiny_model("vae", latent_dim=16).save_pretrained(root / name)
-        (root / name / "metrics.json").write_text("{}")
+        shutil.copy(folders[ENCODER] / "metrics.json", root / name)
     vectors = 5 * torch.eye(16)[:2]
     found = [
         Direction("tone", "dark", "bright", 0.875, 40, vectors[0]),
         Direction("age", "a", "b", 0.5, 40, vectors[1]),
     ]
     write_directions(root / "faces-vae", found)
-    return open_models({name: root / name for name in ("faces-vae", "plain-vae")})
+    return open_models({name: root / name for name in ("faces-vae", "plain-vae")}).models
 
 
 def test_labels_have_sliders_that_move_along_their_directions(labelled) -> None:
@@ -511,6 +729,7 @@ def test_the_command_is_one_that_can_be_pasted() -> None:
     assert launch[:5] == ["accelerate", "launch", "--num_processes", "2", "train_accelerate.py"]
     assert launch[launch.index("--train_data_dir") + 1] == "my cats; rm -rf ~"
     assert train_accelerate.parse_arguments(launch[5:]).train.max_train_steps == 500
+    assert command.splitlines()[2] == "HF_VAE_MODELS='runs/my cats; rm -rf ~-vaegan' python space/app.py"
     assert "must be one of" in refusal_of(train_your_own.training_command, "gpt", "cats", "64", 500, 1)
 
 
@@ -520,7 +739,7 @@ def test_about_shows_the_card_without_its_metadata(models, tmp_path: Path) -> No
     (folder / "README.md").write_text(
         "---\ntags: [vae]\n---\n\n# faces-vae\n\n![samples](samples.png)\n\nTrue words.\n"
     )
-    assert about.card_of(open_models({"faces-vae": folder}), "faces-vae") == "True words."
+    assert about.card_of(open_models({"faces-vae": folder}).models, "faces-vae") == "True words."
     assert "no card" in about.card_of(models, ENCODER)
 
 
@@ -606,6 +825,104 @@ def test_the_animation_is_lossless_and_loops_there_and_back(tmp_path: Path) -> N
 
 
 # ---- the API
+
+
+def test_the_api_does_not_promise_to_fetch_addresses(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict")["named_endpoints"].values()
+    files = [each for endpoint in endpoints for each in endpoint["parameters"] if each["component"] == "Image"]
+    assert len(files) == 7
+    for file in files:
+        assert file["python_type"]["description"] == file["type"]["additional_description"]
+        assert "Addresses are not fetched: download the image and send the file." in file["python_type"]["description"]
+        assert "publicly available" not in json.dumps(file).lower() and "http" not in json.dumps(file)
+    assert "publicly available" not in httpx.get(f"{client.src}gradio_api/openapi.json").text.lower()
+
+
+def test_who_sends_an_address_is_told_to_send_the_file(client: Client) -> None:
+    said = "Your picture was not uploaded; addresses are not fetched: download the image and send the file."
+    with pytest.raises(AppError) as refused:
+        client.predict(
+            picture=handle_file("https://example.com/cat.jpg"), data_set="faces", cut="face", api_name="/reconstruct"
+        )
+    assert str(refused.value) == said
+    endpoint = f"{client.src}gradio_api/call/reconstruct"
+    for address in ("HTTP://example.com/", "data:image/png;base64,AA", "s3://bucket/cat.jpg"):
+        file = {"path": address, "meta": {"_type": "gradio.FileData"}}
+        started = httpx.post(endpoint, json={"data": [file, "faces", "face"]}).json()
+        assert said in httpx.get(f"{endpoint}/{started['event_id']}").text
+
+
+def upload_of(client: Client, tmp_path: Path) -> dict:
+    draw_picture(1).save(tmp_path / "one.png")
+    return handle_file(tmp_path / "one.png")
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, RuntimeError, KeyError, MemoryError])
+def test_no_failure_reaches_a_caller_as_a_bare_word_or_with_a_path(
+    client: Client, tmp_path, monkeypatch, error
+) -> None:
+    def fail(*_: object) -> None:
+        raise error(f"{tmp_path} is broken")
+
+    for work in ("decode", "prepare"):
+        monkeypatch.setattr(ImagePipeline, work, fail)
+    picture = upload_of(client, tmp_path)
+    drawing = {"model": ENCODER, "seed": 0, "temperature": 1.0, "prior": "own"}
+    ends = {"start": picture, "end": picture, "start_seed": 0, "end_seed": 0}
+    calls = {
+        "/sample": drawing | {"count": 1},
+        "/sample_rows": {"model": ENCODER, "seed": 0, "prior": "own"},
+        "/crop_face": {"picture": picture, "data_set": "faces", "cut": "centre"},
+        "/reconstruct": {"picture": picture, "data_set": "faces", "cut": "centre"},
+        "/interpolate": ends | {"models": [ENCODER], "path": "lerp", "frames": 4, "speed": 16, "file_format": "gif"},
+        "/compare_sharpness": {"data_set": "faces", "seed": 0},
+        "/compare_reconstructions": {"picture": picture, "data_set": "faces"},
+        "/latent_pca": drawing | {"picture": picture},
+        "/pca_sweep": drawing | {"picture": picture},
+    }
+    assert set(calls) == ENDPOINTS
+    for endpoint, values in calls.items():
+        with pytest.raises(AppError) as refused:
+            client.predict(**values, api_name=endpoint)
+        assert str(refused.value) == FAILED
+
+
+def test_events_of_the_page_fail_in_a_sentence_too(client: Client, monkeypatch, tmp_path) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(f"{tmp_path} is full")
+
+    monkeypatch.setattr(train_your_own, "collect_pictures", fail)
+    events = httpx.get(f"{client.src}config").json()["dependencies"]
+    asked = {"train": [[upload_of(client, tmp_path)], "vae", 20, 0], "frame_at": [50, [5]]}
+    for name, values in asked.items():
+        (number,) = [event["id"] for event in events if event["api_name"] == name]
+        for file in values[0] if name == "train" else ():
+            file["path"] = str(tmp_path / "one.png")
+        body = {"data": values, "fn_index": number, "session_hash": name}
+        assert httpx.post(f"{client.src}gradio_api/queue/join", json=body).status_code == 200
+        with httpx.stream("GET", f"{client.src}gradio_api/queue/data?session_hash={name}", timeout=60) as lines:
+            message = next(line for line in lines.iter_lines() if "process_completed" in line)
+        said = json.loads(message.removeprefix("data: "))["output"]["error"]
+        assert re.fullmatch(r"[A-Z][^\n]+\.", said) and str(tmp_path) not in said
+        assert name != "train" or said == FAILED
+
+
+def test_a_model_that_is_damaged_later_is_one_sentence_for_a_caller(damaged_later, tmp_path) -> None:
+    places = {name: model.folder for name, model in damaged_later.items()}
+    weights = (tmp_path / "broken-vae" / WEIGHTS).read_bytes()
+    shutil.copy(places[NO_ENCODER].parent / ENCODER / WEIGHTS, tmp_path / "broken-vae" / WEIGHTS)
+    demo = app.build_demo(places)
+    rewrite(tmp_path / "broken-vae" / WEIGHTS, weights)
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH_OPTIONS)
+    try:
+        caller = Client(address, verbose=False)
+        settings = {"count": 1, "seed": 0, "temperature": 1.0, "prior": "own", "api_name": "/sample"}
+        with pytest.raises(AppError) as refused:
+            caller.predict(model="broken-vae", **settings)
+        assert str(refused.value) == "broken-vae cannot be loaded; choose another model."
+        assert len(caller.predict(model=NO_ENCODER, **settings)) == 1
+    finally:
+        demo.close(verbose=False)
 
 
 def test_the_api_is_what_the_readme_documents(client: Client) -> None:

@@ -4,6 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import gradio as gr
+
+import checks
+from published import PublishedModel
+
 
 try:  # on a ZeroGPU Space: a function gets the GPU while it runs
     import spaces
@@ -46,3 +51,8 @@ def model_event(function: Callable, shown: Any, api_name: str | None = None) -> 
 def prior_choices(priors: list[str]) -> list[tuple[str, str]]:
     """What a dropdown offers for a model that has these priors."""
     return [OWN_PRIOR, *((PRIOR_NAMES[prior], prior) for prior in priors)]
+
+
+def own_prior(models: dict[str, PublishedModel], model: str) -> gr.Dropdown:
+    """The priors of a model that was just chosen, with its own one chosen."""
+    return gr.Dropdown(prior_choices(checks.choice("The model", model, models).priors), value="own")

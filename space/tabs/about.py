@@ -1,5 +1,6 @@
 """The tab that says what the models are, what they know and what happens to uploads."""
 
+import html
 from functools import partial
 
 import gradio as gr
@@ -18,8 +19,10 @@ FAMILIES = """
 - A **VAE-GAN** does both: it reconstructs and samples with detail.
 """
 
-PRIVACY = """The models are small and know one kind of picture; whatever else you upload is turned into the nearest
-thing they know. They repeat what their training pictures were biased to, and their measurements say nothing about
+PRIVACY = """The models are small, and each generates one kind of image. Reconstruction goes further: latents on a grid
+also carry images of other kinds through, less exactly, and residual latents carry most of any image through. A good
+reconstruction does not show that a model knows such images. A DC-GAN has no encoder: a search finds the nearest image
+that it can generate. The models repeat the biases of their training images, and their measurements say nothing about
 people. **Do not use them to identify anybody, or to depict a real person.**
 
 **Privacy.** Uploads are processed in memory on this server and used for nothing else. The files that the page needs
@@ -35,10 +38,15 @@ def card_of(models: dict[str, PublishedModel], model: str) -> str:
     return chosen.card or f"{model} has no card."
 
 
-def build(models: dict[str, PublishedModel]) -> None:
-    """Adds the tab."""
+def build(models: dict[str, PublishedModel], broken: dict[str, str]) -> None:
+    """Adds the tab; `broken` says of each model that is not shown why."""
     with gr.Tab("About", id="about"):
         gr.Markdown("## Four families\n" + FAMILIES)
+        if broken:
+            gr.Markdown("## Models that are not shown")
+            # not as Markdown, in which the underscores of file names mean something
+            lines = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in broken.values())
+            gr.HTML(f"<ul>{lines}</ul>", elem_id="broken")
         gr.Markdown("## Limits and privacy\n\n" + PRIVACY)
         with gr.Accordion("Model cards", open=False):
             model = gr.Dropdown(list(models), label="Model")

@@ -1,6 +1,7 @@
 """The tab that puts the families side by side, with how sharp their pictures are."""
 
 import math
+import re
 
 import gradio as gr
 import pandas as pd
@@ -12,7 +13,7 @@ from animation import enlarge
 from faces import crop_to_face
 from hf_vae.metrics import high_frequency_energy, laplacian_variance, radial_power_spectrum
 from hf_vae.transforms import picture_grid
-from published import PublishedModel, comparable_models
+from published import WITHOUT_DETAILS, PublishedModel, comparable_models
 from tabs import GALLERY, UPLOAD, model_event
 
 
@@ -27,9 +28,12 @@ WARNING = "Sharper is not better: noise and checkerboards count as sharpness."
 COLUMNS = {
     "model": "",
     "reconstruction MSE": "reconstruction_mse",
+    f"MSE {WITHOUT_DETAILS}": "reconstruction_mse_without_details",
     "sharpness of samples": "laplacian_variance_samples_ratio",
-    "Frechet distance": "frechet_{network}_prior_{prior}",
-    "recall": "recall_{network}_prior_{prior}",
+}
+NETWORK_COLUMNS = {  # for each network whose features were compared
+    "Frechet distance ({network})": "frechet_{network}_prior_{prior}",
+    "recall ({network})": "recall_{network}_prior_{prior}",
 }
 
 Table = pd.DataFrame
@@ -45,35 +49,37 @@ def compare_sharpness(
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     outputs = {model: model.pipeline.sample(NUM_PICTURES, seed) for model in models}
     grids = [(picture_grid(output.images, GRID_COLUMNS), model.name) for model, output in outputs.items()]
-    tensors = {model: output.tensors for model, output in outputs.items()}
-    return grids, *_measured(tensors), _published(models)
+    drawn = [(model, model.name, output.tensors) for model, output in outputs.items()]
+    return grids, *_measured(drawn), _published(models)
 
 
 def compare_upload(
     groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str
 ) -> tuple[list[tuple[Image.Image, str]], Table, Table, Table, str]:
-    """Compares what every model of a data set that has an encoder makes of one picture, in the same way."""
+    """Compares what every model of a data set that has an encoder makes of one picture, in the same way; what a model
+    that has residual latents makes of it without these, too."""
     models = [model for model in checks.choice("The data set", data_set, groups) if model.has_encoder]
     if not models:
         raise checks.refusal(f"None of the models of {data_set} has an encoder; choose another data set.")
     upload = checks.picture("The picture", picture)
     upload = crop_to_face(upload, data_set) or upload
-    outputs = {model: model.pipeline.reconstruct(upload) for model in models}
+    made = [(model, name, output) for model in models for name, output in model.reconstructions(upload).items()]
     shown = [(enlarge(models[0].pipeline.prepare(upload)), "as the models see it")]
-    shown += [(enlarge(output.images[0]), model.name) for model, output in outputs.items()]
-    return shown, *_measured({model: output.tensors for model, output in outputs.items()})
+    shown += [(enlarge(output.images[0]), name) for _, name, output in made]
+    return shown, *_measured([(model, name, output.tensors) for model, name, output in made])
 
 
-def _measured(tensors: dict[PublishedModel, torch.Tensor]) -> tuple[Table, Table, Table, str]:
+def _measured(drawn: list[tuple[PublishedModel, str, torch.Tensor]]) -> tuple[Table, Table, Table, str]:
+    """The plots and the sentence of images `(B, C, H, W)`, each with its model and what it is called."""
     sharpness, energy, curves, ratios = {}, {}, {}, []
-    for model, images in tensors.items():
+    for model, name, images in drawn:
         # models of one data set and size were measured against the same pictures, so that they share a bar
         real = f"real {model.data_set}, {model.metrics['image_size']} px"
-        sharpness |= {real: model.metrics["laplacian_variance_real"], model.name: _mean(laplacian_variance(images))}
-        energy |= {real: model.metrics["high_frequency_energy_real"], model.name: _mean(high_frequency_energy(images))}
+        sharpness |= {real: model.metrics["laplacian_variance_real"], name: _mean(laplacian_variance(images))}
+        energy |= {real: model.metrics["high_frequency_energy_real"], name: _mean(high_frequency_energy(images))}
         curves[real] = [model.metrics[f"spectrum_band_{band}_real"] for band in range(1, 9)]
-        curves[model.name] = radial_power_spectrum(images).mean(0).tolist()
-        ratios.append(f"{sharpness[model.name] / sharpness[real]:.2f} times for {model.name}")
+        curves[name] = radial_power_spectrum(images).mean(0).tolist()
+        ratios.append(f"{sharpness[name] / sharpness[real]:.2f} times for {name}")
     sentence = f"Sharpness of these pictures against that of real ones: {', '.join(ratios)}. {WARNING}"
     return _bars(sharpness, LAPLACIAN), _bars(energy, HIGH_FREQUENCY), _curves(curves), sentence
 
@@ -96,13 +102,25 @@ def _curves(spectra: dict[str, list[float]]) -> Table:
 
 
 def _published(models: list[PublishedModel]) -> Table:
+    columns = COLUMNS | {
+        title.format(network=network): key.replace("{network}", network)
+        for network in dict.fromkeys(network for model in models for network in _networks(model))
+        for title, key in NETWORK_COLUMNS.items()
+    }
     rows = []
     for model in models:
         found = model.metrics
-        names = {"network": found["feature_network"], "prior": found["sample_prior"]}
-        values = [found.get(key.format(**names)) for key in list(COLUMNS.values())[1:]]
+        if not model.detail_dim and "reconstruction_mse" in found:  # there is nothing that could be left out
+            found = found | {"reconstruction_mse_without_details": found["reconstruction_mse"]}
+        values = [found.get(key.format(prior=found["sample_prior"])) for key in list(columns.values())[1:]]
         rows.append([model.name, *("-" if value is None else f"{value:.3g}" for value in values)])
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def _networks(model: PublishedModel) -> list[str]:
+    """The networks in whose features a model's samples were measured."""
+    distance = re.compile(rf"frechet_(.+)_prior_{re.escape(model.metrics['sample_prior'])}")
+    return [name[1] for name in map(distance.fullmatch, model.metrics) if name]
 
 
 def build(models: dict[str, PublishedModel]) -> None:
@@ -141,7 +159,11 @@ def build(models: dict[str, PublishedModel]) -> None:
             elem_id="spectrum-plot",
         )
         published = gr.Dataframe(
-            label="As published, on held-out pictures", headers=list(COLUMNS), interactive=False, elem_id="published"
+            label="As published, on held-out images (in brackets: the network whose features are compared)",
+            headers=list(COLUMNS),
+            interactive=False,
+            wrap=True,
+            elem_id="published",
         )
     plots = [grids, sharpness, energy, spectrum, sentence]
     drawing = {"inputs": [data_set, seed], "outputs": [*plots, published]}

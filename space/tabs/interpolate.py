@@ -20,6 +20,7 @@ from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event
 MIN_FRAMES, MAX_FRAMES = 4, 60
 MAX_SPEED = 30
 MAX_MODELS = 4
+DEFAULT_PATH = "slerp"
 PATHS = {
     "straight line (lerp)": "lerp",
     "great circle (slerp)": "slerp",
@@ -129,7 +130,7 @@ def build(models: dict[str, PublishedModel]) -> None:
                 max_choices=MAX_MODELS,
                 label="Models, side by side",
             )
-            path = gr.Radio(list(PATHS.items()), value="slerp", label="Path")
+            path = gr.Radio(list(PATHS.items()), value=DEFAULT_PATH, label="Path")
         with gr.Accordion("Seeds, frames, speed, file", open=False), gr.Row():
             start_seed = gr.Number(0, label="From seed", precision=0, min_width=100)
             end_seed = gr.Number(1, label="To seed", precision=0, min_width=100)

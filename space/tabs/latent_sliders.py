@@ -2,15 +2,16 @@
 labels of its training pictures lie along."""
 
 import random
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import gradio as gr
 import torch
 from PIL import Image
 
 import checks
+from faces import crop_to_face
 from published import PublishedModel
-from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event, prior_choices
+from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event, own_prior, prior_choices
 from tabs.sample import MAX_TEMPERATURE, Captioned, Drawn, SampleTab
 
 
@@ -108,7 +109,8 @@ def _start(
         raise checks.refusal(
             f"The model {model} has no encoder; take the picture away, or choose a model that has one."
         )
-    return chosen, chosen.pipeline.encode([checks.picture("The picture", picture)])
+    upload = checks.picture("The picture", picture)
+    return chosen, chosen.pipeline.encode([crop_to_face(upload, chosen.data_set) or upload])
 
 
 @lru_cache(maxsize=64)  # a slider that moves would draw the same start again and again
@@ -186,9 +188,7 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
         return clicked(models, drawn, event)
 
     picked = samples.pictures.select(click, samples.drawn, [*start, tabs], **INTERNAL_EVENT)
-    fitted = model.input(
-        lambda name: gr.Dropdown(prior_choices(models[name].priors), value="own"), model, prior, **INTERNAL_EVENT
-    )
+    fitted = model.input(partial(own_prior, models), model, prior, **INTERNAL_EVENT)
     for event in (tab.select, fitted.then, picked.then):
         labelled = event(inputs=model, outputs=[*sliders, note], **model_event(slider_labels, models))
         labelled.then(**moving, **model_event(latent_pca, models))

@@ -14,7 +14,8 @@ from tabs import PICTURE, UPLOAD, model_event
 
 
 CUTS = {"the face, if one is found": "face", "the largest centred square": "centre", "all of it": "none"}
-COLUMNS = ["model", "MSE", "PSNR, dB", "SSIM", "sharpness, ratio"]
+COLUMNS = ["model", "MSE", "PSNR, dB", "SSIM", "sharpness, ratio", "latents / values"]
+COLUMN_WIDTHS = ["165px", "95px", "95px", "95px", "125px", "145px"]  # on a phone the names leave room for numbers
 
 
 def crop_face(groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str, cut: str) -> tuple:
@@ -26,23 +27,27 @@ def crop_face(groups: dict[str, list[PublishedModel]], picture: dict | None, dat
 
 
 def reconstruct(groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str, cut: str) -> list:
-    """Encodes and decodes a picture with every model of a data set. Returns, for each, the picture as the model sees
-    it and what it makes of it, and a table: mean squared error of values in [-1, 1], peak signal-to-noise ratio,
-    structural similarity, and the sharpness (variance of the Laplacian) of the second as a ratio to the first."""
+    """Encodes and decodes a picture with every model of a data set; with a model that has residual latents once more
+    without these. Returns, for each, the picture as the model sees it and what it makes of it, and a table: mean
+    squared error of values in [-1, 1], peak signal-to-noise ratio, structural similarity, the sharpness (variance of
+    the Laplacian) of the second as a ratio to the first, and how many latents stand for how many values."""
     models = checks.choice("The data set", data_set, groups)
     upload, _ = _cut(checks.picture("The picture", picture), data_set, cut)
     pairs, rows = [], []
     for model in models:
-        seen, output = model.pipeline.to_images([upload]), model.pipeline.reconstruct(upload)
-        pairs.append((enlarge(model.pipeline.prepare(upload)), enlarge(output.images[0])))
-        sharpness = laplacian_variance(output.tensors) / laplacian_variance(seen).clamp(min=1e-6)
-        values = (mse(output.tensors, seen), psnr(output.tensors, seen), ssim(output.tensors, seen), sharpness)
-        rows.append([model.name, *(f"{value.item():.4g}" for value in values)])
+        seen = model.pipeline.to_images([upload])
+        for (name, output), num_latents in zip(
+            model.reconstructions(upload).items(), model.latent_counts, strict=True
+        ):
+            pairs.append((enlarge(model.pipeline.prepare(upload)), enlarge(output.images[0])))
+            sharpness = laplacian_variance(output.tensors) / laplacian_variance(seen).clamp(min=1e-6)
+            values = (mse(output.tensors, seen), psnr(output.tensors, seen), ssim(output.tensors, seen), sharpness)
+            rows.append([name, *(f"{value.item():.4g}" for value in values), f"{num_latents} / {seen.numel()}"])
     sliders = [
-        gr.ImageSlider(value=pair, label=f"{model.name}: input | reconstruction", visible=True)
-        for model, pair in zip(models, pairs, strict=True)
+        gr.ImageSlider(value=pair, label=f"{name}: input | reconstruction", visible=True)
+        for (name, *_), pair in zip(rows, pairs, strict=True)
     ]
-    hidden = [gr.ImageSlider(value=None, visible=False)] * (_most(groups) - len(models))
+    hidden = [gr.ImageSlider(value=None, visible=False)] * (_most(groups) - len(pairs))
     return [*sliders, *hidden, pd.DataFrame(rows, columns=COLUMNS)]
 
 
@@ -58,14 +63,18 @@ def _cut(picture: Image.Image, data_set: str, cut: str) -> tuple[Image.Image, st
 
 
 def _most(groups: dict[str, list[PublishedModel]]) -> int:
-    return max(map(len, groups.values()))
+    return max(sum(len(model.latent_counts) for model in group) for group in groups.values())
 
 
 def build(models: dict[str, PublishedModel]) -> None:
     """Adds the tab; `models` all have an encoder."""
     groups = by_data_set(models)
     with gr.Tab("Reconstruct", id="reconstruct"):
-        gr.Markdown("Each model turns your picture into a list of numbers and draws it again from these alone.")
+        gr.Markdown(
+            "Each model turns your picture into a list of numbers and draws it again from these alone. Some models "
+            "have residual latents: further numbers for what their networks leave out. These carry most of any image "
+            "through, also of one that the model does not know. The figures without them show what the networks do."
+        )
         with gr.Row(equal_height=False):
             with gr.Column(scale=1):
                 picture = gr.Image(label="Your picture", height=280, elem_id="reconstruct-upload", **UPLOAD)
@@ -84,6 +93,7 @@ def build(models: dict[str, PublishedModel]) -> None:
                             format="png",
                             interactive=False,
                             max_height=320,
+                            min_width=300,  # two in a row
                             buttons=["download"],
                             visible=number == 0,
                             elem_id=f"reconstruction-{number}",
@@ -91,7 +101,14 @@ def build(models: dict[str, PublishedModel]) -> None:
                         )
                         for number in range(_most(groups))
                     ]
-                table = gr.Dataframe(label="How near", headers=COLUMNS, interactive=False, elem_id="nearness")
+                table = gr.Dataframe(
+                    label="How near",
+                    headers=COLUMNS,
+                    interactive=False,
+                    wrap=True,
+                    column_widths=COLUMN_WIDTHS,
+                    elem_id="nearness",
+                )
     inputs = [picture, data_set, cut]
     cropping = {"inputs": inputs, "outputs": [seen, found]}
     cut_first = gr.on([picture.upload], **cropping, **model_event(crop_face, groups, "crop_face"))

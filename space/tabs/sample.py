@@ -1,6 +1,7 @@
 """The tab that draws pictures out of nothing."""
 
 import secrets
+from functools import partial
 from typing import NamedTuple
 
 import gradio as gr
@@ -8,7 +9,7 @@ from PIL import Image
 
 import checks
 from published import PublishedModel
-from tabs import INTERNAL_EVENT, THUMBNAILS, model_event, prior_choices
+from tabs import INTERNAL_EVENT, THUMBNAILS, model_event, own_prior, prior_choices
 
 
 MAX_COUNT = 64
@@ -130,9 +131,7 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
     seedings = [event(next_seed, [seed, is_new], seed, **INTERNAL_EVENT) for event in (another.click, linked.then)]
     seedings[0].then(**drawing, **model_event(draw, models, "sample")).then(**linking)
     seedings[1].then(**drawing, **model_event(draw, models)).then(**linking)
-    fitting = model.input(
-        lambda name: gr.Dropdown(prior_choices(models[name].priors), value="own"), model, prior, **INTERNAL_EVENT
-    )
+    fitting = model.input(partial(own_prior, models), model, prior, **INTERNAL_EVENT)
     fitting.then(**drawing, **model_event(draw, models)).then(**linking)
     gr.on([count.release, temperature.release, seed.submit, prior.input], **drawing, **model_event(draw, models)).then(
         **linking
