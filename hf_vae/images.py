@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping
+from io import IOBase
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def to_pil_images(given: ImageLike | Iterable[ImageLike]) -> list[Image.Image]:
     """
     if isinstance(given, Image.Image | str | os.PathLike | np.ndarray | torch.Tensor):
         return _images_of(given)
-    if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray | memoryview | Mapping):
+    if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray | IOBase | Mapping):
         raise _wrong_type(given)
     images = [image for each in given for image in _images_of(each)]
     if not images:
@@ -101,9 +102,9 @@ def _images_of(given: Any) -> list[Image.Image]:
 def _images_of_tensor(tensor: torch.Tensor) -> list[Image.Image]:
     if tensor.dtype != torch.uint8:
         raise ValueError(
-            f"A tensor of {tensor.dtype} is not taken as an image: its values may run from -1 to 1, 0 to 1 or 0 to "
-            "255. Convert it to torch.uint8, from 0 to 255; of (B, C, H, W) in [-1, 1], "
-            "hf_vae.transforms.to_pictures makes PIL images."
+            f"A tensor of {tensor.dtype} is not taken as an image, as it does not say whether its values run from -1 "
+            "or 0, to 1 or 255. Convert it to torch.uint8, from 0 to 255; hf_vae.transforms.to_pictures makes PIL "
+            "images of (B, C, H, W) in [-1, 1]."
         )
     if tensor.ndim not in (2, 3, 4) or tensor.ndim > 2 and tensor.shape[-3] not in CHANNELS or not tensor.numel():
         raise ValueError(
@@ -116,8 +117,8 @@ def _images_of_tensor(tensor: torch.Tensor) -> list[Image.Image]:
 def _images_of_array(array: np.ndarray) -> list[Image.Image]:
     if array.dtype != np.uint8:
         raise ValueError(
-            f"An array of {array.dtype} is not taken as an image: its values may run from -1 to 1, 0 to 1 or 0 to "
-            "255. Convert it to numpy.uint8, from 0 to 255."
+            f"An array of {array.dtype} is not taken as an image, as it does not say whether its values run from -1 "
+            "or 0, to 1 or 255. Convert it to numpy.uint8, from 0 to 255."
         )
     if array.ndim not in (2, 3, 4) or array.ndim > 2 and array.shape[-1] not in CHANNELS or not array.size:
         raise ValueError(
@@ -130,6 +131,6 @@ def _images_of_array(array: np.ndarray) -> list[Image.Image]:
 
 def _wrong_type(given: Any) -> TypeError:
     return TypeError(
-        f"A {type(given).__name__} is not an image: give PIL images, e.g. Image.open(path), paths, or uint8 arrays "
-        "(H, W, 3)."
+        f"An image cannot be of type {type(given).__name__}: give PIL images, e.g. Image.open(path), paths, or uint8 "
+        "arrays (H, W, 3)."
     )

@@ -100,7 +100,12 @@ class ImagePipeline:
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> PicturesOutput:
-        """The pictures of latents `(B, Z)`."""
+        """The pictures of latents `(B, Z)`.
+
+        Raises:
+            ValueError: If `latents` are something else.
+        """
+        self._refuse_other_latents(latents)
         batches = tqdm(latents.split(DECODE_BATCH), desc="Decoding", disable=self._hides_progress, delay=1)
         tensors = torch.cat([self.model.decode(batch.to(self.model.device)).sample for batch in batches])
         tensors = tensors.float().clamp(-1, 1).cpu()
@@ -137,7 +142,12 @@ class ImagePipeline:
         return self.interpolate_latents(self.encode([to_pil_image(start), to_pil_image(end)]), frames, kind)
 
     def interpolate_latents(self, ends: torch.Tensor, frames: int = 48, kind: str = DEFAULT_PATH) -> PicturesOutput:
-        """The same between two points in latent space, `(2, Z)`."""
+        """The same between two points in latent space, `(2, Z)`.
+
+        Raises:
+            ValueError: If `ends` are something else, or as in `interpolate`.
+        """
+        self._refuse_other_latents(ends, 2)
         return self.decode(self.model.latent_prior.path(*ends, frames, kind))
 
     def vary(self, picture: ImageLike, component: int, values: list[float]) -> PicturesOutput:
@@ -153,8 +163,9 @@ class ImagePipeline:
         """The same from a point in latent space, `(1, Z)`, which any family has.
 
         Raises:
-            ValueError: If the component does not exist.
+            ValueError: If the component does not exist, or `latents` are something else.
         """
+        self._refuse_other_latents(latents, 1)
         if not 0 <= component < self.num_components:
             raise ValueError(
                 f"component={component} does not exist: this model has components 0 to {self.num_components - 1}."
@@ -168,3 +179,13 @@ class ImagePipeline:
         in standard deviations of the training set."""
         prior, count = self.model.latent_prior, shifts.shape[1]
         return latents + prior.with_details(shifts.to(latents.device) * prior.stds[:count] @ prior.directions[:count])
+
+    def _refuse_other_latents(self, latents: Any, rows: int | None = None) -> None:
+        """Raises a `ValueError` for all but latents `(rows, Z)`, or of any number of rows."""
+        size = self.model.num_latents
+        shape = tuple(latents.shape) if isinstance(latents, torch.Tensor) else None
+        if shape is None or len(shape) != 2 or shape[1] != size or rows not in (None, shape[0]):
+            raise ValueError(
+                f"Latents must be a tensor ({rows or 'B'}, {size}), as `encode` and `sample` give them; got "
+                f"{type(latents).__name__ if shape is None else shape}."
+            )
