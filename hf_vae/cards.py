@@ -70,12 +70,13 @@ def differs(folder: Path) -> bool:
 
 
 def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
-    model = AutoGenerator.from_pretrained(folder)  # which says what a folder is that holds no finished model
+    AutoGenerator.class_of(folder)  # which says what a folder is that holds no finished model
     config, training, metrics = (
         read_json(folder, name) for name in ("train_config.json", "training.json", "metrics.json")
     )
     run = run_from_recipe(config)
     run = dataclasses.replace(run, data=with_preset(run.data))
+    model = AutoGenerator.from_pretrained(folder)
     name = folder.resolve().name
     rows = measure_titles(metrics)
     has_timelapse = (folder / "timelapse.webp").is_file()

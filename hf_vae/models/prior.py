@@ -13,7 +13,7 @@ from .paths import slerp
 
 PRIORS = ("flow", "mixture", "gaussian", "standard")
 PATHS = ("lerp", "slerp", "flow")
-DEFAULT_PATH = "slerp"  # halfway the shipped models draw sharper on it than on a line, and every model has it
+DEFAULT_PATH = "slerp"  # halfway most shipped models draw sharper on it than on a line; docs/latents.md
 NUM_DIRECTIONS = 128  # more than a person moves along, and few enough for the file
 NUM_COMPONENTS = 16  # at most, of the mixture
 
