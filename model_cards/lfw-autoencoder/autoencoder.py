@@ -518,7 +518,7 @@ from torch import nn
 
 PRIORS = ("flow", "mixture", "gaussian", "standard")
 PATHS = ("lerp", "slerp", "flow")
-DEFAULT_PATH = "slerp"  # halfway the shipped models draw sharper on it than on a line, and every model has it
+DEFAULT_PATH = "slerp"  # halfway most shipped models draw sharper on it than on a line; docs/latents.md
 NUM_DIRECTIONS = 128  # more than a person moves along, and few enough for the file
 NUM_COMPONENTS = 16  # at most, of the mixture
 
@@ -899,9 +899,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         """Encodes images `(B, C, H, W)` in [-1, 1] without noise, and decodes them again.
 
         Raises:
-            ValueError: If the family has no encoder.
+            ValueError: If the family has no encoder, or `images` are something else.
         """
-        return self.decode(self.encode(images).latents).sample.float().clamp(-1, 1)
+        return self.decode(self._latents_of(images)).sample.float().clamp(-1, 1)
 
     @torch.no_grad()
     def interpolate(
@@ -912,14 +912,24 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         are included.
 
         Raises:
-            ValueError: If the family has no encoder, `kind` is not a path that the model has, or fewer than two images
-                are asked for.
+            ValueError: If the family has no encoder, `kind` is not a path that the model has, fewer than two images
+                are asked for, or `start` and `end` are something else.
         """
         if num_images < 2:
             raise ValueError(f"A path needs at least 2 images; got {num_images}.")
-        latents = self.encode(torch.stack([start, end])).latents  # (2, Z)
+        latents = torch.cat([self._latents_of(image[None]) for image in (start, end)])  # (2, Z)
         path = self.latent_prior.path(latents[0], latents[1], num_images, kind)  # (num_images, Z)
         return self.decode(path).sample.float().clamp(-1, 1)
+
+    def _latents_of(self, images: torch.Tensor) -> torch.Tensor:
+        """Images `(B, C, H, W)` in [-1, 1] to latents `(B, Z)`; a network would take bytes for images, too."""
+        size = (self.config.image_channels, self.config.image_size, self.config.image_size)
+        if self.has_encoder and (images.shape[1:] != size or not images.is_floating_point()):
+            raise ValueError(
+                f"Images must be a float tensor (B, {', '.join(map(str, size))}) in [-1, 1]; got {images.dtype} of "
+                f"shape {tuple(images.shape)}. hf_vae.ImagePipeline takes PIL images, paths and arrays of any size."
+            )
+        return self.encode(images).latents
 
 
 """The three convolution stacks that every family is built from, and the rule that says which image sizes they can
