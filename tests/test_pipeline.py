@@ -272,8 +272,12 @@ def test_what_are_not_latents_is_refused_by_its_shape():
 @pytest.mark.parametrize("family", ENCODERS)
 def test_a_model_takes_tensors_of_its_own_size_only(family):
     model, image = tiny_model(family), torch.zeros(3, 28, 28)
-    for wrong in (image, torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 28, 28), image[None].to(torch.uint8)):
-        with pytest.raises(ValueError, match=r"must be a float tensor \(B, 3, 28, 28\) in \[-1, 1\]; .*ImagePipeline"):
+    sizes = (image, torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 28, 28))
+    for wrong in (*sizes, image[None].to(torch.uint8), draw_picture(0), [image]):
+        with pytest.raises(ValueError, match=r"float tensor \(B, 3, 28, 28\) in \[-1, 1\] is needed; .*ImagePipeline"):
             model.reconstruct(wrong)
-    with pytest.raises(ValueError, match=r"must be a float tensor \(B, 3, 28, 28\)"):
-        model.interpolate(image, torch.zeros(3, 64, 64))
+    for wrong in (torch.zeros(3, 64, 64), image[None], draw_picture(0)):
+        with pytest.raises(
+            ValueError, match=r"float tensor \(3, 28, 28\) in \[-1, 1\] is needed; got .*ImagePipeline"
+        ):
+            model.interpolate(image, wrong)

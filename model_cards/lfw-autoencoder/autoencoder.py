@@ -917,19 +917,22 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         """
         if num_images < 2:
             raise ValueError(f"A path needs at least 2 images; got {num_images}.")
-        latents = torch.cat([self._latents_of(image[None]) for image in (start, end)])  # (2, Z)
+        latents = torch.cat([self._latents_of(image, 3) for image in (start, end)])  # (2, Z)
         path = self.latent_prior.path(latents[0], latents[1], num_images, kind)  # (num_images, Z)
         return self.decode(path).sample.float().clamp(-1, 1)
 
-    def _latents_of(self, images: torch.Tensor) -> torch.Tensor:
-        """Images `(B, C, H, W)` in [-1, 1] to latents `(B, Z)`; a network would take bytes for images, too."""
+    def _latents_of(self, images: torch.Tensor, ndim: int = 4) -> torch.Tensor:
+        """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. A network would
+        take bytes, too, and make noise of them."""
         size = (self.config.image_channels, self.config.image_size, self.config.image_size)
-        if self.has_encoder and (images.shape[1:] != size or not images.is_floating_point()):
+        is_float = isinstance(images, torch.Tensor) and images.is_floating_point()
+        if self.has_encoder and not (is_float and images.ndim == ndim and images.shape[-3:] == size):
+            of_shape = f"{images.dtype} of {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images)
             raise ValueError(
-                f"Images must be a float tensor (B, {', '.join(map(str, size))}) in [-1, 1]; got {images.dtype} of "
-                f"shape {tuple(images.shape)}. hf_vae.ImagePipeline takes PIL images, paths and arrays of any size."
+                f"A float tensor ({'B, ' if ndim == 4 else ''}{', '.join(map(str, size))}) in [-1, 1] is needed; got "
+                f"{of_shape}. hf_vae.ImagePipeline takes PIL images, paths and arrays of any size."
             )
-        return self.encode(images).latents
+        return self.encode(images if ndim == 4 else images[None]).latents
 
 
 """The three convolution stacks that every family is built from, and the rule that says which image sizes they can
