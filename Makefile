@@ -5,7 +5,7 @@ SPACE ?= build/space
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-faults smoke bench space style clean
+.PHONY: demo test test-slow test-faults smoke bench space model-code style clean
 
 demo: .venv/space.installed      ## the Space in the browser, on the models in model_cards/
 	$(BIN)/python space/app.py
@@ -33,6 +33,9 @@ space:                           ## a folder that can be uploaded as a Space as 
 	cp -r space/. hf_vae train_accelerate.py $(SPACE)
 	cp -r $(patsubst %/config.json,%,$(wildcard model_cards/*/config.json)) $(SPACE)/model_cards
 	find $(SPACE) -name __pycache__ -prune -exec rm -r {} +
+
+model-code:                      ## the code beside the weights in model_cards/, anew from hf_vae/models
+	$(BIN)/python -c "from pathlib import Path; from hf_vae import AutoGenerator; [AutoGenerator.class_of(config.parent).save_source(config.parent) for config in Path('model_cards').glob('*/config.json')]"
 
 style: .venv/dev.installed       ## format, and check what formatting cannot mend
 	$(BIN)/ruff format .

@@ -23,6 +23,7 @@ MODULES = {
     "hf_vae.inspection": ("inspect_pictures", "Findings"),
     "hf_vae.evaluation": ("evaluate", "evaluate_folder"),
     "hf_vae.features": ("FeatureNetwork", "InceptionFeatures", "open_features"),
+    "hf_vae.images": ("to_pil_images", "open_image"),
     "hf_vae.latents": ("encode_all",),
     "hf_vae.comparison": ("models_sheet", "std_sheet", "table_rows"),
     "hf_vae.inversion": ("invert",),

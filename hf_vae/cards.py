@@ -90,6 +90,7 @@ def describe_data(folder: Path, notes: str | None, license_id: str | None) -> No
 
 
 def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
+    AutoGenerator.class_of(folder)  # which says what a folder is that holds no finished model
     config, training, metrics = (
         read_json(folder, name) for name in ("train_config.json", "training.json", "metrics.json")
     )

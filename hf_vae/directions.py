@@ -8,6 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .models.loading import refuse_lfs_pointer
+
 
 DIRECTIONS_FILE = "directions.safetensors"
 
@@ -55,6 +57,7 @@ def read_directions(folder: Path, latent_dim: int) -> list[Direction]:
     path = folder / DIRECTIONS_FILE
     if not path.is_file():
         return []
+    refuse_lfs_pointer(path, "directions")
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["directions"])

@@ -1,6 +1,7 @@
 """A finished run folder to the Hub."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from .families import AutoGenerator
+from .models.loading import refuse_lfs_pointer
 
 
 PUBLISHED = (
@@ -61,7 +63,8 @@ def push(
     commit_message: str = "Upload model with hf_vae",
 ) -> str:
     """Uploads what is published of a run folder (no checkpoints, logs or previews) as one commit: all of it is there,
-    or nothing. Files that the Hub has already are not sent again.
+    or nothing. Files that the Hub has already are not sent again. Where the card's code and commands name the folder,
+    the card that is uploaded names the repository; that in the folder stays as it is.
 
     Args:
         folder: Folder of a trained model with its card.
@@ -77,17 +80,25 @@ def push(
         The address of the commit, or of the pull request.
 
     Raises:
-        ValueError: If the folder has no card yet, a pull request is to go to a branch or get a tag, the tag exists, or
-            as in `create_repository`.
+        ValueError: If the folder holds no finished model, Git LFS pointers in place of files, or no card yet, a pull
+            request is to go to a branch or get a tag, the tag exists, or as in `create_repository`.
     """
+    folder = folder.expanduser()
+    model_class = AutoGenerator.class_of(folder)  # which says of a checkpoint what it is
     if not (folder / "README.md").is_file():
         raise ValueError(f"{folder} has no README.md; write it with `hf-vae card {folder}` first.")
     if create_pr and (revision or tag):
         raise ValueError("A pull request is made against main, and has no tag before it is merged; choose one.")
-    AutoGenerator.class_of(folder).save_source(folder)  # which is not kept in git beside the models that we ship
+    model_class.save_source(folder)  # that of this version, where an earlier one wrote the folder
+    for path in published_files(folder):
+        refuse_lfs_pointer(path, "file")
     repo_id = create_repository(repo_id, private, token)
     api = HfApi(token=token)
-    files = [CommitOperationAdd(path.name, path) for path in published_files(folder)]
+    card = card_for_repository((folder / "README.md").read_bytes().decode(), folder.resolve().name, repo_id)
+    files = [
+        CommitOperationAdd(path.name, card.encode() if path.name == "README.md" else path)
+        for path in published_files(folder)
+    ]
     with _one_sentence(repo_id):
         if tag in [known.name for known in api.list_repo_refs(repo_id).tags]:
             raise ValueError(f"{repo_id} has a tag {tag!r}, which others may have pinned; choose another one.")
@@ -101,6 +112,16 @@ def push(
         with _one_sentence(repo_id, f"is published, but has no tag {tag!r}"):
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
     return commit.pr_url or commit.commit_url
+
+
+def card_for_repository(card: str, name: str, repo_id: str) -> str:
+    """A card whose code and commands load a model from a folder called `name`, wherever it lies, for the reader of the
+    repository `repo_id`: `from_pretrained("...")` and `hf-vae COMMAND ...` name that one instead."""
+    name = re.escape(name)
+    in_quotes = rf"""(?P<quote>["'])(?:[^"'\n]*/)?{name}/?(?P=quote)"""
+    as_word = rf"""(?:[^\s"']*/)?{name}/?(?=\s|$)"""
+    card = re.sub(rf"(?<=from_pretrained\(){in_quotes}", f'"{repo_id}"', card)
+    return re.sub(rf"^(hf-vae \w+ )(?:{in_quotes}|{as_word})", rf"\g<1>{repo_id}", card, flags=re.MULTILINE)
 
 
 def published_files(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Pictures in, pictures out: what the Space, the command line and users call."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from .families import AutoGenerator
+from .images import ImageLike, to_pil_image, to_pil_images
 from .inversion import invert
 from .latents import encode_all
 from .models import ImageGenerator
+from .models.prior import DEFAULT_PATH
 from .transforms import picture_to_uint8, square_picture, to_float, to_pictures
 
 
@@ -36,8 +38,9 @@ class PicturesOutput:
 
 
 class ImagePipeline:
-    """A model with pictures at both ends. Any picture may go in: rotated by EXIF, transparent, grey, of any size; its
-    largest centred square is used."""
+    """A model with images at both ends. Any image may go in: rotated by EXIF, transparent, grey, of any size; its
+    largest centred square is used. It may be a PIL image, the path of a file, or a uint8 array or tensor, see
+    `hf_vae.images.to_pil_images`; most methods take one image or several."""
 
     def __init__(self, model: ImageGenerator):
         self.model = model.eval()
@@ -67,32 +70,42 @@ class ImagePipeline:
         """How many principal components there are to move along."""
         return len(self.model.latent_prior.stds)
 
-    def prepare(self, picture: Image.Image) -> Image.Image:
-        """The picture as the model gets to see it: a square of its `image_size`, in colour or grey."""
-        return square_picture(picture, self.model.config.image_size, self.model.config.image_channels)
+    def prepare(self, picture: ImageLike) -> Image.Image:
+        """The image as the model gets to see it: a square of its `image_size`, in colour or grey."""
+        return square_picture(to_pil_image(picture), self.model.config.image_size, self.model.config.image_channels)
 
-    def to_images(self, pictures: list[Image.Image]) -> torch.Tensor:
-        """Pictures, prepared, as images `(B, C, H, W)` in [-1, 1]: what `metrics` measure and `model.encode` takes."""
-        return to_float(torch.stack([picture_to_uint8(self.prepare(picture)) for picture in pictures]))
+    def to_images(self, pictures: ImageLike | Iterable[ImageLike]) -> torch.Tensor:
+        """One image or several, prepared, as a tensor `(B, C, H, W)` in [-1, 1]: what `metrics` measure and
+        `model.encode` takes."""
+        return to_float(torch.stack([picture_to_uint8(self.prepare(picture)) for picture in to_pil_images(pictures)]))
 
-    def encode(self, pictures: list[Image.Image]) -> torch.Tensor:
-        """The latents `(B, Z)` of pictures, without noise.
+    def encode(self, pictures: ImageLike | Iterable[ImageLike]) -> torch.Tensor:
+        """The latents `(B, Z)` of one image or several, without noise.
 
         Raises:
-            ValueError: If the family has no encoder.
+            TypeError: If it is not an image.
+            ValueError: If the family has no encoder, or an image cannot be read.
         """
         return encode_all(self.model, self.to_images(pictures))
 
     def invert(
-        self, pictures: list[Image.Image], seed: int = 0, report: Callable[[float], None] | None = None
+        self,
+        pictures: ImageLike | Iterable[ImageLike],
+        seed: int = 0,
+        report: Callable[[float], None] | None = None,
     ) -> torch.Tensor:
-        """The latents `(B, Z)` that come nearest to pictures, found by a search that takes seconds: for a family that
-        has no encoder. `report` is told how much is done, from 0 to 1."""
+        """The latents `(B, Z)` that come nearest to one image or several, found by a search that takes seconds:
+        for a family that has no encoder. `report` is told how much is done, from 0 to 1."""
         return invert(self.model, self.to_images(pictures), seed, report)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> PicturesOutput:
-        """The pictures of latents `(B, Z)`."""
+        """The pictures of latents `(B, Z)`.
+
+        Raises:
+            ValueError: If `latents` are something else.
+        """
+        self._refuse_other_latents(latents)
         batches = tqdm(latents.split(DECODE_BATCH), desc="Decoding", disable=self._hides_progress, delay=1)
         tensors = torch.cat([self.model.decode(batch.to(self.model.device)).sample for batch in batches])
         tensors = tensors.float().clamp(-1, 1).cpu()
@@ -108,16 +121,17 @@ class ImagePipeline:
         prior = prior or self.model.config.prior
         return self.decode(self.model.latent_prior.sample(num_images, prior, generators, temperature))
 
-    def reconstruct(self, pictures: Image.Image | list[Image.Image]) -> PicturesOutput:
-        """Encodes and decodes one picture or several.
+    def reconstruct(self, pictures: ImageLike | Iterable[ImageLike]) -> PicturesOutput:
+        """Encodes and decodes one image or several.
 
         Raises:
-            ValueError: If the family has no encoder.
+            TypeError: If it is not an image.
+            ValueError: If the family has no encoder, or an image cannot be read.
         """
-        return self.decode(self.encode([pictures] if isinstance(pictures, Image.Image) else pictures))
+        return self.decode(self.encode(pictures))
 
     def interpolate(
-        self, start: Image.Image, end: Image.Image, frames: int = 48, kind: str = "lerp"
+        self, start: ImageLike, end: ImageLike, frames: int = 48, kind: str = DEFAULT_PATH
     ) -> PicturesOutput:
         """A morph from `start` to `end`, the reconstruction of either included, in `frames` steps on a path of `kind`
         through latent space, see `LatentPrior.path`.
@@ -125,27 +139,33 @@ class ImagePipeline:
         Raises:
             ValueError: If the family has no encoder, `kind` is no path that the model has, or `frames` is below 2.
         """
-        return self.interpolate_latents(self.encode([start, end]), frames, kind)
+        return self.interpolate_latents(self.encode([to_pil_image(start), to_pil_image(end)]), frames, kind)
 
-    def interpolate_latents(self, ends: torch.Tensor, frames: int = 48, kind: str = "lerp") -> PicturesOutput:
-        """The same between two points in latent space, `(2, Z)`."""
+    def interpolate_latents(self, ends: torch.Tensor, frames: int = 48, kind: str = DEFAULT_PATH) -> PicturesOutput:
+        """The same between two points in latent space, `(2, Z)`.
+
+        Raises:
+            ValueError: If `ends` are something else, or as in `interpolate`.
+        """
+        self._refuse_other_latents(ends, 2)
         return self.decode(self.model.latent_prior.path(*ends, frames, kind))
 
-    def vary(self, picture: Image.Image, component: int, values: list[float]) -> PicturesOutput:
+    def vary(self, picture: ImageLike, component: int, values: list[float]) -> PicturesOutput:
         """The picture moved along a principal component: one picture for each of `values`, in standard deviations of
         the training set, added to where the picture lies. Components are numbered from 0, by falling variance.
 
         Raises:
             ValueError: If the family has no encoder or the component does not exist.
         """
-        return self.vary_latents(self.encode([picture]), component, values)
+        return self.vary_latents(self.encode(to_pil_image(picture)), component, values)
 
     def vary_latents(self, latents: torch.Tensor, component: int, values: list[float]) -> PicturesOutput:
         """The same from a point in latent space, `(1, Z)`, which any family has.
 
         Raises:
-            ValueError: If the component does not exist.
+            ValueError: If the component does not exist, or `latents` are something else.
         """
+        self._refuse_other_latents(latents, 1)
         if not 0 <= component < self.num_components:
             raise ValueError(
                 f"component={component} does not exist: this model has components 0 to {self.num_components - 1}."
@@ -159,3 +179,13 @@ class ImagePipeline:
         in standard deviations of the training set."""
         prior, count = self.model.latent_prior, shifts.shape[1]
         return latents + prior.with_details(shifts.to(latents.device) * prior.stds[:count] @ prior.directions[:count])
+
+    def _refuse_other_latents(self, latents: Any, rows: int | None = None) -> None:
+        """Raises a `ValueError` for all but latents `(rows, Z)`, or of any number of rows."""
+        size = self.model.num_latents
+        shape = tuple(latents.shape) if isinstance(latents, torch.Tensor) else None
+        if shape is None or len(shape) != 2 or shape[1] != size or rows not in (None, shape[0]):
+            raise ValueError(
+                f"Latents must be a tensor ({rows or 'B'}, {size}), as `encode` and `sample` give them; got "
+                f"{type(latents).__name__ if shape is None else shape}."
+            )

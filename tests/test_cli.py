@@ -12,6 +12,10 @@ from PIL import Image
 import train_accelerate
 from hf_vae import FAMILIES, ImagePipeline, cli, training
 from hf_vae.comparison import LABEL_HEIGHT
+from hf_vae.models.prior import DEFAULT_PATH
+from hf_vae.transforms import picture_grid
+from published import open_models
+from tabs import sample as space_sample
 
 
 @pytest.fixture
@@ -52,6 +56,28 @@ def test_sample_writes_a_grid_and_overwrites_only_when_told(family, hf_vae, publ
     assert (tmp_path / "grid.png").read_bytes() != first
 
 
+def test_seed_0_draws_the_same_images_in_python_the_command_line_and_the_space(
+    family, hf_vae, published_models, tmp_path
+):
+    folder = published_models / f"faces-{family}"
+    hf_vae("sample", str(folder), "--num", "64", "--seed", "0", "--output", str(tmp_path / "grid.png"))
+    expected = ImagePipeline.from_pretrained(folder).sample(64, seed=0).images
+    assert Image.open(tmp_path / "grid.png").tobytes() == picture_grid(expected).tobytes()
+    shown, _ = space_sample.draw(open_models({folder.name: folder}), folder.name, 64, 0, 1.0, "own")
+    assert [image.tobytes() for image, _ in shown] == [image.tobytes() for image in expected]
+
+
+@pytest.mark.parametrize("kind", ["lerp", "slerp", None])
+def test_a_strip_is_the_morph_of_the_pipeline(kind, hf_vae, published_models, tmp_path):
+    folder, paths = published_models / "faces-vae", [str(tmp_path / name) for name in ("a.png", "b.png")]
+    for number, path in enumerate(paths):
+        draw_picture(number).save(path)
+    flags = ["--output", str(tmp_path / "strip.png"), *(["--kind", kind] if kind else [])]
+    hf_vae("interpolate", str(folder), *paths, *flags)
+    expected = ImagePipeline.from_pretrained(folder).interpolate(*paths, 8, kind or DEFAULT_PATH).images
+    assert Image.open(tmp_path / "strip.png").tobytes() == picture_grid(expected, 8).tobytes()
+
+
 def test_reconstruct_and_interpolate(family, hf_vae, published_models, tmp_path):
     model = str(published_models / f"faces-{family}")
     paths = [str(tmp_path / name) for name in ("a.png", "b.jpg")]
@@ -74,20 +100,39 @@ def test_reconstruct_and_interpolate(family, hf_vae, published_models, tmp_path)
                 hf_vae(*arguments)
 
 
+FOR_A_MODEL = [
+    ["sample", "run/checkpoint-8"],
+    ["reconstruct", "run/checkpoint-8", "photo.png"],
+    ["interpolate", "run/checkpoint-8", "photo.png", "photo.png"],
+    ["sweep", "run/checkpoint-8"],
+    ["sheet", "run/checkpoint-8"],
+    ["evaluate", "run/checkpoint-8"],
+    ["compare", "run/checkpoint-8"],
+    ["directions", "run/checkpoint-8", "--labels", "age"],
+    ["card", "run/checkpoint-8"],
+    ["push", "run/checkpoint-8", "--repo_id", "me/x"],
+    ["export", "run/checkpoint-8", "--onnx"],
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["sample", "nobody/nothing"], "neither a model folder here nor"),
-        (["reconstruct", "{model}", "missing.png"], "missing.png is no file"),
+        (["reconstruct", "{model}", "missing.png"], "missing.png does not exist"),
         (["sample", "{model}", "--num", "0"], "0 samples"),
-        (["reconstruct", "{model}", "notes.txt"], "notes.txt is no picture"),
+        (["reconstruct", "{model}", "notes.txt"], "notes.txt is not an image in a format that is read"),
         (["card", "{model}"], "has no train_config.json"),
         (["push", "{model}", "--repo_id", "me/x"], "has no README.md"),
+        *((arguments, "is a checkpoint to resume from, not a model") for arguments in FOR_A_MODEL),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(arguments, message, hf_vae, published_models, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "run" / "checkpoint-8").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-8" / "manifest.json").write_text("{}")
+    draw_picture(0).save(tmp_path / "photo.png")
     model = str(published_models / "faces-vae")
     with pytest.raises(SystemExit, match=message) as exit_with:
         hf_vae(*[argument.format(model=model) for argument in arguments])
@@ -224,7 +269,7 @@ def test_compare_draws_samples_or_given_pictures_of_each_model(hf_vae, published
     ("arguments", "message"),
     [
         (["--pictures", "a.png"], "say where with --sheet"),
-        (["--sheet", "sheet.png", "--pictures", "a.png"], "a.png is no file"),
+        (["--sheet", "sheet.png", "--pictures", "a.png"], "a.png does not exist"),
         (["--sheet", "nowhere/sheet.png"], "nowhere is no folder"),
         (["--sheet", "sheet.pdf2"], "no ending of a picture"),
     ],

@@ -156,3 +156,9 @@ def test_the_command_keeps_them_beside_the_weights_and_says_how_good_they_are(
     assert [each.name for each in found] == ["tone", "level"]
     for each in found:
         assert each.low in printed and each.high in printed and f"{each.accuracy:.3f}" in printed
+
+
+def test_a_pointer_of_git_lfs_is_not_taken_for_directions(tmp_path):
+    (tmp_path / DIRECTIONS_FILE).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=f"{DIRECTIONS_FILE} is a Git LFS pointer, not the directions: run `git lfs"):
+        read_directions(tmp_path, 8)

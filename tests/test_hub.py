@@ -129,6 +129,46 @@ def test_what_is_pushed_is_the_published_folder_and_what_is_pulled_is_the_same(l
     assert client(complaints_about, "me/faces", tmp_path / "another cache") == []
 
 
+CARD = """---
+license: cc0-1.0
+---
+
+# faces-vae
+
+model = AutoGenerator.from_pretrained("{model}")  # faces-vae
+pipe = ImagePipeline.from_pretrained("{model}")
+other = AutoGenerator.from_pretrained("runs/other-faces-vae")
+
+accelerate launch train_accelerate.py vae --output_dir runs/faces-vae
+hf-vae evaluate {model} --train_data_dir data/faces-vae
+hf-vae directions {model}
+hf-vae evaluate other --train_data_dir data/faces-vae
+The folder faces-vae, and `hf-vae evaluate faces-vae`.
+"""
+
+
+@pytest.mark.parametrize("written", ["faces-vae", "runs/faces-vae", "~/my-runs/faces-vae", "./faces-vae/"])
+def test_a_pushed_card_names_the_repository_and_the_one_at_home_the_folder(loopback, client, run_folder, written):
+    card = CARD.format(model=written).replace("\n", "\r\n").encode()
+    (run_folder / "README.md").write_bytes(card)
+    client(hub.push, run_folder, "faces-of-card", token=MINE)
+    pushed = files(loopback, "me/faces-of-card")["README.md"]
+    assert pushed == CARD.format(model="me/faces-of-card").replace("\n", "\r\n").encode()
+    assert (run_folder / "README.md").read_bytes() == card
+
+
+def test_a_folder_with_a_space_in_its_name_is_replaced_with_its_quotes():
+    card = "hf-vae evaluate 'my runs/cats a' --json\nhf-vae evaluate x 'cats a'\nfrom_pretrained(\"cats\")\n"
+    changed = card.replace("'my runs/cats a'", "me/cats")
+    assert hub.card_for_repository(card, "cats a", "me/cats") == changed
+
+
+def test_pointers_of_git_lfs_are_not_pushed(client, run_folder):
+    (run_folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match="safetensors is a Git LFS pointer, not the file: run `git lfs pull`"):
+        client(hub.push, run_folder, "me/pointers", token=MINE)
+
+
 def test_an_upload_that_breaks_off_goes_on(loopback, client, run_folder, tmp_path):
     loopback.dropped_uploads = 1
     client(push_without_waiting, run_folder, "dropped", token=MINE)

@@ -4,6 +4,7 @@ memory than a good one takes, and nothing in any of them is run."""
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import subprocess
@@ -16,7 +17,8 @@ import torch
 from conftest import REPOSITORY, tiny_model
 from safetensors.torch import load_file, save_file
 
-from hf_vae import VAE, AutoGenerator
+from hf_vae import VAE, AutoGenerator, ImagePipeline
+from hf_vae.checkpoints import MANIFEST, PREFIX
 
 
 pytestmark = pytest.mark.fault("weights from strangers", "refused with one error, before memory is taken")
@@ -89,6 +91,12 @@ def leave_a_pickle_alone(folder: Path) -> None:
     torch.save(tiny_model("vae").state_dict(), folder / "diffusion_pytorch_model.bin")
 
 
+def leave_a_pointer(name: str) -> Callable[[Path], None]:
+    """What a clone without git-lfs has in place of a large file."""
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 8736890\n"
+    return lambda folder: (folder / name).write_text(pointer)
+
+
 def point_a_link_at_itself(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to(folder / WEIGHTS)
@@ -152,8 +160,11 @@ ATTACKS = {
     "10^30 latents": (change_config(latent_dim=10**30), "describes no model that can be built"),
     "10^6 channels": (change_config(max_width=8 * 10**6, width=8 * 10**6), "268,435,456 are allowed"),
     "more latents than weights": (change_config(latent_dim=9), r"has shape .* instead of"),
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"no file named {WEIGHTS}. Only safetensors"),
-    "a pickle alone": (leave_a_pickle_alone, f"no file named {WEIGHTS}. Only safetensors"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"no file named {WEIGHTS}. A model folder holds"),
+    "a pickle alone": (
+        leave_a_pickle_alone,
+        f"no file named {WEIGHTS}. Only safetensors are read, and diffusion_pytorch_model.bin is in another format",
+    ),
     "a pickle under another name": (
         lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps({"a": 1})),
         "announces a header|not as it was written",
@@ -195,6 +206,18 @@ ATTACKS = {
         "is not as it was written",
     ),
     "an unknown type": (change_header(lambda h: h[HEAD].update(dtype="PICKLE")), "is not as it was written"),
+    "a pointer of git-lfs for weights": (
+        leave_a_pointer(WEIGHTS),
+        "is a Git LFS pointer, not the weights: run `git lfs pull`",
+    ),
+    "a pointer of git-lfs for the config": (
+        leave_a_pointer("config.json"),
+        "is a Git LFS pointer, not the configuration: run `git lfs pull`",
+    ),
+    "a web page": (
+        lambda folder: (folder / WEIGHTS).write_bytes(b"<!DOCTYPE html><html><body>Log in"),
+        "announces a header .*: it is not a safetensors file. Download it again",
+    ),
     "a config from outside": (link_out_of_the_folder("config.json"), "is a link to a file outside"),
     "weights from outside": (link_out_of_the_folder(WEIGHTS), "is a link to a file outside"),
     "a link to itself": (point_a_link_at_itself, "no file named"),
@@ -216,6 +239,124 @@ def test_a_hostile_folder_is_refused_by_name(attack, folder):
     with pytest.raises(ValueError, match=message) as refusal:
         AutoGenerator.from_pretrained(folder)
     assert len(str(refusal.value)) < 2000
+
+
+def make_checkpoint(folder: Path) -> Path:
+    """A folder with the files of a checkpoint that a run wrote after 8 updates."""
+    checkpoint = folder / f"{PREFIX}8"
+    checkpoint.mkdir(parents=True)
+    for name in ("model.safetensors", "optimizer.bin", "random_states_0.pkl", MANIFEST):
+        (checkpoint / name).write_text("{}")
+    return checkpoint
+
+
+def make_run(folder: Path) -> Path:
+    """A run that was stopped before it was finished."""
+    make_checkpoint(folder)
+    (folder / "log.jsonl").write_text("{}")
+    (folder / "train_config.json").write_text("{}")
+    return folder
+
+
+def test_a_checkpoint_is_told_from_a_model(folder, tmp_path):
+    stopped, checkpoint = make_run(tmp_path / "stopped"), make_checkpoint(folder)
+    finished = "is a checkpoint to resume from, not a model. The finished model is in "
+    unfinished = "is a checkpoint to resume from, not a model. .*stopped has no finished model. To finish the run"
+    for load in (AutoGenerator.from_pretrained, VAE.from_pretrained, ImagePipeline.from_pretrained):
+        with pytest.raises(ValueError, match=re.escape(f"{checkpoint} {finished}{folder}.")):
+            load(checkpoint)
+        with pytest.raises(ValueError, match=f"{unfinished}.*--output_dir .*stopped --resume_from_checkpoint latest"):
+            load(stopped / checkpoint.name)
+    shutil.copy(folder / "config.json", checkpoint)  # what people try next
+    with pytest.raises(ValueError, match=finished):
+        AutoGenerator.from_pretrained(checkpoint)
+    (checkpoint / "config.json").unlink()
+    checkpoint.rename(tmp_path / "renamed")
+    with pytest.raises(ValueError, match="renamed is a checkpoint to resume from, not a model"):
+        AutoGenerator.from_pretrained(tmp_path / "renamed")
+
+
+def test_inside_of_a_checkpoint_its_run_is_named(folder, monkeypatch):
+    monkeypatch.chdir(make_checkpoint(folder))
+    with pytest.raises(ValueError, match=re.escape(f"The finished model is in {folder}.")):
+        AutoGenerator.from_pretrained(".")
+
+
+def test_a_run_that_is_not_finished_says_how_to_finish_it(tmp_path):
+    run = make_run(tmp_path / "run")
+    way_out = f"start it with the same settings and --output_dir {run} --resume_from_checkpoint latest"
+    for left in ("train_config.json", "log.jsonl", None):
+        with pytest.raises(ValueError, match=f"is a run that is not finished.*{re.escape(way_out)}") as refusal:
+            AutoGenerator.from_pretrained(run)
+        assert "author" not in str(refusal.value)
+        if left:
+            (run / left).unlink()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "empty; a model folder holds config.json and diffusion_pytorch_model.safetensors"),
+        (["notes.txt"], "no file named config.json. A model folder holds what save_pretrained writes"),
+        (["model.pth"], "no file named config.json. Only safetensors are read, and model.pth is in another format"),
+        (["tf.h5", "weights.bin"], "no file named config.json. Only safetensors are read, and tf.h5, weights.bin"),
+        (["a/config.json", "b/config.json"], "is not a model, but holds 2; pass one of them: .*/a, .*/b."),
+        ([f"m{number:02d}/config.json" for number in range(20)], "holds 20; pass one of them: .*/m11 and 8 more."),
+    ],
+)
+def test_a_folder_without_a_model_says_what_it_holds_instead(names, message, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=message):
+        AutoGenerator.from_pretrained(tmp_path)
+
+
+def test_a_file_is_not_a_folder(folder):
+    for name in ("config.json", WEIGHTS):
+        with pytest.raises(ValueError, match=f"{name} is a file, not a model folder; pass the folder"):
+            AutoGenerator.from_pretrained(folder / name)
+
+
+def test_the_shipped_models_are_listed_for_who_names_their_folder():
+    with pytest.raises(ValueError, match="model_cards is not a model, but holds [0-9]+; pass .*model_cards/cats-vae,"):
+        AutoGenerator.from_pretrained(REPOSITORY / "model_cards")
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    expected = VAE.from_pretrained(folder).state_dict()
+    for load in (AutoGenerator.from_pretrained, VAE.from_pretrained):
+        for path in (f"~/{folder.name}", Path(f"~/{folder.name}")):
+            assert load(path).state_dict().keys() == expected.keys()
+    assert ImagePipeline.from_pretrained(f"~/{folder.name}").model.num_latents == 8
+    monkeypatch.chdir(folder)
+    VAE.from_pretrained(folder).save_pretrained("~/again")
+    assert (folder.parent / "again" / WEIGHTS).is_file() and not (folder / "~").exists()
+
+
+@pytest.mark.parametrize("device_map", ["auto", "balanced", "sequential", "cpu", {"": "cpu"}, torch.device("cpu")])
+@pytest.mark.parametrize("low_cpu_mem_usage", [None, True, False])
+def test_a_device_map_names_one_device(folder, device_map, low_cpu_mem_usage):
+    options = {} if low_cpu_mem_usage is None else {"low_cpu_mem_usage": low_cpu_mem_usage}
+    model = AutoGenerator.from_pretrained(folder, device_map=device_map, **options)
+    automatic = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    on_cpu = device_map not in ("auto", "balanced", "sequential")
+    assert model.device.type == ("cpu" if on_cpu else automatic.type) and not model.training
+    for name, value in load_file(folder / WEIGHTS).items():
+        assert torch.equal(model.state_dict()[name].cpu(), value), name
+    assert model.sample(2).isfinite().all()
+
+
+@pytest.mark.parametrize("device_map", ["gpu", "disk", -1, {"encoder": "cpu", "decoder": "cpu"}, ["cpu"], "cuda:99"])
+def test_another_device_map_is_refused_with_the_way_out(folder, device_map):
+    with pytest.raises(ValueError, match=r"device_map=.* is not possible: .* use \.to\(device\)"):
+        AutoGenerator.from_pretrained(folder, device_map=device_map)
+
+
+def test_the_precision_can_be_chosen_with_a_device_map(folder):
+    model = AutoGenerator.from_pretrained(folder, device_map="cpu", torch_dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16 and model.sample(2, prior="gaussian").isfinite().all()
 
 
 MEASURED = """
@@ -303,8 +444,26 @@ def test_half_precision_variants_and_subfolders_are_loaded(folder, tmp_path):
     model.half().save_pretrained(tmp_path / "repository" / "half", variant="fp16")
     loaded = VAE.from_pretrained(tmp_path / "repository", subfolder="half", variant="fp16", torch_dtype=torch.float16)
     assert loaded.dtype == torch.float16 and loaded.sample(2, prior="gaussian").isfinite().all()
-    with pytest.raises(ValueError, match="no file named diffusion_pytorch_model.safetensors"):
+    with pytest.raises(ValueError, match="no file named diffusion_pytorch_model.safetensors. .* pass variant='fp16'"):
         VAE.from_pretrained(tmp_path / "repository", subfolder="half")
+    with pytest.raises(ValueError, match="repository/full does not exist"):
+        VAE.from_pretrained(tmp_path / "repository", subfolder="full")
+
+
+def test_a_repository_without_a_model_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_vae.models.loading.snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(ValueError, match="^me/x on the Hub has no config.json"):
+        AutoGenerator.from_pretrained("me/x")
+    with pytest.raises(ValueError, match="^me/x, folder half, on the Hub has no config.json"):
+        VAE.from_pretrained("me/x", subfolder="half")
+
+
+@pytest.mark.parametrize("path", ["/nowhere/model", "./model", "runs/of/mine/model", "~/model"])
+def test_a_path_that_leads_nowhere_is_not_explained_by_the_rules_of_ids(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="is neither a model folder here nor the id of a model on the Hub, such as"):
+        AutoGenerator.from_pretrained(path)
 
 
 def test_the_caller_may_change_the_size_of_the_pictures(folder):

@@ -1,10 +1,17 @@
 """Pictures in, pictures out."""
 
+import io
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from conftest import draw_picture, tiny_model
+from PIL import Image
 
 from hf_vae import FAMILIES, ImagePipeline
+from hf_vae.images import MAX_PIXELS, open_image, to_pil_images
+from hf_vae.models.prior import DEFAULT_PATH
 
 
 ENCODERS = [name for name, family in FAMILIES.items() if family.model.has_encoder]
@@ -65,6 +72,7 @@ def test_a_morph_starts_and_ends_at_the_reconstructions(family):
         assert len(output.images) == 6
         ends = pipe.reconstruct([start, end]).tensors
         torch.testing.assert_close(output.tensors[[0, -1]], ends, atol=1e-4, rtol=0)
+    assert pixels(pipe.interpolate(start, end, frames=6)) == pixels(pipe.interpolate(start, end, 6, DEFAULT_PATH))
     with pytest.raises(ValueError, match="at least 2 points"):
         pipe.interpolate(start, end, frames=1)
     with pytest.raises(ValueError, match="bezier"):
@@ -105,3 +113,171 @@ def test_moving_along_components_adds_their_standard_deviations():
     moved = pipe.move(latents, torch.tensor([[0.0, 2.0, 0.0], [-1.0, 0.0, 0.5]]))
     shifts = (prior.coordinates(moved) - prior.coordinates(latents))[:, :3]
     torch.testing.assert_close(shifts, torch.tensor([[0.0, 2.0, 0.0], [-1.0, 0.0, 0.5]]), atol=1e-5, rtol=0)
+
+
+def write_inputs(folder: Path) -> tuple[Image.Image, dict[str, object]]:
+    """An image, and everything that may be given in its place."""
+    image = draw_picture(0, (60, 48))
+    image.save(folder / "photo.png")
+    values = np.array(image)  # (H, W, 3)
+    channels_first = torch.from_numpy(values).movedim(2, 0)
+    return image, {
+        "a path": str(folder / "photo.png"),
+        "a Path": folder / "photo.png",
+        "an opened file": Image.open(folder / "photo.png"),
+        "an array": values,
+        "an array with transparency": np.array(image.convert("RGBA")),
+        "a batch of arrays": values[None],
+        "a tensor": channels_first,
+        "a batch of tensors": channels_first[None],
+        "a list": [image],
+        "a tuple of paths": (str(folder / "photo.png"),),
+        "an iterator": iter([values]),
+    }
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_an_image_may_be_given_in_any_form(family, tmp_path):
+    pipe = ImagePipeline(tiny_model(family))
+    image, forms = write_inputs(tmp_path)
+    expected = pipe.encode([image])
+    for name, form in forms.items():
+        assert torch.equal(pipe.encode(form), expected), name
+    path, array = str(tmp_path / "photo.png"), np.array(image)
+    for form in (path, Path(path), array):
+        assert pixels(pipe.reconstruct(form)) == pixels(pipe.reconstruct(image))
+        assert pixels(pipe.vary(form, 0, [1.0])) == pixels(pipe.vary(image, 0, [1.0]))
+        assert pixels(pipe.interpolate(form, path, 3)) == pixels(pipe.interpolate(image, image, 3))
+        assert pipe.prepare(form).tobytes() == pipe.prepare(image).tobytes()
+        assert torch.equal(pipe.to_images(form), pipe.to_images([image]))
+    mixed = pipe.encode([path, image, array])
+    torch.testing.assert_close(mixed, expected.expand(3, -1))
+
+
+def test_a_search_starts_from_an_image_in_any_form(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_vae.inversion.NUM_STEPS", 1)
+    pipe = ImagePipeline(tiny_model("dcgan"))
+    image, forms = write_inputs(tmp_path)
+    expected = pipe.invert([image])
+    for name in ("a path", "an array", "a tensor"):
+        assert torch.equal(pipe.invert(forms[name]), expected), name
+    with pytest.raises(TypeError, match="cannot be of type NoneType"):
+        pipe.invert(None)
+
+
+@pytest.mark.parametrize("shape", [(48, 60), (48, 60, 1)])
+def test_a_grey_array_is_a_grey_image(shape):
+    grey = draw_picture(0, (60, 48)).convert("L")
+    (image,) = to_pil_images(np.array(grey).reshape(shape))
+    assert (image.mode, image.size, image.tobytes()) == ("L", (60, 48), grey.tobytes())
+    (image,) = to_pil_images(torch.from_numpy(np.array(grey)))
+    assert image.tobytes() == grey.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        (
+            None,
+            TypeError,
+            "cannot be of type NoneType: give PIL images, e.g. Image.open.path., paths, or uint8 arrays",
+        ),
+        (3, TypeError, "cannot be of type int"),
+        (b"\xff\xd8", TypeError, "cannot be of type bytes"),
+        (io.BytesIO(b"line\n"), TypeError, "cannot be of type BytesIO"),
+        ({"bytes": b"", "path": "a.jpg"}, TypeError, "cannot be of type dict"),
+        ([[draw_picture(0)]], TypeError, "cannot be of type list"),
+        ([draw_picture(0), None], TypeError, "cannot be of type NoneType"),
+        ([], ValueError, "There is no image in what was given"),
+        (Image.new("RGB", (0, 4)), ValueError, "image of 0x4 pixels has none"),
+        (np.zeros((4, 4, 3)), ValueError, "array of float64 is not taken .* Convert it to numpy.uint8"),
+        (np.zeros((4, 4), bool), ValueError, "array of bool is not taken"),
+        (np.zeros((3, 9, 9), np.uint8), ValueError, r"array of shape \(3, 9, 9\) is not an image: \(H, W\)"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"array of shape \(0, 4, 3\)"),
+        (np.zeros(4, np.uint8), ValueError, r"array of shape \(4,\)"),
+        (torch.zeros(3, 4, 4), ValueError, "tensor of torch.float32 is not taken .* hf_vae.transforms.to_pictures"),
+        (torch.zeros(9, 9, 3, dtype=torch.uint8), ValueError, r"tensor of shape \(9, 9, 3\) is not an image"),
+        ("https://example.com/cat.jpg", ValueError, "is an address, and addresses are not fetched: download the file"),
+        (Path("https://example.com/cat.jpg"), ValueError, "is an address, and addresses are not fetched"),
+        ("s3://bucket/cat.jpg", ValueError, "is an address, and addresses are not fetched"),
+        ("data:image/png;base64," + 9000 * "A", ValueError, "is an address, and addresses are not fetched"),
+        ("nowhere/photo.jpg", ValueError, "nowhere/photo.jpg does not exist"),
+        (9000 * "A", ValueError, "does not exist"),
+        ("a\0b.jpg", ValueError, "does not exist"),
+        (".", ValueError, "is not a file; give the paths of image files"),
+    ],
+)
+def test_what_is_not_an_image_is_refused_with_the_way_out(given, kind, message):
+    pipe = ImagePipeline(tiny_model("vae"))
+    for call in (pipe.encode, pipe.reconstruct, pipe.to_images, pipe.prepare, lambda one: pipe.vary(one, 0, [0])):
+        with pytest.raises(kind, match=message) as refusal:
+            call(given)
+        assert len(str(refusal.value)) < 500
+    with pytest.raises(kind, match=message):
+        pipe.interpolate(draw_picture(0), given)
+
+
+def test_one_image_is_not_several():
+    pipe = ImagePipeline(tiny_model("vae"))
+    several = [draw_picture(0), draw_picture(1)]
+    for call in (
+        pipe.prepare,
+        lambda images: pipe.vary(images, 0, [0]),
+        lambda images: pipe.interpolate(images, images),
+    ):
+        with pytest.raises(ValueError, match="One image is needed here; got 2"):
+            call(several)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp", "gif", "tif", "ppm", "avif"])
+def test_image_files_are_told_by_their_content(ending, tmp_path):
+    draw_picture(0).save(tmp_path / f"photo.{ending}")
+    (tmp_path / f"photo.{ending}").rename(tmp_path / "photo.of_mine")
+    assert open_image(tmp_path / "photo.of_mine").size == (48, 48)
+
+
+def test_image_files_that_are_not_read_say_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    draw_picture(0).save(tmp_path / "photo.png")
+    assert open_image("~/photo.png").size == (48, 48)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "photo.png").read_bytes()[:200])
+    with pytest.raises(ValueError, match="cut.png is not an image that can be read"):
+        open_image(tmp_path / "cut.png")
+    draw_picture(0).save(tmp_path / "drawing.eps")  # would start another program
+    (tmp_path / "notes.jpg").write_text("not an image")
+    for name in ("drawing.eps", "notes.jpg"):
+        with pytest.raises(ValueError, match=f"{name} is not an image in a format that is read here .JPEG, PNG.*PNG"):
+            open_image(tmp_path / name)
+    (tmp_path / "pointer.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match="pointer.png is a Git LFS pointer, not the image: run `git lfs pull`"):
+        open_image(tmp_path / "pointer.png")
+    Image.new("1", (MAX_PIXELS // 5000 + 1, 5000)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # Pillow's own limit, which the Space sets, too
+    with pytest.raises(ValueError, match="more than 100 megapixels"):
+        open_image(tmp_path / "huge.png")
+
+
+def test_what_are_not_latents_is_refused_by_its_shape():
+    pipe = ImagePipeline(tiny_model("vae"))
+    latents = pipe.sample(2, seed=0).latents
+    for wrong, named in ((latents[0], r"\(8,\)"), (latents[:, :7], r"\(2, 7\)"), (latents.numpy(), "ndarray")):
+        with pytest.raises(ValueError, match=rf"Latents must be a tensor \(B, 8\), .* got {named}"):
+            pipe.decode(wrong)
+    with pytest.raises(ValueError, match=r"Latents must be a tensor \(2, 8\), .* got \(1, 8\)"):
+        pipe.interpolate_latents(latents[:1])
+    with pytest.raises(ValueError, match=r"Latents must be a tensor \(1, 8\), .* got \(2, 8\)"):
+        pipe.vary_latents(latents, 0, [0.0])
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_a_model_takes_tensors_of_its_own_size_only(family):
+    model, image = tiny_model(family), torch.zeros(3, 28, 28)
+    sizes = (image, torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 28, 28))
+    for wrong in (*sizes, image[None].to(torch.uint8), draw_picture(0), [image]):
+        with pytest.raises(ValueError, match=r"float tensor \(B, 3, 28, 28\) in \[-1, 1\] is needed; .*ImagePipeline"):
+            model.reconstruct(wrong)
+    for wrong in (torch.zeros(3, 64, 64), image[None], draw_picture(0)):
+        with pytest.raises(
+            ValueError, match=r"float tensor \(3, 28, 28\) in \[-1, 1\] is needed; got .*ImagePipeline"
+        ):
+            model.interpolate(image, wrong)

@@ -71,6 +71,53 @@ def test_a_folder_and_a_repository_work_where_this_package_is_not_installed(publ
     torch.testing.assert_close(drawn["saved again"], samples)
 
 
+SHIPPED = sorted(config.parent for config in (REPOSITORY / "model_cards").glob("*/config.json"))
+OPEN_SHIPPED = """
+import sys
+
+sys.modules["hf_vae"] = None
+import torch
+from diffusers import AutoModel
+from safetensors.torch import save_file
+
+*places, output = sys.argv[1:]
+drawn = {}
+for place in places:
+    model = AutoModel.from_pretrained(place, trust_remote_code=True)
+    drawn[place] = model.sample(2, generator=torch.Generator().manual_seed(5))
+    assert drawn[place].shape == (2, model.config.image_channels, model.config.image_size, model.config.image_size)
+    if model.has_encoder:
+        assert model.reconstruct(drawn[place]).shape == drawn[place].shape
+save_file(drawn, output)
+"""
+
+
+def test_every_shipped_folder_works_where_this_package_is_not_installed(tmp_path):
+    assert len(SHIPPED) >= 10
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", OPEN_SHIPPED, *map(str, SHIPPED), str(tmp_path / "drawn.safetensors")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    drawn = load_file(tmp_path / "drawn.safetensors")
+    for folder in SHIPPED:
+        samples = AutoGenerator.from_pretrained(folder).sample(2, generator=torch.Generator().manual_seed(5))
+        torch.testing.assert_close(drawn[str(folder)], samples)
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_the_code_of_a_shipped_folder_is_what_a_push_would_write(folder, tmp_path):
+    (reference,) = json.loads((folder / "config.json").read_text())["auto_map"].values()
+    name = f"{reference.split('.')[0]}.py"
+    AutoGenerator.class_of(folder).save_source(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (folder / name).is_file() and (folder / name).read_text() == (tmp_path / name).read_text(), (
+        f"{folder / name} is not what hf_vae/models says; write it with `make model-code`"
+    )
+    assert [file.name for file in folder.glob("*.py")] == [name]
+    assert folder / name in published_files(folder)
+
+
 def test_a_morph_starts_and_ends_at_the_reconstructions(family, published_models, images):
     model = AutoGenerator.from_pretrained(published_models / f"faces-{family}")
     if not model.has_encoder:
@@ -79,6 +126,9 @@ def test_a_morph_starts_and_ends_at_the_reconstructions(family, published_models
         return
     frames = model.interpolate(*images[:2], num_images=4)
     torch.testing.assert_close(frames[[0, -1]], model.reconstruct(images[:2]), atol=1e-5, rtol=0)
+    assert torch.equal(frames, model.interpolate(*images[:2], num_images=4, kind="slerp"))
+    straight = model.interpolate(*images[:2], num_images=4, kind="lerp")
+    assert not torch.equal(frames[1], straight[1])
     with pytest.raises(ValueError, match="at least 2 images; got 1"):
         model.interpolate(*images[:2], num_images=1)
 

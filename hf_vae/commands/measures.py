@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from .arguments import AsJson, Model, Models, recorded_data
-from .picture_files import open_picture, refuse_output, save_picture
+from .picture_files import refuse_output, save_picture
 
 
 MODEL_FILES = ["*.json", "*.safetensors"]  # what of a Hub id is downloaded
@@ -76,6 +76,7 @@ def compare(
         overwrite: Replace the sheet if it exists.
     """
     from .. import cards, comparison
+    from ..images import open_image
     from ..models.loading import find_folder
 
     if pictures and not sheet:
@@ -88,7 +89,7 @@ def compare(
     folders = {name: find_folder(model, MODEL_FILES) for name, model in zip(names, models, strict=True)}
     metrics = {name: cards.read_json(folder, "metrics.json") for name, folder in folders.items()}
     if sheet:
-        originals = [open_picture(path) for path in pictures or []]
+        originals = [open_image(path) for path in pictures or []]
         with contextlib.redirect_stdout(sys.stderr):
             save_picture(comparison.models_sheet(folders, originals, seed), sheet)
     if as_json:

@@ -1,24 +1,8 @@
-"""Picture files that commands read and write."""
+"""Picture files that commands write."""
 
 from pathlib import Path
 
 from PIL import Image
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Reads a picture.
-
-    Raises:
-        ValueError: If there is none at `path`.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is no file.")
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no picture that can be read: {error}") from error
-    return picture
 
 
 def refuse_output(path: Path, overwrite: bool, flag: str = "--output") -> None:

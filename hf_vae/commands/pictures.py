@@ -5,10 +5,12 @@ from typing import Annotated
 
 import tyro
 
+from ..images import open_image
+from ..models.prior import DEFAULT_PATH
 from ..pipeline import ImagePipeline
 from ..transforms import GRID_COLUMNS, picture_grid
 from .arguments import Model, PictureFile, PictureFiles
-from .picture_files import open_picture, refuse_output, save_picture
+from .picture_files import refuse_output, save_picture
 
 
 SWEPT_COMPONENTS = 8  # unless some are named: those in which pictures differ most
@@ -61,7 +63,7 @@ def reconstruct(
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    originals = [open_picture(path) for path in pictures]
+    originals = [open_image(path) for path in pictures]
     pipeline = _open_model(model)
     reconstructions = pipeline.reconstruct(originals).images
     seen = [pipeline.prepare(picture).resize(reconstructions[0].size) for picture in originals]
@@ -73,7 +75,7 @@ def interpolate(
     start: PictureFile,
     end: PictureFile,
     frames: int = 8,
-    kind: str = "lerp",
+    kind: str = DEFAULT_PATH,
     output: Path = Path("interpolation.png"),
     overwrite: bool = False,
 ) -> None:
@@ -86,12 +88,12 @@ def interpolate(
         start: Picture file to start from.
         end: Picture file to end at.
         frames: Number of frames, the reconstructions of both pictures included.
-        kind: lerp, slerp or flow.
+        kind: slerp, lerp or flow: along a great circle, a straight line, or through the noise of the learned prior.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    pictures = _open_model(model).interpolate(open_picture(start), open_picture(end), frames, kind).images
+    pictures = _open_model(model).interpolate(open_image(start), open_image(end), frames, kind).images
     save_picture(picture_grid(pictures, frames), output)
 
 
@@ -123,7 +125,7 @@ def sweep(
     if frames < 2:
         raise ValueError(f"--frames {frames} is not possible; a strip needs at least 2 pictures.")
     pipeline = _open_model(model)
-    latents = pipeline.encode([open_picture(picture)]) if picture else pipeline.sample(1, seed).latents
+    latents = pipeline.encode(picture) if picture else pipeline.sample(1, seed).latents
     if components is None:
         components = tuple(range(min(SWEPT_COMPONENTS, pipeline.num_components)))
     values = [reach * (2 * frame / (frames - 1) - 1) for frame in range(frames)]

@@ -13,8 +13,8 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils import BaseOutput
 
 from .detail import Detail
-from .loading import HUB_OPTIONS, checked_folder
-from .prior import LatentPrior
+from .loading import HUB_OPTIONS, checked_folder, device_of_map
+from .prior import DEFAULT_PATH, LatentPrior
 from .source import standalone_source
 
 
@@ -60,20 +60,30 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         """Loads a model from a folder or a Hub id, in evaluation mode, as diffusers' models do, but only from
         safetensors, and only if all of it is as this class would have written it. No code of the folder is run.
 
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            kwargs: Those of diffusers' `from_pretrained`. The whole model goes to the one device of `device_map`;
+                "auto" is the accelerator, if there is one.
+
         Raises:
             ValueError: If there is no such model, it is of another class, or its configuration or weights are not
-                whole, too large or not finite; see `hf_vae.models.loading`.
+                whole, too large or not finite; see `hf_vae.models.loading`. If `device_map` names no single device of
+                this machine.
         """
         if not kwargs.pop("use_safetensors", True):
             raise ValueError("use_safetensors=False is not possible: a pickle can hold any program.")
+        device_map = kwargs.pop("device_map", None)
+        device = None if device_map is None else device_of_map(device_map)
         folder = checked_folder(cls, pretrained_model_name_or_path, **kwargs)
         options = {name: value for name, value in kwargs.items() if name not in (*HUB_OPTIONS, "subfolder")}
         options.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
-        return super().from_pretrained(folder, use_safetensors=True, **options)
+        model = super().from_pretrained(folder, use_safetensors=True, **options)
+        return model if device is None else model.to(device)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any) -> None:
         """Saves the model to a folder as diffusers' models do, and beside the weights the code that they need: where
         this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
+        save_directory = os.path.expanduser(save_directory)
         if is_main_process and self._auto_class:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.save_source(Path(save_directory))
@@ -147,20 +157,37 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         """Encodes images `(B, C, H, W)` in [-1, 1] without noise, and decodes them again.
 
         Raises:
-            ValueError: If the family has no encoder.
+            ValueError: If the family has no encoder, or `images` are something else.
         """
-        return self.decode(self.encode(images).latents).sample.float().clamp(-1, 1)
+        return self.decode(self._latents_of(images)).sample.float().clamp(-1, 1)
 
     @torch.no_grad()
-    def interpolate(self, start: torch.Tensor, end: torch.Tensor, num_images: int = 8) -> torch.Tensor:
-        """Images `(num_images, C, H, W)` in [-1, 1], evenly spaced on the straight line in latent space from `start`
-        to `end`, which are images `(C, H, W)` in [-1, 1]; the reconstructions of both are included.
+    def interpolate(
+        self, start: torch.Tensor, end: torch.Tensor, num_images: int = 8, kind: str = DEFAULT_PATH
+    ) -> torch.Tensor:
+        """Images `(num_images, C, H, W)` in [-1, 1], evenly spaced on a path of `kind` through latent space, see
+        `LatentPrior.path`, from `start` to `end`, which are images `(C, H, W)` in [-1, 1]; the reconstructions of both
+        are included.
 
         Raises:
-            ValueError: If the family has no encoder, or fewer than two images are asked for.
+            ValueError: If the family has no encoder, `kind` is not a path that the model has, fewer than two images
+                are asked for, or `start` and `end` are something else.
         """
         if num_images < 2:
             raise ValueError(f"A path needs at least 2 images; got {num_images}.")
-        latents = self.encode(torch.stack([start, end])).latents  # (2, Z)
-        weights = torch.linspace(0, 1, num_images, device=latents.device)[:, None]  # (num_images, 1)
-        return self.decode(torch.lerp(latents[0], latents[1], weights)).sample.float().clamp(-1, 1)
+        latents = torch.cat([self._latents_of(image, 3) for image in (start, end)])  # (2, Z)
+        path = self.latent_prior.path(latents[0], latents[1], num_images, kind)  # (num_images, Z)
+        return self.decode(path).sample.float().clamp(-1, 1)
+
+    def _latents_of(self, images: torch.Tensor, ndim: int = 4) -> torch.Tensor:
+        """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. A network would
+        take bytes, too, and make noise of them."""
+        size = (self.config.image_channels, self.config.image_size, self.config.image_size)
+        is_float = isinstance(images, torch.Tensor) and images.is_floating_point()
+        if self.has_encoder and not (is_float and images.ndim == ndim and images.shape[-3:] == size):
+            of_shape = f"{images.dtype} of {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images)
+            raise ValueError(
+                f"A float tensor ({'B, ' if ndim == 4 else ''}{', '.join(map(str, size))}) in [-1, 1] is needed; got "
+                f"{of_shape}. hf_vae.ImagePipeline takes PIL images, paths and arrays of any size."
+            )
+        return self.encode(images if ndim == 4 else images[None]).latents

@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import os
+import re
 from pathlib import Path
 from reprlib import repr as short_repr
 from types import NoneType, UnionType
@@ -24,6 +25,11 @@ MAX_OUTPUT_SIZE = 1024
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map"}
 FLOATS = {"F16", "BF16", "F32", "F64"}  # as safetensors calls them
+AUTOMATIC_DEVICES = ("auto", "balanced", "balanced_low_0", "sequential")  # as accelerate calls its ways to split
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the file begins that git keeps in place of a large one
+CHECKPOINT_NAME = re.compile(r"(\.writing-)?checkpoint-\d+")
+RUN_FILES = ("log.jsonl", "train_config.json")  # what a training writes before it writes a model
+OTHER_WEIGHTS = {".bin", ".ckpt", ".h5", ".msgpack", ".pkl", ".pt", ".pth"}
 
 
 def checked_folder(model_class: type, path: str | os.PathLike, variant: str | None = None, **options: Any) -> Path:
@@ -50,22 +56,34 @@ def checked_folder(model_class: type, path: str | os.PathLike, variant: str | No
 
 
 def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None = None, **options: Any) -> Path:
-    """The folder `path`, or one that the files `names` of the Hub id `path` were downloaded to.
+    """The folder of the model at `path`, a folder, or a Hub id, of which the files `names` are downloaded. A `~` in
+    front is the home folder.
 
     Raises:
-        ValueError: If there is neither.
+        ValueError: If there is neither, or it holds no model; the message says what it holds instead.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        hub_options = {name: options[name] for name in HUB_OPTIONS if name in options}
-        patterns = [f"{subfolder}/{name}" if subfolder else name for name in names]
-        try:
-            folder = Path(snapshot_download(str(path), allow_patterns=patterns, **hub_options))
-        except (OSError, HFValidationError) as error:
-            raise ValueError(
-                f"{path} is neither a model folder here nor a model that the Hub gives. {error}"
-            ) from error
-    return folder / (subfolder or "")
+    folder = Path(os.path.expanduser(path))
+    if folder.is_dir():
+        folder = folder / (subfolder or "")
+        if not (folder / CONFIG_NAME).is_file():
+            raise ValueError(_why_it_is_missing(folder, CONFIG_NAME))
+        return folder
+    if folder.exists():
+        raise ValueError(f"{path} is a file, not a model folder; pass the folder that holds {CONFIG_NAME}.")
+    hub_options = {name: options[name] for name in HUB_OPTIONS if name in options}
+    patterns = [f"{subfolder}/{name}" if subfolder else name for name in names]
+    try:
+        folder = Path(snapshot_download(str(path), allow_patterns=patterns, **hub_options)) / (subfolder or "")
+    except HFValidationError as error:
+        raise ValueError(
+            f"{path} is neither a model folder here nor the id of a model on the Hub, such as me/my-vae."
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} is neither a model folder here nor a model that the Hub gives. {error}") from error
+    if not (folder / CONFIG_NAME).is_file():
+        place = f"{path}, folder {subfolder}," if subfolder else path
+        raise ValueError(f"{place} on the Hub has no {CONFIG_NAME}: it is not a model that was pushed from here.")
+    return folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -94,18 +112,84 @@ def refuse_output_size(output_size: int | None) -> None:
         )
 
 
+def refuse_lfs_pointer(file: Path, content: str) -> None:
+    """Raises a `ValueError` if `file` is what git keeps in place of a large file, whose `content` was not fetched."""
+    with open(file, "rb") as start:
+        if start.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(
+                f"{file} is a Git LFS pointer, not the {content}: run `git lfs pull` in its repository, or download "
+                "the file itself."
+            )
+
+
+def device_of_map(device_map: Any) -> torch.device:
+    """The device that diffusers' argument `device_map` names. The networks are too small to be split over several:
+    "auto" and its like are the accelerator where there is one, and else the CPU.
+
+    Raises:
+        ValueError: If it names several devices, or one that cannot be used here.
+    """
+    device = device_map[""] if isinstance(device_map, dict) and list(device_map) == [""] else device_map
+    if isinstance(device, str) and device in AUTOMATIC_DEVICES:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device  # which fails where there is no such device
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(
+            f"device_map={short_repr(device_map)} is not possible: a model lies on one device, which must exist here. "
+            f"Leave device_map out and use .to(device). {error}"
+        ) from error
+
+
 def _own_file(folder: Path, name: str) -> Path:
     """A file of `folder` that lies in it, or where the Hub's cache keeps what its folders link to."""
     file = folder / name
     if not file.is_file():  # neither is a pipe, which would be waited for
-        raise ValueError(
-            f"{folder} has no file named {name}. Only safetensors are read: of weights in another format, ask their "
-            "author for these."
-        )
+        raise ValueError(_why_it_is_missing(folder, name))
     places = [folder, *(parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots")]
     if not any(file.resolve().is_relative_to(place.resolve()) for place in places):
         raise ValueError(f"{file} is a link to a file outside of its folder; put the file itself there.")
+    refuse_lfs_pointer(file, "configuration" if name == CONFIG_NAME else "weights")
     return file
+
+
+def _why_it_is_missing(folder: Path, name: str) -> str:
+    """What a folder without the file `name` holds instead of a model, and the way out."""
+    if not folder.is_dir():
+        return f"{folder} does not exist."
+    if CHECKPOINT_NAME.fullmatch(folder.absolute().name) or (folder / "manifest.json").is_file():
+        run = folder.absolute().parent if folder == Path() else folder.parent
+        finished = (run / CONFIG_NAME).is_file()
+        way_out = f"The finished model is in {run}." if finished else f"{run} has no finished model. {_to_finish(run)}"
+        return f"{folder} is a checkpoint to resume from, not a model. {way_out}"
+    found = sorted(path.name for path in folder.iterdir())
+    if not found:
+        return f"{folder} is empty; a model folder holds {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
+    if CONFIG_NAME not in found:
+        if any(CHECKPOINT_NAME.fullmatch(other) or other in RUN_FILES for other in found):
+            return f"{folder} is a run that is not finished: it has no model yet. {_to_finish(folder)}"
+        if models := [str(folder / other) for other in found if (folder / other / CONFIG_NAME).is_file()]:
+            return f"{folder} is not a model, but holds {len(models)}; pass one of them: {_first(models)}."
+    missing = f"{folder} has no file named {name}."
+    if others := [other for other in found if Path(other).suffix in OTHER_WEIGHTS]:
+        return (
+            f"{missing} Only safetensors are read, and {_first(others)} is in another format, which can hold any "
+            "program: ask the author of the weights for safetensors."
+        )
+    stem, suffix = SAFETENSORS_WEIGHTS_NAME.split(".")
+    if variants := [other.split(".")[1] for other in found if re.fullmatch(rf"{stem}\.\w+\.{suffix}", other)]:
+        return f"{missing} It has the variants {_first(variants)}: pass variant={variants[0]!r}."
+    return f"{missing} A model folder holds what save_pretrained writes: {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
+
+
+def _to_finish(run: Path) -> str:
+    return (
+        f"To finish the run, start it with the same settings and --output_dir {run} --resume_from_checkpoint latest."
+    )
+
+
+def _first(names: list[str], limit: int = 12) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _checked_arguments(
@@ -158,7 +242,9 @@ def _check_weights(file: Path, expected: dict[str, torch.Tensor]) -> None:
     at a time: the file is mapped, not read into memory."""
     with open(file, "rb") as start:
         if (length := int.from_bytes(start.read(8), "little")) > MAX_HEADER_BYTES:
-            raise ValueError(f"{file} announces a header of {length:,} bytes: it holds no weights of a model of ours.")
+            raise ValueError(
+                f"{file} announces a header of {length:,} bytes: it is not a safetensors file. Download it again."
+            )
     try:
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118, it is no mapping

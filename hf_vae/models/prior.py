@@ -13,6 +13,7 @@ from .paths import slerp
 
 PRIORS = ("flow", "mixture", "gaussian", "standard")
 PATHS = ("lerp", "slerp", "flow")
+DEFAULT_PATH = "slerp"  # halfway most shipped models draw sharper on it than on a line; docs/latents.md
 NUM_DIRECTIONS = 128  # more than a person moves along, and few enough for the file
 NUM_COMPONENTS = 16  # at most, of the mixture
 
@@ -168,7 +169,9 @@ class LatentPrior(nn.Module):
         return self.with_details(self.mean + (position * self.stds) @ self.directions + rest * self.rest)
 
     @torch.no_grad()
-    def path(self, starts: torch.Tensor, ends: torch.Tensor, num_points: int, kind: str = "lerp") -> torch.Tensor:
+    def path(
+        self, starts: torch.Tensor, ends: torch.Tensor, num_points: int, kind: str = DEFAULT_PATH
+    ) -> torch.Tensor:
         """Points from `starts` (..., Z + detail_dim) to `ends`, as many, both included: `(..., num_points,
         Z + detail_dim)`. Details go along the straight line on all of them.
 
