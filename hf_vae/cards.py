@@ -9,10 +9,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .config import CONFIG_FILE, RunConfig, is_local_dataset, shown_path
+from .config import CONFIG_FILE, RunConfig, is_local_dataset, shown_path, without_paths
 from .directions import Direction, read_directions
 from .families import FAMILIES, AutoGenerator
 from .files import write_text_whole
+from .hub import NO_ORIGIN
 from .models import ImageGenerator
 from .pipeline import ImagePipeline
 from .presets import with_preset
@@ -94,6 +95,7 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
     config, training, metrics = (
         read_json(folder, name) for name in ("train_config.json", "training.json", "metrics.json")
     )
+    config = without_paths(config)
     run = run_from_recipe(config)
     run = dataclasses.replace(run, data=with_preset(run.data))
     model = AutoGenerator.from_pretrained(folder)
@@ -110,6 +112,7 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
         has_encoder=model.has_encoder,
         num_values=model.config.image_channels * model.config.image_size**2,
         num_parameters=model.num_parameters(),
+        no_origin=NO_ORIGIN,
         config=config,
         detail_dim=config["model"].get("detail_dim") or 0,
         minutes=_minutes,

@@ -72,6 +72,12 @@ def push(
     """
     from . import hub
 
+    if hub.lacks_origin(folder):
+        print(
+            "The card does not say where the training images come from. To add it: hf-vae card "
+            f"{folder} --data_notes ... --data_license ...",
+            file=sys.stderr,
+        )
     print(hub.push(folder, repo_id, private, token, revision, create_pr, tag, commit_message))
 
 

@@ -9,14 +9,18 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
+from .config import CONFIG_FILE, without_paths
 from .families import AutoGenerator
 from .models.loading import refuse_lfs_pointer
+from .split import SPLIT_FILE
 
 
+NO_ORIGIN = "The origin and licence of the training images were not recorded."
 PUBLISHED = (
     "README.md",
     "config.json",
-    "train_config.json",
+    CONFIG_FILE,
+    SPLIT_FILE,
     "training.json",
     "metrics.json",
     "samples.png",
@@ -95,10 +99,8 @@ def push(
     repo_id = create_repository(repo_id, private, token)
     api = HfApi(token=token)
     card = card_for_repository((folder / "README.md").read_bytes().decode(), folder.resolve().name, repo_id)
-    files = [
-        CommitOperationAdd(path.name, card.encode() if path.name == "README.md" else path)
-        for path in published_files(folder)
-    ]
+    contents = {"README.md": card.encode()} | _config_without_paths(folder, card)
+    files = [CommitOperationAdd(path.name, contents.get(path.name, path)) for path in published_files(folder)]
     with _one_sentence(repo_id):
         if tag in [known.name for known in api.list_repo_refs(repo_id).tags]:
             raise ValueError(f"{repo_id} has a tag {tag!r}, which others may have pinned; choose another one.")
@@ -112,6 +114,32 @@ def push(
         with _one_sentence(repo_id, f"is published, but has no tag {tag!r}"):
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
     return commit.pr_url or commit.commit_url
+
+
+def lacks_origin(folder: Path) -> bool:
+    """Whether the card in a folder says that the origin of the training images was not recorded."""
+    card = folder.expanduser() / "README.md"
+    return card.is_file() and NO_ORIGIN in card.read_text()
+
+
+def _config_without_paths(folder: Path, card: str) -> dict[str, bytes]:
+    """The `train_config.json` of a run folder without the paths that one of an earlier version may hold.
+
+    Raises:
+        ValueError: If the `card` repeats such a path.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        return {}
+    sections = json.loads((folder / CONFIG_FILE).read_text())
+    published = without_paths(sections)
+    for section in ("data", "train"):
+        for name, value in sections[section].items():
+            if value != published[section][name] and f"{value}" in card and Path(value).is_absolute():
+                raise ValueError(
+                    f"README.md in {folder} names {value}, a path of this machine; write it anew with `hf-vae card "
+                    f"{folder} --overwrite`."
+                )
+    return {CONFIG_FILE: f"{json.dumps(published, indent=2)}\n".encode()}
 
 
 def card_for_repository(card: str, name: str, repo_id: str) -> str:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from diffusers.utils import CONFIG_NAME
+
 from .checkpoints import list_checkpoints
 from .config import CONFIG_FILE, RunConfig, differences
 from .families import FAMILIES
@@ -66,7 +68,7 @@ def recorded_splits(run: RunConfig, output_dir: Path) -> dict[str, Any]:
     """
     kept: dict[str, Any] = {}
     if start := run.train.pretrained_model_name_or_path:
-        kept["known"] = read_split(find_folder(start, [SPLIT_FILE]))
+        kept["known"] = read_split(find_folder(start, [CONFIG_NAME, SPLIT_FILE]))
     if wanted := run.train.resume_from_checkpoint:
         folders = [output_dir] if wanted == "latest" else [output_dir, Path(wanted).parent]
         split = next((split for split in map(read_split, folders) if split), None)

@@ -13,6 +13,7 @@ from PIL import Image
 import checks
 from animation import FORMATS, save_loop, side_by_side
 from faces import crop_to_face
+from hf_vae.models.prior import DEFAULT_PATH
 from published import PublishedModel
 from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event
 
@@ -20,7 +21,6 @@ from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event
 MIN_FRAMES, MAX_FRAMES = 4, 60
 MAX_SPEED = 30
 MAX_MODELS = 4
-DEFAULT_PATH = "slerp"
 PATHS = {
     "straight line (lerp)": "lerp",
     "great circle (slerp)": "slerp",
