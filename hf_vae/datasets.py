@@ -319,8 +319,8 @@ def decode_content(
             looks = Looks(picture.size, picture.mode, picture.format)
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f"{picture.width}x{picture.height} is more than {MAX_PIXELS // 10**6} megapixels")
-            if picture.mode == "F":
-                raise ValueError("holds floating-point values, whose range is not known; save it with 8 or 16 bits")
+            if picture.mode == "F" or (picture.mode == "I" and not _has_16_bits(picture)):
+                raise ValueError("holds values whose range is not known; save it with 8 or 16 bits")
             if crop_box is None:  # which counts pixels; else a large JPEG is decoded at a fraction of its size
                 picture.draft(picture_mode(channels), (2 * image_size, 2 * image_size))
             return picture_to_uint8(square_picture(picture, image_size, channels, crop_box)), looks
@@ -328,6 +328,11 @@ def decode_content(
         return f"not a {', '.join(IMAGE_FORMATS)} image" if content else "the file is empty"
     except Exception as error:  # Pillow raises whatever its decoders run into: any of it means a broken file
         return str(error) or type(error).__name__
+
+
+def _has_16_bits(picture: Image.Image) -> bool:
+    lowest, highest = picture.getextrema()
+    return lowest >= 0 and highest < 2**16
 
 
 def decode_picture(

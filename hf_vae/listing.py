@@ -314,10 +314,10 @@ def _what_to_do_with(file: Path) -> str:
 
 
 def _nothing_found(named: str, files: list[Path], left_out: dict[str, int]) -> str:
+    """What is there instead of images, and what to do with it."""
     endings = {file.suffix.lower() for file in files}
-    message = f"{named} holds no {', '.join(sorted(IMAGE_ENDINGS))} or .parquet file."
-    found = _other_endings(files) | left_out
-    if found:
+    message = f"{named} holds no image file, such as .jpg or .png, and no .parquet file."
+    if found := _other_endings(files) | left_out:
         message += f" Found, and not read: {as_text(found)}."
     if endings & (ARCHIVES | {".arrow"}):
         return f"{message} Give the folder as --dataset_name, which reads zip, tar and Arrow files, or unpack them."
@@ -325,7 +325,7 @@ def _nothing_found(named: str, files: list[Path], left_out: dict[str, int]) -> s
         return f"{message} Unpack the archives."
     if endings & ARRAYS:
         return f"{message} Save arrays as image files, with Pillow's Image.fromarray(array).save(...)."
-    return message
+    return f"{message} Convert images in other formats to JPEG or PNG." if found else message
 
 
 def as_text(left_out: dict[str, int]) -> str:

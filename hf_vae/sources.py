@@ -244,8 +244,18 @@ def _hub_table(data: DataConfig) -> Table:
         (split, *_), notices = choose_splits(f"dataset_name={data.dataset_name}", names, data.dataset_split)
         rows = load_from_hub(data, partial(datasets.load_dataset, split=split))
     sizes = {name: info.num_examples for name, info in (rows.info.splits or {}).items()}
+    left_out = _passed_over(Path(data.dataset_name), sum(sizes.values()))
     chosen = sizes if split == "all" else {part.split("[")[0] for part in split.split("+")}
-    return Table(rows, _download_folders(data), other_splits(sizes, chosen), notices)
+    return Table(rows, _download_folders(data), other_splits(sizes, chosen) | left_out, notices)
+
+
+def _passed_over(place: Path, num_rows: int) -> dict[str, int]:
+    """Images in a folder here that `datasets` did not find, as it follows no links to folders."""
+    try:
+        missing = len(list_folder(str(place), "all").images) - num_rows if place.is_dir() else 0
+    except ValueError:  # no folder of images
+        return {}
+    return {"images that the datasets library passed over": missing} if missing > 0 else {}
 
 
 def _split_names(name: str, config: str | None, revision: str | None) -> list[str]:
@@ -290,16 +300,11 @@ def find_image_column(features: dict[str, Any], column: str | None) -> str:
         column = image_columns[0]
     if column not in image_columns:
         fault = f"image_column={column!r} is not an image column." if column else "One image column is needed."
-        if image_columns:
-            way_out = "Choose one with --image_column."
-        else:
-            way_out = (
-                "An image column holds the bytes of image files, or is an Image feature of datasets. Paths become one "
-                "with dataset.cast_column(name, datasets.Image()).to_parquet(file), which embeds the files."
-            )
+        kinds = {name: _kind(feature) for name, feature in features.items()}
+        way_out = "Choose one with --image_column." if image_columns else _way_to_images(kinds)
         raise ValueError(
             f"{fault} Image columns here: {', '.join(image_columns) or 'none'}; all columns: {', '.join(features)}. "
-            f"They hold: {', '.join(f'{name} {_kind(feature)}' for name, feature in features.items())}. {way_out}"
+            f"They hold: {', '.join(f'{name} ({kind})' for name, kind in kinds.items())}. {way_out}"
         )
     return column
 
@@ -309,6 +314,19 @@ def holds_pictures(feature: Any) -> bool:
     if isinstance(feature, datasets.Value):
         return feature.dtype in ("binary", "large_binary")
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and feature.keys() == {"bytes", "path"})
+
+
+def _way_to_images(kinds: dict[str, str]) -> str:
+    """What an image column is, and how to make one of columns that hold these `kinds`."""
+    message = "An image column holds the bytes of image files, or is an Image feature of datasets."
+    if "text" in kinds.values():
+        message += (
+            " Make one of names of files with dataset.cast_column(name, datasets.Image()).to_parquet(file), which "
+            "embeds them; decode base64 text to bytes."
+        )
+    if any(kind.startswith("lists of") for kind in kinds.values()):
+        message += " Of a list, take one image for each row; encode arrays of numbers, for instance as PNG."
+    return message
 
 
 def _kind(feature: Any) -> str:

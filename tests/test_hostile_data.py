@@ -129,7 +129,7 @@ def test_a_row_does_not_choose_what_is_read(place, tmp_path, load):
     draw_picture(999).save(tmp_path / "secret.png")
     path = place and place.format(secret=tmp_path / "secret.png")
     rows = [{"bytes": None, "path": path} for _ in range(60)]
-    with pytest.raises(ValueError, match="not a JPEG, PNG, WEBP picture"):
+    with pytest.raises(ValueError, match="row 0: names a file instead of holding it" if path else "neither bytes nor"):
         load(write_rows(tmp_path / "rows.parquet", rows), validation_fraction=0.5)
 
 
@@ -137,10 +137,13 @@ def test_a_row_of_a_hub_dataset_does_not_choose_what_is_read_either(tmp_path):
     draw_picture(999).save(tmp_path / "secret.png")
     (tmp_path / "dataset").mkdir()
     places = [str(tmp_path / "secret.png"), str(tmp_path / "dataset"), "", None]
+    places += [f"zip://secret.png::{tmp_path / 'secret.zip'}", f"zip://x::file://{tmp_path / 'dataset' / 'x'}"]
+    places += [f"tar://x::{tmp_path / 'dataset' / 'x.tar'}", f"zip://a::zip://b::{tmp_path / 'dataset' / 'b.zip'}"]
     rows = [{"bytes": None, "path": place} for place in 15 * places]
     write_rows(tmp_path / "dataset" / "train-00000-of-00001.parquet", rows)
-    with pytest.raises(ValueError, match="not a JPEG, PNG, WEBP picture"):
-        load_images(DataConfig(dataset_name=str(tmp_path / "dataset"), image_column="image"), 28, 3)
+    for load in (load_images, open_stream):
+        with pytest.raises(ValueError, match="row 0: names a file instead of holding it"):
+            load(DataConfig(dataset_name=str(tmp_path / "dataset"), image_column="image"), 28, 3)
 
 
 @pytest.mark.parametrize(
