@@ -97,7 +97,8 @@ def list_folder(train_data_dir: str, dataset_split: str | None = None) -> Listin
         raise ValueError(_nothing_found(named, files, left_out))
     if parquet and images:
         raise ValueError(f"{named} holds both images and parquet; name one of them.")
-    left_out.update(_other_endings(set(files) - {*images, *parquet, *metadata}))
+    taken = {*images, *parquet, *metadata}
+    left_out.update(_other_endings(file for file in files if file not in taken))
     usable, others, notices = _choose_split(named, path, images or parquet, dataset_split)
     roots = {part for file in usable for part in file.parents}  # metadata beside images of another split is not needed
     metadata = [file for file in metadata if file.parent in roots]

@@ -211,14 +211,21 @@ def loading(what: str, files: list[Path]) -> Iterator[None]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         text = printable(" ".join(str(cause).split()))
-        of_the_user = any(printable(str(file)) in text for file in files)
-        if isinstance(cause, OSError) and cause.errno in NOT_WRITABLE and not of_the_user:
+        if isinstance(cause, OSError) and _is_about_cache(cause, text, files):
             raise OSError(
                 f"The cache of the datasets library in {datasets.config.HF_DATASETS_CACHE} cannot be written: {text}. "
-                "Make room there, or set HF_HOME to a folder that can be written."
+                "Make room there, or set HF_HOME (or HF_DATASETS_CACHE) to a folder that can be written."
             ) from error
         refuse_pointers(files)
         raise ValueError(f"{printable(what)}: {_explained(cause, text)}") from error
+
+
+def _is_about_cache(cause: OSError, text: str, files: list[Path]) -> bool:
+    """Whether an error is about the cache of `datasets`, rather than one of the user's `files`."""
+    if cause.errno in NOT_WRITABLE:
+        return not any(printable(str(file)) in text for file in files)
+    caches = [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
+    return cause.errno is not None and any(cause.filename == str(part) for part in (*caches, *caches[0].parents))
 
 
 def _explained(cause: BaseException, text: str) -> str:
