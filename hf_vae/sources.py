@@ -14,7 +14,6 @@ from zipfile import BadZipFile, ZipFile
 from zlib import error as ZlibError
 
 import datasets
-import pyarrow as pa
 from huggingface_hub import constants
 
 from .config import DataConfig
@@ -24,7 +23,6 @@ from .listing import LFS_HINT, Listing, is_lfs_pointer, list_folder, no_such_spl
 SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in the folder of a Dataset, a DatasetDict
 MAX_FILE_BYTES = 2**30  # of a file in an archive: a few kilobytes there may stand for a terabyte
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-LOADING_ERRORS = (datasets.exceptions.DatasetsError, pa.ArrowException, OSError, RuntimeError, ValueError)
 
 NamedContent = tuple[str, bytes | str]  # the name of a file, and its content, or why there is none
 
@@ -186,6 +184,11 @@ def load_from_hub(data: DataConfig, load: Callable[..., Any]) -> Any:
         ValueError: If it cannot be loaded.
     """
     place = Path(data.dataset_name)
+    if place.is_file():
+        raise ValueError(
+            f"dataset_name={data.dataset_name} is a file; give a parquet file as --train_data_dir, and of any other "
+            "file the folder that holds it."
+        )
     files = [file for file in place.rglob("*") if file.is_file()] if place.is_dir() else []
     origin = "" if place.is_dir() else " from the Hub"
     with loading(f"dataset_name={data.dataset_name} cannot be loaded{origin}", files):
@@ -206,7 +209,7 @@ def loading(what: str, files: list[Path]) -> Iterator[None]:
     """
     try:
         yield
-    except LOADING_ERRORS as error:
+    except Exception as error:  # these libraries raise whatever they run into
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
