@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ def other_splits(sizes: dict[str, int], chosen: Iterable[str]) -> dict[str, int]
     return {f"images of the split {name}": size for name, size in sizes.items() if name not in chosen and size}
 
 
-def load_from_hub(data: DataConfig, load: Callable[..., Any]) -> Any:
+def load_from_hub(data: DataConfig, load: Callable[..., Any], **options: Any) -> Any:
     """What `load` makes of the dataset that `data` names, called like `datasets.load_dataset`.
 
     Raises:
@@ -192,7 +193,14 @@ def load_from_hub(data: DataConfig, load: Callable[..., Any]) -> Any:
     files = [file for file in place.rglob("*") if file.is_file()] if place.is_dir() else []
     origin = "" if place.is_dir() else " from the Hub"
     with loading(f"dataset_name={data.dataset_name} cannot be loaded{origin}", files):
-        return load(data.dataset_name, data.dataset_config_name, revision=data.revision)
+        try:
+            return load(data.dataset_name, data.dataset_config_name, revision=data.revision, **options)
+        except Exception as error:
+            # `datasets` takes the names of folders in a zip for labels, and then the zip's own folder for one of them
+            if options or "Invalid string class label" not in str(error.__cause__ or error):
+                raise
+            print(f"dataset_name={data.dataset_name}: the folders in its zip are not read as labels.", file=sys.stderr)
+            return load(data.dataset_name, data.dataset_config_name, revision=data.revision, drop_labels=True)
 
 
 @contextmanager
@@ -331,7 +339,7 @@ def _way_to_images(kinds: dict[str, str]) -> str:
     message = "An image column holds the bytes of image files, or is an Image feature of datasets."
     if "text" in kinds.values():
         message += (
-            " Make one of names of files with dataset.cast_column(name, datasets.Image()).to_parquet(file), which "
+            " Make one of names of files with dataset.cast_column(name, datasets.Image()).save_to_disk(folder), which "
             "embeds them; decode base64 text to bytes."
         )
     if any(kind.startswith("lists of") for kind in kinds.values()):

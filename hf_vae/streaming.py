@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import datasets
 import torch
+from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.utils.file_utils import xopen
 from pyarrow.parquet import ParquetFile, read_schema
@@ -298,6 +299,8 @@ def _open_parts(data: DataConfig) -> _Parts:
 
 def _hub_parts(data: DataConfig) -> _Parts:
     builder = load_from_hub(data, datasets.load_dataset_builder)
+    if isinstance(builder, FolderBasedBuilder):  # labels are not asked for here, and fail for a zip: see there
+        builder = load_from_hub(data, datasets.load_dataset_builder, drop_labels=True)
     files = {str(split): list(map(str, paths)) for split, paths in (builder.config.data_files or {}).items()}
     sizes = {name: info.num_examples for name, info in (builder.info.splits or {}).items()}
     names, notices = choose_splits(f"dataset_name={data.dataset_name}", list(files or sizes), data.dataset_split)
