@@ -25,8 +25,7 @@ def data(
     as_json: AsJson = False,
     overwrite: bool = False,
 ) -> None:
-    """Shows what a set of pictures holds, before training: count, sizes, modes, copies, broken files, what is left
-    out, labels.
+    """Shows what a set of images holds, before training: sizes, copies, broken files, what is left out, labels.
 
     Example: hf-vae data inspect photos/ --sheet photos.png
 
