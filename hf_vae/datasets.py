@@ -191,7 +191,7 @@ def _build_cache(
             raise
         raise OSError(
             f"The cache of decoded images in {folder.parent} could not be written: {error}. Make room there, or set "
-            "HF_VAE_CACHE to a folder that can be written, on another disk."
+            "HF_VAE_CACHE to a folder that can be written."
         ) from error
 
 

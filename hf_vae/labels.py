@@ -90,7 +90,10 @@ def _folder_columns(listing: Listing) -> tuple[dict[str, list[Any]], list[str]]:
             continue
         if column != FILE_NAME:
             problems.append(f"{printable(str(metadata))}: its column {column} is taken for {FILE_NAME}.")
-        described |= {_named_file(row.pop(column), metadata.parent, images): row for row in rows}
+        about = [_named_file(row.pop(column), metadata.parent, images) for row in rows]
+        if len(set(about)) < len(about):
+            problems.append(f"{printable(str(metadata))}: several rows are about one image; the last of them counts.")
+        described |= dict(zip(about, rows, strict=True))
     names = dict.fromkeys(name for file, row in described.items() if file in images for name in row)
     columns = {name: [described.get(file, {}).get(name) for file in listing.images] for name in names}
     return _class_folders(listing) | columns, problems

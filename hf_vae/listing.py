@@ -127,9 +127,12 @@ def is_image(file: Path) -> bool:
 
 
 def is_lfs_pointer(file: Path) -> bool:
-    """Whether Git left a pointer where the file should be."""
-    with open(file, "rb") as content:
-        return content.read(len(LFS_POINTER)) == LFS_POINTER
+    """Whether Git left a pointer where the file should be; of a file that may not be read, who reads it says so."""
+    try:
+        with open(file, "rb") as content:
+            return content.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
 
 
 def printable(text: str) -> str:

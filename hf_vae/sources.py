@@ -21,7 +21,7 @@ from .config import DataConfig
 from .listing import LFS_HINT, Listing, is_lfs_pointer, list_folder, no_such_split, only_datasets_reads, printable
 
 
-SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in the folder of a Dataset, a DatasetDict
+SAVED = [{"state.json", "dataset_info.json"}, {"dataset_dict.json"}]  # by `save_to_disk` of a Dataset, a DatasetDict
 MAX_FILE_BYTES = 2**30  # of a file in an archive: a few kilobytes there may stand for a terabyte
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
@@ -139,7 +139,7 @@ def refuse_pointers(files: Iterable[Path]) -> None:
 def saved_folder(data: DataConfig) -> Path | None:
     """The folder that `data` names, if `save_to_disk` of `datasets` wrote it."""
     folder = Path(data.dataset_name or data.train_data_dir).expanduser()
-    return folder if any((folder / name).is_file() for name in SAVED) else None
+    return folder if any(all((folder / name).is_file() for name in names) for names in SAVED) else None
 
 
 def load_saved(folder: Path, dataset_split: str | None) -> tuple[datasets.Dataset, dict[str, int], tuple[str, ...]]:

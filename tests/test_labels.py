@@ -140,6 +140,12 @@ def test_metadata_as_other_programs_write_it_is_read(content, folder):
     assert read_columns(DataConfig(train_data_dir=str(folder))) == {"age": [*range(100), *[None] * 20]}
 
 
+def test_of_several_rows_about_one_image_the_last_counts_and_it_is_said(folder, capsys):
+    (folder / "metadata.csv").write_text("file_name,age\n000.png,1\n001.png,2\n000.png,3\n")
+    assert read_columns(DataConfig(train_data_dir=str(folder)))["age"][:3] == [3, 2, None]
+    assert "several rows are about one image; the last of them counts" in capsys.readouterr().err
+
+
 def test_metadata_in_parquet_is_read_and_is_no_set_of_images(folder):
     names, ages = zip(*ROWS, strict=True)
     pq.write_table(pa.table({"file_name": names, "age": ages}), folder / "metadata.parquet")
