@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import draw_picture
 from PIL import Image
+from upload_corpus import corpus
 
 from hf_vae.config import DataConfig
 from hf_vae.datasets import load_images
@@ -118,6 +119,13 @@ def test_many_endings_are_counted_together(tmp_path):
         (tmp_path / f"y.e{number:02d}").write_text("a") if number < 9 else None
     left_out = list_folder(str(tmp_path)).left_out
     assert len(left_out) == 11 and left_out["files with other endings"] == 5 and sum(left_out.values()) == 24
+
+
+def test_no_file_without_an_ending_stops_the_search(tmp_path):
+    for number, (_, content, _) in enumerate(corpus()):
+        (tmp_path / f"{number}").write_bytes(content)
+    listing = list_folder(str(tmp_path))
+    assert listing.images and listing.left_out["files without an ending that are not images"] > 0
 
 
 def test_images_without_an_ending_are_found_by_their_content(tmp_path):
