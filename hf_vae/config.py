@@ -36,10 +36,15 @@ class DataConfig:
     """Configuration of the Hub dataset, where it has several."""
     revision: str | None = None
     """Branch, tag or commit of the Hub dataset; a preset brings its own."""
+    dataset_split: str | None = None
+    """Split of the dataset to use; "train+test" or "all" for several. None takes train, or the only split there is. It
+    also chooses among the sub-folders or parquet files of a folder that are called like splits, such as train/ and
+    test/: None takes train/, or what lies outside of test/ and the like."""
     image_column: str | None = None
     """Column that holds the images; found by itself where there is only one."""
     train_data_dir: str | None = None
-    """A folder of pictures (nested folders are searched), a parquet file, or a folder of parquet files."""
+    """A folder of images (nested and linked folders are searched), a parquet file or a folder of them, or what
+    `save_to_disk` of datasets wrote."""
     data_notes: str | None = None
     """What the pictures are, where they come from and on what terms, for the model card; a preset brings its own."""
     data_license: str | None = None

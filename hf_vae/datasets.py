@@ -1,6 +1,5 @@
 """The pictures of a source, decoded once to uint8, cached on disk, and split."""
 
-import errno
 import hashlib
 import json
 import math
@@ -10,11 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from hashlib import sha256
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -22,17 +22,17 @@ from tqdm import tqdm
 
 from .config import DataConfig
 from .files import flush_to_disk
+from .listing import IMAGE_FORMATS, LFS_HINT, LFS_POINTER, printable
 from .presets import with_preset
 from .sources import Source, open_source
 from .split import Split, draw_split, positions, refuse_other_images
 from .transforms import picture_mode, picture_to_uint8, square_picture, to_float
 
 
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 100_000_000  # of a picture, as it is decoded whole unless it is a JPEG
 BROKEN_SHARE_LIMIT = 0.01
 MIN_USABLE = 3
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 DIGEST_LETTERS = 16  # of the SHA-256 of a file, kept for each image: 64 bits tell millions of images apart
 DECODE_CHUNK = 256  # pictures decoded between two writes: what bounds memory while a cache is built
 
@@ -104,7 +104,7 @@ class DataSplits:
         train: What is trained on: an `ImageSet`, or an `ImageStream`, which has its methods but no length.
         heldout: What is measured on.
         facts: Counts for the log and the card: `pictures_found, duplicates_dropped, broken_skipped, train, heldout`;
-            of a stream `heldout` alone.
+            of a stream `heldout` alone. If files were left out, `left_out` says how many for each reason.
         split: The images on either side, by their content: what a run records.
         rows: The place in the source of each of the decoded images, which `labels` needs; empty of a stream.
         digests: The first 16 hexadecimal digits of the SHA-256 of each decoded image's file; empty of a stream.
@@ -112,7 +112,7 @@ class DataSplits:
 
     train: Any
     heldout: ImageSet
-    facts: dict[str, int]
+    facts: dict[str, Any]
     split: Split
     rows: tuple[int, ...] = ()
     digests: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ def load_images(
 ) -> DataSplits:
     """Loads the images that `data` names, from the cache if they were decoded before, and splits them.
 
-    Files that do not decode are skipped; exact copies of a file are dropped, and both are counted. The cache lies
+    Files that do not decode are skipped; exact copies of an image are dropped, and both are counted. The cache lies
     under `HF_VAE_CACHE` (default `~/.cache/hf_vae`), in a folder named by a fingerprint of the source and the
     transform. One that is not as it was written is built again.
 
@@ -150,8 +150,11 @@ def load_images(
     source = open_source(data)
     recipe = [CACHE_VERSION, source.fingerprint, image_size, image_channels, data.crop_box]
     fingerprint = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:24]
-    folder = Path(os.environ.get("HF_VAE_CACHE", Path.home() / ".cache" / "hf_vae")).expanduser() / fingerprint
+    folder = _cache_folder() / fingerprint
+    for notice in source.notices:
+        print(notice)
     facts = _read_facts(folder) or _build_cache(source, folder, image_size, image_channels, data.crop_box)
+    facts |= {"left_out": source.left_out} if source.left_out else {}
     rows, digests, names = (tuple(facts.pop(key)) for key in ("rows", "digests", "names"))
     shape = (facts.pop("images"), image_channels, image_size, image_size)
     images = torch.from_file(str(folder / "images.uint8"), size=math.prod(shape), dtype=torch.uint8).view(shape)
@@ -166,9 +169,19 @@ def load_images(
     return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts, split, rows, digests)
 
 
+def _cache_folder() -> Path:
+    try:
+        return Path(os.environ.get("HF_VAE_CACHE") or Path.home() / ".cache" / "hf_vae").expanduser()
+    except RuntimeError as error:  # a user without a home, as in a container
+        raise ValueError(f"There is no place for a cache: {error} Set HF_VAE_CACHE to a folder.") from error
+
+
 def _read_facts(folder: Path) -> dict[str, Any] | None:
     """The facts of a cache; None if there is none, or it is not as it was written and has been removed."""
-    if not folder.is_dir():
+    try:
+        if not folder.is_dir():
+            return None
+    except OSError:  # which the attempt to build it explains
         return None
     try:
         facts = json.loads((folder / "facts.json").read_text())
@@ -186,15 +199,15 @@ def _read_facts(folder: Path) -> dict[str, Any] | None:
 def _build_cache(
     source: Source, folder: Path, image_size: int, channels: int, crop_box: tuple | None
 ) -> dict[str, Any]:
-    """`_write_cache`, with an error that says what to do about a full disk."""
+    """`_write_cache`, with an error that says what to do about a disk or a folder that takes no cache."""
     try:
         return _write_cache(source, folder, image_size, channels, crop_box)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno is None:  # a file of the source: see `read_file`
             raise
         raise OSError(
-            f"The cache of decoded pictures in {folder.parent} could not be written: {error}. Make room there, or set "
-            "HF_VAE_CACHE to a folder on another disk."
+            f"The cache of decoded images in {folder.parent} could not be written: {error}. Make room there, or set "
+            "HF_VAE_CACHE to a folder that can be written."
         ) from error
 
 
@@ -205,43 +218,26 @@ def _write_cache(
     Returns its facts, among them the place in the source, `rows`, of each picture that is kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = hashlib.sha256()
-    seen: set[bytes] = set()
     broken: list[str] = []
     rows: list[int] = []
     digests: list[str] = []
     names: list[str] = []
     duplicates = 0
-
-    def decode(numbered: tuple[int, tuple[str, bytes], bytes]) -> torch.Tensor | str:
-        return decode_picture(*numbered[1], image_size, channels, crop_box)
-
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
         building = Path(temporary) / folder.name
         building.mkdir()
-        with (
-            open(building / "images.uint8", "wb") as out,
-            ThreadPoolExecutor() as pool,
-            tqdm(total=source.length, desc="Decoding pictures", unit="picture", disable=None) as progress,
-        ):
-            files = enumerate(source.files)
-            while chunk := list(islice(files, DECODE_CHUNK)):
-                fresh = []
-                for row, (name, content) in chunk:
-                    digest = hashlib.sha256(content).digest()
-                    duplicates += digest in seen
-                    if digest not in seen:
-                        fresh.append((row, (name, content), digest))
-                    seen.add(digest)
-                for (row, (name, _), digest), image in zip(fresh, pool.map(decode, fresh), strict=True):
-                    if isinstance(image, str):
-                        broken.append(image)
-                    else:
-                        out.write(image.numpy().tobytes())
-                        written.update(image.numpy().tobytes())
-                        rows.append(row)
-                        digests.append(digest.hex()[:DIGEST_LETTERS])
-                        names.append(name)
-                progress.update(len(chunk))
+        with open(building / "images.uint8", "wb") as out:
+            for file in decode_files(source, image_size, channels, crop_box, "Decoding images"):
+                if file.problem:
+                    broken.append(file.problem)
+                elif file.image is None:
+                    duplicates += 1
+                else:
+                    out.write(file.image.numpy().tobytes())
+                    written.update(file.image.numpy().tobytes())
+                    rows.append(file.row)
+                    digests.append(file.digest[:DIGEST_LETTERS])
+                    names.append(file.name)
         _refuse_unusable(source.length, len(rows), broken)
         facts = {"images": len(rows), "pictures_found": source.length}
         facts |= {
@@ -267,24 +263,111 @@ def _write_cache(
     return facts
 
 
-def decode_picture(
-    name: str, content: bytes, image_size: int, channels: int, crop_box: tuple[int, int, int, int] | None
-) -> torch.Tensor | str:
-    """The picture in the `content` of a file, cut and scaled, as uint8 `(C, H, W)`; for a broken one a line that says
-    what is wrong with `name`."""
-    # what is no text in a name, such as commands to a terminal, is spelled out
-    name = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+class Looks(NamedTuple):
+    """What the header of an image says: width and height, Pillow's mode, and the format."""
+
+    size: tuple[int, int]
+    mode: str
+    format: str
+
+
+class DecodedFile(NamedTuple):
+    """One file of a source: an image, a copy of one that came before, or broken.
+
+    Args:
+        row: Its place in the source.
+        name: What it is called there, in letters that can be printed.
+        digest: The SHA-256 of its content, in hexadecimal digits; empty if it has no content.
+        image: uint8 `(C, H, W)`; None of a copy and of what is broken.
+        looks: What its header says; None of what is broken.
+        problem: A line that names the file and says what is wrong with it; None of an image and of a copy.
+    """
+
+    row: int
+    name: str
+    digest: str
+    image: torch.Tensor | None
+    looks: Looks | None
+    problem: str | None
+
+
+def decode_files(
+    source: Source, image_size: int, channels: int, crop_box: tuple[int, int, int, int] | None, task: str
+) -> Iterator[DecodedFile]:
+    """Every file of a source, in its order, decoded unless its content came before.
+
+    A file that cannot be decoded is broken, however many others have the same content: copies are only of images.
+
+    Args:
+        source: The files.
+        image_size: Width and height of the decoded images, in pixels.
+        channels: 1 (greyscale) or 3 (colour).
+        crop_box: Left, top, right and bottom of the part that is used, in pixels.
+        task: What the progress bar says.
+    """
+    known: dict[str, Looks | str] = {}  # for each content, what it looks like, or what is wrong with it
+    distinct_looks: dict[Looks, Looks] = {}  # kept once each, as there are few
+    files = enumerate(source.files)
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=source.length, desc=task, unit="image", disable=None) as progress,
+    ):
+        while chunk := list(islice(files, DECODE_CHUNK)):
+            digests = ["" if isinstance(content, str) else sha256(content).hexdigest() for _, (_, content) in chunk]
+            fresh = {
+                digest: content
+                for digest, (_, (_, content)) in zip(digests, chunk, strict=True)
+                if digest and digest not in known
+            }
+            decode = partial(decode_content, image_size=image_size, channels=channels, crop_box=crop_box)
+            decoded = dict(zip(fresh, pool.map(decode, fresh.values()), strict=True))
+            for digest, found in decoded.items():
+                known[digest] = found if isinstance(found, str) else distinct_looks.setdefault(found[1], found[1])
+            for digest, (row, (name, content)) in zip(digests, chunk, strict=True):
+                looks, name = known[digest] if digest else content, printable(name)
+                if isinstance(looks, str):
+                    yield DecodedFile(row, name, digest, None, None, f"{name}: {looks}")
+                else:  # the first with this content takes the image, and others are its copies
+                    image, _ = decoded.pop(digest, (None, None))
+                    yield DecodedFile(row, name, digest, image, looks, None)
+            progress.update(len(chunk))
+
+
+def decode_content(
+    content: bytes, image_size: int, channels: int, crop_box: tuple[int, int, int, int] | None
+) -> tuple[torch.Tensor, Looks] | str:
+    """The image in the `content` of a file, cut and scaled, as uint8 `(C, H, W)`, and what its header says; or a line
+    that says what is wrong with it. Of several frames the first is taken."""
+    if content.startswith(LFS_POINTER):
+        return LFS_HINT
     try:
-        with Image.open(BytesIO(content), formats=PICTURE_FORMATS) as picture:
+        with Image.open(BytesIO(content), formats=IMAGE_FORMATS) as picture:
+            looks = Looks(picture.size, picture.mode, picture.format)
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f"{picture.width}x{picture.height} is more than {MAX_PIXELS // 10**6} megapixels")
+            if picture.mode == "F" or (picture.mode == "I" and not _has_16_bits(picture)):
+                raise ValueError("holds values whose range is not known; save it with 8 or 16 bits")
             if crop_box is None:  # which counts pixels; else a large JPEG is decoded at a fraction of its size
                 picture.draft(picture_mode(channels), (2 * image_size, 2 * image_size))
-            return picture_to_uint8(square_picture(picture, image_size, channels, crop_box))
+            return picture_to_uint8(square_picture(picture, image_size, channels, crop_box)), looks
     except UnidentifiedImageError:
-        return f"{name}: not a {', '.join(PICTURE_FORMATS)} picture"
+        return f"not a {', '.join(IMAGE_FORMATS)} image" if content else "the file is empty"
     except Exception as error:  # Pillow raises whatever its decoders run into: any of it means a broken file
-        return f"{name}: {error}"
+        return str(error) or type(error).__name__
+
+
+def _has_16_bits(picture: Image.Image) -> bool:
+    lowest, highest = picture.getextrema()
+    return lowest >= 0 and highest < 2**16
+
+
+def decode_picture(
+    name: str, content: bytes | str, image_size: int, channels: int, crop_box: tuple[int, int, int, int] | None
+) -> torch.Tensor | str:
+    """The image in the `content` of a file, as `decode_content` gives it; or a line that says what is wrong with
+    `name`, which is `content` if that is text."""
+    found = content if isinstance(content, str) else decode_content(content, image_size, channels, crop_box)
+    return f"{printable(name)}: {found}" if isinstance(found, str) else found[0]
 
 
 def too_many_broken(found: int, num_broken: int, lines: list[str]) -> ValueError:

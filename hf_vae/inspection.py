@@ -1,22 +1,17 @@
 """What a set of pictures holds, found out before anyone trains on it."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import BytesIO
-from itertools import islice
 from statistics import median
 from typing import Any
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from .config import DataConfig
-from .datasets import BROKEN_SHARE_LIMIT, DECODE_CHUNK, MIN_USABLE, decode_picture
+from .datasets import BROKEN_SHARE_LIMIT, MIN_USABLE, decode_files
 from .labels import read_columns
+from .listing import as_text
 from .presets import with_preset
 from .sources import open_source
 from .transforms import picture_grid, to_float, to_pictures
@@ -35,9 +30,11 @@ class Findings:
         count: Pictures found.
         sizes: How many have which width and height.
         modes: How many have which mode of Pillow's, such as RGB.
-        formats: How many are JPEG, PNG or WEBP.
-        duplicates: Exact copies of another file, which training drops.
+        formats: How many are of which of the formats that are read, such as JPEG.
+        duplicates: Exact copies of another image, which training drops.
         broken: A line for each file that does not decode, which training skips.
+        left_out: How many files are no part of the set, for each reason.
+        notices: Sentences that whoever trains on the set should read, such as which split is used.
         labels: How many pictures have which value, for each column of labels.
         examples: Some of the pictures, evenly spread, cut and scaled as in training: uint8 `(C, H, W)` each.
     """
@@ -48,6 +45,8 @@ class Findings:
     formats: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     broken: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
     labels: dict[str, Counter[Any]] = field(default_factory=dict)
     examples: list[torch.Tensor] = field(default_factory=list)
 
@@ -64,6 +63,8 @@ class Findings:
             "usable": self.usable,
             "duplicates": self.duplicates,
             "broken": self.broken,
+            "left_out": self.left_out,
+            "notices": self.notices,
             "sizes": {f"{width}x{height}": number for (width, height), number in self.sizes.most_common()},
             "modes": dict(self.modes),
             "formats": dict(self.formats),
@@ -75,6 +76,7 @@ class Findings:
             f"pictures     {self.count:,}, of which training would use {self.usable:,}",
             f"copies       {self.duplicates:,}",
             f"broken       {len(self.broken):,}" + "".join(f"\n  {line}" for line in self.broken[:SHOWN]),
+            f"left out     {as_text(self.left_out) or 'nothing'}",
             f"sizes        {_most_common({f'{w}x{h}': number for (w, h), number in self.sizes.items()})}",
         ]
         if self.sizes:
@@ -82,6 +84,7 @@ class Findings:
             lines.append(f"shorter edge {edges[0]} to {edges[-1]} pixels, median {median(edges):g}")
         lines += [f"modes        {_most_common(self.modes)}", f"formats      {_most_common(self.formats)}"]
         lines += [f"label {name}: {_most_common(values)}" for name, values in self.labels.items()]
+        lines += self.notices
         if not self.usable:
             lines.append("Training would refuse this set: too much of it is broken, or there are too few pictures.")
         return "\n".join(lines)
@@ -102,47 +105,25 @@ def inspect_pictures(data: DataConfig) -> Findings:
     """
     data = with_preset(data)
     source = open_source(data)
-    findings = Findings(count=source.length)
+    findings = Findings(count=source.length, left_out=source.left_out, notices=source.notices)
     findings.labels = {name: Counter(map(_countable, values)) for name, values in read_columns(data).items()}
     shown = {position * source.length // SHEET_PICTURES for position in range(SHEET_PICTURES)}
-    seen: set[bytes] = set()
-    files = enumerate(source.files)
-    with (
-        ThreadPoolExecutor() as pool,
-        tqdm(total=source.length, desc="Inspecting pictures", unit="picture", disable=None) as progress,
-    ):
-        while chunk := list(islice(files, DECODE_CHUNK)):
-            for number, digest, image in _decoded(pool, chunk, data.crop_box, findings):
-                findings.duplicates += digest in seen
-                if isinstance(image, str) and digest not in seen:
-                    findings.broken.append(image)
-                elif number in shown and not isinstance(image, str):
-                    findings.examples.append(image)
-                seen.add(digest)
-            progress.update(len(chunk))
+    for file in decode_files(source, SHEET_SIZE, 3, data.crop_box, "Inspecting images"):
+        if file.problem:
+            findings.broken.append(file.problem)
+            continue
+        findings.sizes[file.looks.size] += 1
+        findings.modes[file.looks.mode] += 1
+        findings.formats[file.looks.format] += 1
+        findings.duplicates += file.image is None
+        if file.row in shown and file.image is not None:
+            findings.examples.append(file.image)
     return findings
 
 
 def contact_sheet(findings: Findings) -> Image.Image:
     """The example pictures as one grid."""
     return picture_grid(to_pictures(to_float(torch.stack(findings.examples))))
-
-
-def _decoded(
-    pool: ThreadPoolExecutor,
-    chunk: list[tuple[int, tuple[str, bytes]]],
-    crop_box: tuple[int, int, int, int] | None,
-    findings: Findings,
-) -> Iterator[tuple[int, bytes, torch.Tensor | str]]:
-    """Number, digest, and the picture or what is wrong with it; notes sizes, modes and formats on the way."""
-    images = pool.map(lambda entry: decode_picture(*entry[1], SHEET_SIZE, 3, crop_box), chunk)
-    for (number, (_, content)), image in zip(chunk, images, strict=True):
-        if not isinstance(image, str):
-            with Image.open(BytesIO(content)) as picture:  # its header alone
-                findings.sizes[picture.size] += 1
-                findings.modes[picture.mode] += 1
-                findings.formats[picture.format] += 1
-        yield number, hashlib.sha256(content).digest(), image
 
 
 def _countable(value: Any) -> Any:

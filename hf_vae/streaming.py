@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, cycle, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
 import torch
+from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.utils.file_utils import xopen
 from pyarrow.parquet import ParquetFile, read_schema
@@ -30,8 +32,22 @@ from .datasets import (
     decode_picture,
     too_many_broken,
 )
+from .listing import list_folder
 from .presets import with_preset
-from .sources import find_files, find_image_column, load_from_hub, refuse_unless_one_source
+from .sources import (
+    choose_splits,
+    find_image_column,
+    load_from_hub,
+    load_saved,
+    loading,
+    names_a_file,
+    other_splits,
+    read_file,
+    refuse_pointers,
+    refuse_unless_one_source,
+    row_content,
+    saved_folder,
+)
 from .split import Split, refuse_other_images
 from .transforms import picture_mode, to_float
 
@@ -51,7 +67,7 @@ class _Row(NamedTuple):
 
     part: int
     number: int
-    value: dict[str, Any]
+    value: dict[str, Any] | None
 
 
 class ImageStream:
@@ -63,7 +79,9 @@ class ImageStream:
 
     Args:
         num_parts: Parts of the source, such as files.
-        read_part: The rows of a part, by its number: `{"path", "bytes"}` each, where one of the two may be None.
+        read_part: The rows of a part, by its number: `{"path", "bytes"}` each, where one of the two may be None, or
+            None.
+        read: The content of a path that stands in a row without bytes, or a line that says why it is not read.
         decode: The name and the content of a picture to uint8 `(C, H, W)`, or to a line that says what is wrong.
         shuffle_buffer: Rows that are shuffled among.
     """
@@ -72,10 +90,11 @@ class ImageStream:
         self,
         num_parts: int,
         read_part: ReadPart,
-        decode: Callable[[str, bytes], torch.Tensor | str],
+        read: Callable[[str], bytes | str],
+        decode: Callable[[str, bytes | str], torch.Tensor | str],
         shuffle_buffer: int,
     ):
-        self._num_parts, self._read_part, self._decode = num_parts, read_part, decode
+        self._num_parts, self._read_part, self._read, self._decode = num_parts, read_part, read, decode
         self._shuffle_buffer = shuffle_buffer
         self._heldout_places: set[tuple[int, int]] = set()
         self._heldout_digests: set[bytes] = set()
@@ -202,7 +221,7 @@ class ImageStream:
     def _rows(self, parts: Iterable[int]) -> Iterator[_Row]:
         for part in parts:
             for number, value in enumerate(self._read_part(part)):
-                yield _Row(part, number, value or {"path": None, "bytes": b""})
+                yield _Row(part, number, value)
 
     def _images(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> list[torch.Tensor]:
         return [image for digest, image in self._usable(pool, rows) if not self._is_heldout(digest)]
@@ -226,12 +245,11 @@ class ImageStream:
                 raise too_many_broken(self._num_read, self._num_broken, list(self._broken))
 
     def _load(self, row: _Row) -> tuple[bytes, torch.Tensor | str]:
-        path, content = row.value["path"], row.value["bytes"]
-        if content is None:  # a failure to read is no broken picture: it would not come again in a resumed run
-            with xopen(path, "rb") as file:
-                content = file.read()
-        name = path or f"row {row.number}" + f" of part {row.part}" * (self._num_parts > 1)
-        return hashlib.sha256(content).digest(), self._decode(name, content)
+        # a failure to read is no broken picture: it would not come again in a resumed run
+        name = f"row {row.number}" + f" of part {row.part}" * (self._num_parts > 1)
+        name, content = row_content(row.value, name, self._read)
+        digest = hashlib.sha256(content if isinstance(content, bytes) else b"").digest()
+        return digest, self._decode(name, content)
 
 
 def open_stream(
@@ -263,40 +281,82 @@ def open_stream(
     if data.shuffle_buffer < 1:
         raise ValueError(f"shuffle_buffer={data.shuffle_buffer} is not possible; it must be at least 1.")
     decode = partial(decode_picture, image_size=image_size, channels=image_channels, crop_box=data.crop_box)
-    stream = ImageStream(*_open_parts(data), decode, data.shuffle_buffer)
+    parts = _open_parts(data)
+    for notice in parts.notices:
+        print(notice)
+    stream = ImageStream(parts.count, parts.read_part, parts.read, decode, data.shuffle_buffer)
     heldout, digests = stream.hold_out(every, data.split_seed % every, known)
-    found = Split((), tuple(sorted(digests)))
     if split:
-        refuse_other_images(
-            split, digests, [f"image {digest}" for digest in digests], data.train_data_dir or data.dataset_name, exact
-        )
-    return DataSplits(stream, ImageSet(heldout, torch.arange(len(heldout))), {"heldout": len(heldout)}, found)
+        names = [f"image {digest}" for digest in digests]
+        refuse_other_images(split, digests, names, data.train_data_dir or data.dataset_name, exact)
+    facts = {"heldout": len(heldout)} | ({"left_out": parts.left_out} if parts.left_out else {})
+    found = Split((), tuple(sorted(digests)))
+    return DataSplits(stream, ImageSet(heldout, torch.arange(len(heldout))), facts, found)
 
 
-def _open_parts(data: DataConfig) -> tuple[int, ReadPart]:
-    """The number of parts of a source, and what reads one. A folder has one for each picture, so all are shuffled."""
+class _Parts(NamedTuple):
+    """What a source is read through: see `ImageStream`, and `Source` for the last two."""
+
+    count: int
+    read_part: ReadPart
+    read: Callable[[str], bytes | str]
+    left_out: dict[str, int]
+    notices: tuple[str, ...]
+
+
+def _open_parts(data: DataConfig) -> _Parts:
+    """The parts of a source, and what reads one. A folder has one for each picture, so all are shuffled."""
     refuse_unless_one_source(data)
-    if not data.dataset_name:
-        files = [str(file) for file in find_files(data.train_data_dir)]
-        if files[0].endswith(".parquet"):
-            return _parquet_parts(files, data.image_column)
-        return len(files), lambda part: iter([{"path": files[part], "bytes": None}])
+    if saved := saved_folder(data):
+        rows, *said = load_saved(saved, data.dataset_split)
+        return _Parts(*_saved_parts(rows, data.image_column), names_a_file, *said)
+    if data.dataset_name:
+        return _hub_parts(data)
+    listing = list_folder(data.train_data_dir, data.dataset_split)
+    said = (listing.left_out, listing.notices)
+    if listing.parquet:
+        refuse_pointers(listing.parquet)
+        return _Parts(*_parquet_parts(list(map(str, listing.parquet)), data.image_column), names_a_file, *said)
+    files = list(map(str, listing.images))
+
+    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
+        yield {"path": files[part], "bytes": None}
+
+    return _Parts(len(files), read_part, lambda path: read_file(Path(path)), *said)
+
+
+def _hub_parts(data: DataConfig) -> _Parts:
     builder = load_from_hub(data, datasets.load_dataset_builder)
-    files = (builder.config.data_files or {}).get("train")
+    if isinstance(builder, FolderBasedBuilder):  # labels are not asked for here, and fail for a zip: see there
+        builder = load_from_hub(data, datasets.load_dataset_builder, drop_labels=True)
+    files = {str(split): list(map(str, paths)) for split, paths in (builder.config.data_files or {}).items()}
+    sizes = {name: info.num_examples for name, info in (builder.info.splits or {}).items()}
+    names, notices = choose_splits(f"dataset_name={data.dataset_name}", list(files or sizes), data.dataset_split)
+    if unknown := [name for name in files if name not in names and not sizes.get(name)]:
+        notices += (f"Images of other splits, which are not counted here, are left out: {', '.join(unknown)}.",)
+    said = (other_splits(sizes, names), notices)
     if files and isinstance(builder, Parquet):
-        return _parquet_parts(files, data.image_column)
-    return _shard_parts(builder.as_streaming_dataset(split="train"), data.image_column)
+        chosen = [file for name in names for file in files[name]]
+        return _Parts(*_parquet_parts(chosen, data.image_column), names_a_file, *said)
+    shards = [builder.as_streaming_dataset(split=name) for name in names]
+    read = partial(_read_own, own_files={file for paths in files.values() for file in paths})
+    return _Parts(*_shard_parts(shards, data.image_column), read, *said)
+
+
+def _read_own(path: str, own_files: set[str]) -> bytes | str:
+    """The content of a file of the dataset, or within one: whoever wrote the rows does not choose what is read."""
+    if path.split("::")[-1] not in own_files:
+        return names_a_file(path)
+    with xopen(path, "rb") as file:
+        return file.read()
 
 
 def _parquet_parts(files: list[str], column: str | None) -> tuple[int, ReadPart]:
     """Each file is a part. They are not read through `IterableDataset`: it holds a whole file in memory, and a process
     that stops in the midst of one, as training does, hangs or aborts at its exit
     (https://github.com/apache/arrow/issues/45214)."""
-    try:
-        with xopen(files[0], "rb") as file:
-            schema = read_schema(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{files[0]} cannot be read as parquet: {error}") from error
+    with loading(f"{files[0]} cannot be read as parquet", list(map(Path, files))), xopen(files[0], "rb") as file:
+        schema = read_schema(file)
     column = find_image_column(datasets.Features.from_arrow_schema(schema), column)
 
     def read_part(part: int) -> Iterator[dict[str, Any] | None]:
@@ -306,21 +366,37 @@ def _parquet_parts(files: list[str], column: str | None) -> tuple[int, ReadPart]
         ):
             for rows in parquet.iter_batches(ROWS_READ, columns=[column], use_threads=False):
                 for value in rows[column].to_pylist():
-                    content = value["bytes"] if isinstance(value, dict) else value
-                    # a row that only names a file or an address is broken: its author does not choose what is read
-                    yield {"path": None, "bytes": content or b""}
+                    yield value if isinstance(value, dict | None) else {"path": None, "bytes": value}
 
     return len(files), read_part
 
 
-def _shard_parts(dataset: datasets.IterableDataset, column: str | None) -> tuple[int, ReadPart]:
-    column = find_image_column(dataset.features or {}, column)
-    rows = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    num_parts = min(rows.num_shards, MAX_PARTS)
+def _shard_parts(splits: list[datasets.IterableDataset], column: str | None) -> tuple[int, ReadPart]:
+    """The shards of one split after the other, up to `MAX_PARTS` of each."""
+    column = find_image_column(splits[0].features or {}, column)
+    parts = []
+    for split in splits:
+        rows = split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        num_parts = min(rows.num_shards, MAX_PARTS)
+        parts += [(rows, num_parts, part) for part in range(num_parts)]
 
     def read_part(part: int) -> Iterator[dict[str, Any] | None]:
+        rows, num_parts, number = parts[part]
         # cut out anew each time: two readers of one IterableDataset, such as training and a preview, share a position
-        for row in rows.shard(num_parts, part):
+        for row in rows.shard(num_parts, number):
+            yield row[column]
+
+    return len(parts), read_part
+
+
+def _saved_parts(saved: datasets.Dataset, column: str | None) -> tuple[int, ReadPart]:
+    """Pieces of a dataset that is mapped from the disk."""
+    column = find_image_column(saved.features, column)
+    rows = saved.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    num_parts = max(1, min(len(rows), MAX_PARTS))
+
+    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
+        for row in rows.shard(num_parts, part, contiguous=True):
             yield row[column]
 
     return num_parts, read_part

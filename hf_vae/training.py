@@ -23,6 +23,7 @@ from .dry_run import num_parameters
 from .families import new_model
 from .forecast import Forecast
 from .interruptions import StopSignals, TrainingInterrupted
+from .listing import as_text
 from .logs import Meter, drop_log_after, write_facts, write_log, write_picture
 from .machine import Choices, choose, choose_precision, prepare_backends, use_cpu
 from .models import ImageGenerator
@@ -282,7 +283,8 @@ class Training:
         return "\n".join(
             [
                 f"***** Training {self.run.family} *****",
-                f"  pictures: {', '.join(f'{name} {count:,}' for name, count in facts.items())}",
+                f"  pictures: {', '.join(f'{name} {n:,}' for name, n in facts.items() if name != 'left_out')}",
+                *([f"  left out: {as_text(facts['left_out'])}"] if "left_out" in facts else []),
                 *self._plan_of_split(),
                 f"  parameters: {parameters}",
                 f"  steps {self.progress.step:,} to {self.num_steps:,} of {self.images_per_step:,} images "

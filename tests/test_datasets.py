@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import time
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from PIL import Image
 import hf_vae.datasets
 from hf_vae.config import DataConfig
 from hf_vae.datasets import DataSplits, ImageSet, load_images
+from hf_vae.labels import load_labels
 from hf_vae.presets import PRESETS
 from hf_vae.sources import open_source
+from hf_vae.streaming import open_stream
 from hf_vae.transforms import picture_to_uint8, square_picture
 
 
@@ -304,7 +307,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
 
 def test_a_folder_of_pictures_and_parquet_is_refused(folder):
     datasets.Dataset.from_dict({"label": [1]}).to_parquet(str(folder / "table.parquet"))
-    with pytest.raises(ValueError, match="holds both pictures and parquet"):
+    with pytest.raises(ValueError, match="holds both images and parquet"):
         load(folder)
 
 
@@ -386,3 +389,126 @@ def test_a_slow_disk_takes_longer_and_changes_nothing(folder, monkeypatch):
     monkeypatch.setenv("HF_VAE_CACHE", str(folder.parent / "another-cache"))
     slow = load_images(DataConfig(train_data_dir=str(folder)), 28, 3)
     assert torch.equal(slow.train[:], quick.train[:]) and torch.equal(slow.heldout[:], quick.heldout[:])
+
+
+@pytest.mark.parametrize("num_folders", [1, 2])
+def test_a_zip_of_images_is_read_as_from_the_hub(num_folders, tmp_path):
+    (tmp_path / "zipped").mkdir()
+    with zipfile.ZipFile(tmp_path / "zipped" / "train.zip", "w") as archive:
+        for number in range(12):
+            archive.writestr(f"{'images' if number < 12 / num_folders else 'others'}/{number:02d}.png", png(number))
+    data = DataConfig(dataset_name=str(tmp_path / "zipped"))
+    splits = load_images(data, 28, 3)
+    assert torch.equal(all_images(splits), drawn(range(12))) and splits.facts["broken_skipped"] == 0
+    streamed = open_stream(dataclasses.replace(data, validation_fraction=0.25), 28, 3)
+    assert torch.equal(streamed.heldout[:], drawn(range(0, 12, 4)))
+    assert len(next(streamed.train.training_batches(9, 0))) == 9
+
+
+def rows_of(numbers: range) -> datasets.Dataset:
+    features = datasets.Features({"picture": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
+    rows = [{"picture": {"path": None, "bytes": png(number)}, "label": number % 2} for number in numbers]
+    return datasets.Dataset.from_list(rows, features=features)
+
+
+@pytest.mark.parametrize("field", ["train_data_dir", "dataset_name"])
+def test_what_save_to_disk_wrote_is_loaded(field, tmp_path, monkeypatch):
+    rows_of(range(8)).save_to_disk(tmp_path / "saved", num_shards=2)
+    data = DataConfig(**{field: str(tmp_path / "saved")})
+    assert torch.equal(all_images(load_images(data, 28, 3)), drawn(range(8)))
+    streamed = open_stream(dataclasses.replace(data, validation_fraction=0.25), 28, 3)
+    assert torch.equal(streamed.heldout[:], drawn(range(0, 8, 4)))
+    epoch = next(streamed.train.training_batches(6, 0))
+    assert {image.numpy().tobytes() for image in epoch} == {
+        as_image(draw_picture(number)).numpy().tobytes() for number in range(8) if number % 4
+    }
+    with monkeypatch.context() as patch:
+        forbid_decoding(patch)
+        load_images(data, 28, 3)
+    shutil.rmtree(tmp_path / "saved")
+    rows_of(range(10, 18)).save_to_disk(tmp_path / "saved")
+    assert torch.equal(all_images(load_images(data, 28, 3)), drawn(range(10, 18)))
+
+
+@pytest.mark.parametrize(
+    ("dataset_split", "numbers", "left_out"),
+    [
+        (None, range(8), {"images of the split test": 8}),
+        ("test", range(8, 16), {"images of the split train": 8}),
+        ("train+test", range(16), {}),
+        ("all", range(16), {}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["saved", "parquet"])
+def test_a_split_of_a_dataset_is_used_and_the_others_are_counted(kind, dataset_split, numbers, left_out, tmp_path):
+    place = tmp_path / "faces"
+    both = datasets.DatasetDict(train=rows_of(range(8)), test=rows_of(range(8, 16)))
+    if kind == "saved":
+        both.save_to_disk(place)
+    else:
+        (place / "data").mkdir(parents=True)
+        for split, rows in both.items():
+            rows.to_parquet(place / "data" / f"{split}-00000-of-00001.parquet")
+    data = DataConfig(dataset_name=str(place), dataset_split=dataset_split)
+    splits = load_images(data, 28, 3)
+    assert torch.equal(all_images(splits), drawn(numbers)) and splits.facts.get("left_out", {}) == left_out
+    assert load_labels(data, "label", splits) == [["even", "odd"][number % 2] for number in numbers]
+    streamed = open_stream(dataclasses.replace(data, validation_fraction=0.25, shuffle_buffer=2), 28, 3)
+    assert streamed.facts["heldout"] == len(numbers) / 4
+    with pytest.raises(ValueError, match="no split 'full'. Splits here: train, test; choose one with --dataset_split"):
+        load_images(dataclasses.replace(data, dataset_split="full"), 28, 3)
+    with pytest.raises(ValueError, match="no split 'full'. Splits here: train, test; choose one with --dataset_split"):
+        open_stream(dataclasses.replace(data, dataset_split="full"), 28, 3)
+
+
+def test_the_only_split_is_used_and_said(tmp_path, capsys):
+    (tmp_path / "faces").mkdir()
+    rows_of(range(8)).to_parquet(tmp_path / "faces" / "test-00000-of-00001.parquet")
+    data = DataConfig(dataset_name=str(tmp_path / "faces"), validation_fraction=0.25)
+    for load_any in (load_images, open_stream):
+        assert len(load_any(data, 28, 3).heldout) == 2
+        assert "has no split called train. Its only split, test, is used." in capsys.readouterr().out
+        with pytest.raises(ValueError, match="no split 'train'. Splits here: test"):
+            load_any(dataclasses.replace(data, dataset_split="train"), 28, 3)
+
+
+def test_images_that_the_datasets_library_passes_over_are_counted(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    for number in range(3):
+        draw_picture(50 + number).save(tmp_path / "elsewhere" / f"{number}.png")
+    facts = load_images(DataConfig(dataset_name=str(folder)), 28, 3).facts
+    assert facts["pictures_found"] == 12
+    assert facts["left_out"] == {"images that the datasets library passed over": 3}
+
+
+def test_a_file_is_no_dataset(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"")
+    with pytest.raises(ValueError, match="photos.zip is a file; .* the folder that holds it"):
+        load_images(DataConfig(dataset_name=str(tmp_path / "photos.zip")), 28, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "way_out"),
+    [
+        (["a.png", "b.png"], "text", "cast_column.*embeds them; decode base64 text to bytes"),
+        ([[[1, 2]], [[3, 4]]], "lists of lists of int64", "encode arrays of numbers"),
+        ([[{"bytes": b"", "path": ""}]] * 2, "lists of images", "take one image for each row"),
+        ([1.5, 2.0], "float64", "holds the bytes of image files"),
+        ([None, None], "nothing", "holds the bytes of image files"),
+        ([{"red": 1}] * 2, r"fields \(red\)", "holds the bytes of image files"),
+    ],
+)
+def test_what_columns_hold_instead_of_images_is_said_with_the_way_out(values, kind, way_out, tmp_path):
+    pq.write_table(pa.table({"image": values}), tmp_path / "rows.parquet")
+    for load_any in (load_images, open_stream):
+        with pytest.raises(ValueError, match=rf"They hold: image \({kind}\)\. An image column .*{way_out}"):
+            load_any(DataConfig(train_data_dir=str(tmp_path / "rows.parquet")), 28, 3)
+
+
+def test_the_way_from_names_of_files_to_an_image_column_leads_there(folder, tmp_path):
+    files = sorted(map(str, folder.glob("*.png")))
+    table = datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image())
+    table.save_to_disk(tmp_path / "saved")
+    shutil.rmtree(folder)
+    assert torch.equal(all_images(load(tmp_path / "saved")), drawn(range(12)))

@@ -15,7 +15,7 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "images", "forecast", "batches", "transforms", "losses", "directions"}
+    {"files", "images", "forecast", "listing", "batches", "transforms", "losses", "directions"}
     | {f"models.{name}" for name in ("flow", "blocks", "detail", "paths", "loading", "source")},
     {"config", "models.prior"},
     {"presets", "machine", "sources", "split"},

@@ -1,6 +1,7 @@
 """What a set holds is found out before anyone trains on it."""
 
 import json
+import shutil
 import sys
 
 import datasets
@@ -43,6 +44,54 @@ def test_what_is_counted_is_what_training_would_find(folder):
     assert findings.modes == {"RGB": 151, "RGBA": 1} and findings.formats == {"JPEG": 151, "PNG": 1}
     assert findings.labels["kind"] == {"wide": 2, "tall": 1, None: 150}
     assert "shorter edge 20 to 48 pixels, median 48" in str(findings)
+
+
+def test_what_is_left_out_is_shown_as_training_says_it(folder, monkeypatch, capsys):
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".thumbnails").mkdir()
+    for split, numbers in {"test": (200, 201), ".thumbnails": (300,)}.items():
+        (folder / split).mkdir(exist_ok=True)
+        for number in numbers:
+            draw_picture(number).save(folder / split / f"{number}.jpg")
+    expected = {"images in hidden folders": 1, "files with the ending .txt": 1, "images of the split test": 2}
+    assert load_images(DataConfig(train_data_dir=str(folder)), 28, 3).facts["left_out"] == expected
+    capsys.readouterr()
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["hf-vae", "data", "inspect", str(folder), *arguments])
+        cli.main()
+        return capsys.readouterr().out
+
+    text = run()
+    assert (
+        "\nleft out     images in hidden folders: 1, files with the ending .txt: 1, images of the split test: 2\n"
+        in text
+    )
+    assert "found in other folders 153, test/ 2. Used: other folders. Pass --dataset_split" in text
+    found = json.loads(run("--json"))
+    assert found["left_out"] == expected and "Used: other folders" in found["notices"][0]
+    assert "of which training would use 2\n" not in run("--dataset_split", "all")
+    assert json.loads(run("--dataset_split", "test", "--json"))["count"] == 2
+
+
+@pytest.mark.parametrize("kind", ["zip", "saved"])
+def test_what_datasets_reads_is_inspected_by_its_folder(kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    for number in range(6):
+        place = tmp_path / "faces" / ("a" if number < 3 else "b") / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(number).save(place)
+    source = tmp_path / "source"
+    if kind == "zip":
+        source.mkdir()
+        shutil.make_archive(str(source / "train"), "zip", tmp_path / "faces")
+    else:
+        datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "faces"), split="train").save_to_disk(source)
+    monkeypatch.setattr(sys, "argv", ["hf-vae", "data", "inspect", str(source), "--json"])
+    cli.main()
+    found = json.loads(capsys.readouterr().out)
+    assert (found["count"], found["usable"], found["broken"]) == (6, 6, [])
+    assert found["labels"] == ({} if kind == "zip" else {"label": {"a": 3, "b": 3}})
 
 
 def test_the_contact_sheet_shows_pictures_as_training_sees_them(folder):

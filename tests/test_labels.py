@@ -3,12 +3,14 @@
 import json
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import draw_picture
 
 from hf_vae.config import DataConfig
 from hf_vae.datasets import load_images
-from hf_vae.labels import load_labels
+from hf_vae.labels import load_labels, read_columns
 from hf_vae.transforms import picture_to_uint8, square_picture
 
 
@@ -87,18 +89,93 @@ def test_the_labels_of_a_split_are_at_its_indices(folder):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metadata.csv", "picture,age\n000.png,3\n", "needs a file_name in every row"),
-        ("metadata.csv", "file_name,age\nnobody.png,3\n", "describes no picture that is there, such as .*nobody.png"),
-        ("metadata.jsonl", '{"file_name": "000.png", "age": 3}\n{"file', "metadata.jsonl cannot be read"),
+        ("metadata.csv", "picture,age\nnobody.png,3\n", "needs a file_name in every row.* Its columns: picture, age"),
+        ("metadata.csv", "file_name,age\nnobody.png,3\n", "describes no image that is there, such as nobody.png"),
+        ("metadata.csv", "file_name,age\n,3\n", "needs a file_name in every row"),
+        ("metadata.csv", "a,b,age\n000.png,001.png,3\n", "each of its columns a, b names images"),
+        ("metadata.csv", "picture,age\n000.png,3\nnobody.png,4\n", "needs a file_name in every row"),
+        ("metadata.csv", b"file_name,age\n000.png,\xff\n", "cannot be read: 'utf-8' codec"),
+        ("metadata.jsonl", '{"file_name": "000.png", "age": 3}\n{"file', "cannot be read"),
         ("metadata.jsonl", '["000.png"]', "needs a file_name in every row"),
-        ("metadata.csv", "", "metadata.csv cannot be read"),
+        ("metadata.csv", "", "cannot be read"),
+        ("metadata.csv", "file_name,age\n", "has no rows"),
+        ("metadata.parquet", "no parquet", "cannot be read"),
     ],
 )
-def test_metadata_that_cannot_be_used_is_named(name, content, message, folder):
-    (folder / name).write_text(content)
+def test_metadata_that_cannot_be_used_is_named_and_stops_no_one_who_does_not_ask_for_it(
+    name, content, message, folder, capsys
+):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     data = DataConfig(train_data_dir=str(folder))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"no label column 'age'; .*{name} is not used: .*{message}"):
         load_labels(data, "age", load_images(data, 28, 3))
+    assert read_columns(data) == {}
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert f"{name} is not used: " in warning
+
+
+ROWS = [(f"{number:03d}.png", number) for number in range(100)]
+
+
+def table(separator: str, name: str = "file_name", folder: str = "") -> str:
+    return "\n".join([f"{name}{separator}age", *(f"{folder}{file}{separator}{age}" for file, age in ROWS)])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        table(",").encode("utf-8-sig"),
+        table(";").encode(),
+        table("\t").encode(),
+        table(";").encode("utf-16"),
+        table(",", folder=".\\").encode(),
+        table(",", folder="./").encode(),
+        table(",", name="path").encode(),
+        table(";", name="image").encode("utf-16"),
+    ],
+    ids=["byte order mark", "semicolon", "tab", "UTF-16", "backslash", "point", "path", "image"],
+)
+def test_metadata_as_other_programs_write_it_is_read(content, folder):
+    (folder / "metadata.csv").write_bytes(content)
+    assert read_columns(DataConfig(train_data_dir=str(folder))) == {"age": [*range(100), *[None] * 20]}
+
+
+def test_of_several_rows_about_one_image_the_last_counts_and_it_is_said(folder, capsys):
+    (folder / "metadata.csv").write_text("file_name,age\n000.png,1\n001.png,2\n000.png,3\n")
+    assert read_columns(DataConfig(train_data_dir=str(folder)))["age"][:3] == [3, 2, None]
+    assert "several rows are about one image; the last of them counts" in capsys.readouterr().err
+
+
+def test_metadata_in_parquet_is_read_and_is_no_set_of_images(folder):
+    names, ages = zip(*ROWS, strict=True)
+    pq.write_table(pa.table({"file_name": names, "age": ages}), folder / "metadata.parquet")
+    assert read_columns(DataConfig(train_data_dir=str(folder)))["age"][:100] == list(ages)
+
+
+def test_folders_of_classes_are_labels(tmp_path):
+    for number in range(12):
+        file = tmp_path / "pictures" / ("cat" if number < 5 else "dog") / f"{number:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(number).save(file)
+    data = DataConfig(train_data_dir=str(tmp_path / "pictures"))
+    splits = load_images(data, 28, 3)
+    assert load_labels(data, "label", splits) == ["cat" if number < 5 else "dog" for number in numbers_seen(splits)]
+    draw_picture(99).save(tmp_path / "pictures" / "beside.png")
+    assert read_columns(data) == {}, "as with datasets, where images lie beside the folders"
+
+
+def test_folders_of_splits_are_no_classes(tmp_path):
+    for split in ("train", "test"):
+        for kind in ("cat", "dog"):
+            (tmp_path / split / kind).mkdir(parents=True)
+            draw_picture(len(split + kind) + ord(kind[0])).save(tmp_path / split / kind / "0.png")
+            draw_picture(0).save(tmp_path / split / "1.png")
+    assert read_columns(DataConfig(train_data_dir=str(tmp_path), dataset_split="all")) == {}
+    for split in ("train", "test"):
+        (tmp_path / split / "1.png").unlink()
+    assert read_columns(DataConfig(train_data_dir=str(tmp_path)))["label"] == ["cat", "dog"]
+    whole = DataConfig(train_data_dir=str(tmp_path), dataset_split="all")
+    assert read_columns(whole)["label"] == ["cat", "dog", "cat", "dog"]
 
 
 def test_a_folder_without_metadata_has_no_labels(folder):

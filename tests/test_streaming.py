@@ -152,8 +152,8 @@ def test_only_so_many_are_held_out_and_the_rest_is_not_read_for_that(tmp_path, m
     read, part_of = [], hf_vae.streaming._open_parts
 
     def counted(data):
-        num_parts, read_part = part_of(data)
-        return num_parts, lambda part: read.append(part) or read_part(part)
+        parts = part_of(data)
+        return parts._replace(read_part=lambda part: read.append(part) or parts.read_part(part))
 
     monkeypatch.setattr(hf_vae.streaming, "_open_parts", counted)
     splits = stream(tmp_path)

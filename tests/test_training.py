@@ -76,6 +76,17 @@ def test_resuming_what_was_killed_before_its_first_checkpoint_starts_over(pictur
     assert_equal_runs(whole, killed)
 
 
+def test_what_is_left_out_is_said_at_the_start_and_recorded(picture_folder, tmp_path, capsys):
+    shutil.copytree(picture_folder, tmp_path / "in" / "train")
+    shutil.copytree(picture_folder, tmp_path / "in" / "test")
+    (tmp_path / "in" / "train" / "photo.heic").write_bytes(b"not read")
+    train(tiny_run("vae", tmp_path / "in", tmp_path / "run", max_train_steps=1))
+    assert "  left out: files with the ending .heic: 1, images of the split test: 40\n" in capsys.readouterr().out
+    pictures = json.loads((tmp_path / "run" / "training.json").read_text())["pictures"]
+    assert pictures["left_out"] == {"files with the ending .heic": 1, "images of the split test": 40}
+    assert (pictures["pictures_found"], pictures["train"]) == (40, 36)
+
+
 def test_a_recipe_keeps_nothing_of_the_launch(picture_folder, tmp_path):
     run = tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="latest", hub_model_id="me/mine")
     train(run)

@@ -18,21 +18,24 @@ def data(
     source: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="SOURCE")]],
     dataset_config_name: str | None = None,
     revision: str | None = None,
+    dataset_split: str | None = None,
     image_column: str | None = None,
     crop_box: tuple[int, int, int, int] | None = None,
     sheet: Path | None = None,
     as_json: AsJson = False,
     overwrite: bool = False,
 ) -> None:
-    """Shows what a set of pictures holds, before training: count, sizes, modes, copies, broken files, labels.
+    """Shows what a set of images holds, before training: sizes, copies, broken files, what is left out, labels.
 
     Example: hf-vae data inspect photos/ --sheet photos.png
 
     Args:
         action: What to do; there is only inspect.
-        source: A folder of pictures, a parquet file or a folder of them; or a preset or Hub id of a dataset.
+        source: A folder of images, a parquet file or a folder of them; or a preset or Hub id of a dataset. A folder
+            that holds archives is read as a dataset, as with --dataset_name.
         dataset_config_name: Configuration of the Hub dataset, where it has several.
         revision: Branch, tag or commit of the Hub dataset; a preset brings its own.
+        dataset_split: Split to use, as in training.
         image_column: Column that holds the images; found by itself where there is only one.
         crop_box: Left, top, right and bottom of the part of each picture that is used, as in training.
         sheet: File to draw 64 pictures into, evenly spread over the set and cut as in training.
@@ -40,13 +43,13 @@ def data(
         overwrite: Replace the sheet if it exists.
     """
     from .. import inspection
+    from ..sources import name_of_place
 
     if sheet:
         refuse_output(sheet, overwrite, "--sheet")
-    is_here = Path(source).expanduser().exists()
-    place = {"train_data_dir": source} if is_here else {"dataset_name": source}
     settings = DataConfig(
-        **place,
+        **name_of_place(source),
+        dataset_split=dataset_split,
         dataset_config_name=dataset_config_name,
         revision=revision,
         image_column=image_column,

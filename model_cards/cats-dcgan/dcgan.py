@@ -820,6 +820,11 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         options = {name: value for name, value in kwargs.items() if name not in (*HUB_OPTIONS, "subfolder")}
         options.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
         model = super().from_pretrained(folder, use_safetensors=True, **options)
+        is_here = Path(os.path.expanduser(pretrained_model_name_or_path)).is_dir()
+        # what the next config.json says: a Hub id, or the name of a folder without its path on this machine
+        model.register_to_config(
+            _name_or_path=folder.resolve().name if is_here else str(pretrained_model_name_or_path)
+        )
         return model if device is None else model.to(device)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any) -> None:
