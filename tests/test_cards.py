@@ -160,7 +160,7 @@ def test_a_card_tells_of_resumes_the_prior_and_what_was_left_out(finished_runs, 
     assert "learned in 1,500 updates, in 12 minutes on CPU, 1 thread." in text
     assert "resumed at update 500 with other settings: train.max_train_steps: 500 -> 1000." in text
     assert "in one launch where this run took 2" in text
-    assert "Left out before that: 3 files with the ending .heic, 4 files in hidden folders." in text
+    assert "Left out before that: files with the ending .heic (3), files in hidden folders (4)." in text
 
 
 def test_carbon_emissions_are_told_when_they_are_known(finished_runs, tmp_path):

@@ -446,7 +446,7 @@ def test_a_streamed_run_is_measured_on_what_it_held_out_and_gets_a_card(picture_
     assert evaluate_folder(tmp_path / "faces", run.data)["num_heldout"] == 4
     write_card(tmp_path / "faces")
     text = (tmp_path / "faces" / "README.md").read_text()
-    assert "4 were held out: one in 10" in text and "buffer of 8" in text and "--streaming" in text
+    assert "4 images were held out: one in 10" in text and "buffer of 8" in text and "--streaming" in text
     assert not any(word in text for word in ("{{", "{%", "None", "undefined"))
 
 
