@@ -198,7 +198,7 @@ def test_a_disk_that_is_full_is_said_with_what_is_free_and_what_stays(tmp_path, 
 
         with monkeypatch.context() as patch:
             patch.setattr(checkpoints, written, fail)
-            with pytest.raises(OSError, match=r"left\. 3 MiB are free there\. .* stay: checkpoint-8\. room"):
+            with pytest.raises(OSError, match=r"left\. 3 MiB are free there\. .* stay: checkpoint-8\. Make room"):
                 save_checkpoint(OneProcess(), tmp_path, {}, Progress(9), {}, torch.nn.Linear(1, 1), None)
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-8"]
 

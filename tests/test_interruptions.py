@@ -17,6 +17,7 @@ from hf_vae import training
 from hf_vae.checkpoints import PRIOR_CHECKPOINT, list_checkpoints
 from hf_vae.interruptions import StopSignals, TrainingInterrupted
 from hf_vae.priors import FlowTraining
+from hf_vae.recipes import run_from_recipe
 
 
 pytestmark = pytest.mark.fault("signals", "a checkpoint, and the same weights bit for bit")
@@ -147,14 +148,15 @@ training.train(train_accelerate.parse_arguments(["--recipe", sys.argv[1]]))
 def test_a_kill_while_the_prior_is_learned_costs_minutes_at_most(picture_folder, tmp_path, monkeypatch, capsys):
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     training.train(tiny_run("vae", picture_folder, quiet, prior_steps=6))
-    run = tiny_run("vae", picture_folder, killed, prior_steps=6)
-    (tmp_path / "recipe.json").write_text(json.dumps(run.to_dict()))
+    recipe = tiny_run("vae", picture_folder, killed, prior_steps=6).to_dict()
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     command = [sys.executable, "-c", KILLED_IN_THE_PRIOR, str(tmp_path / "recipe.json")]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     reset_accelerate()
-    training.train(dataclasses.replace(run, train=dataclasses.replace(run.train, resume_from_checkpoint="latest")))
+    recipe["train"]["resume_from_checkpoint"] = "latest"
+    training.train(run_from_recipe(recipe))
     assert "the prior goes on after 4 of its 6 updates" in capsys.readouterr().out
     assert_equal_runs(quiet, killed)
 

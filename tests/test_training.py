@@ -431,7 +431,7 @@ def test_a_run_says_what_its_loss_is_and_shows_few_numbers(family, picture_folde
     printed = capsys.readouterr()
     assert f"  {run.objective.legend}" in printed.out.splitlines()
     assert {"loss" if family != "dcgan" else "g_loss"} <= set(re.findall(r"\w*loss", run.objective.legend))
-    (postfix,) = set(re.findall(r"(?:step/s|s/step), (.*)\]", printed.err)[-1:])
+    postfix = re.findall(r"(?:step/s|s/step), ([^]]*)\]", printed.err)[-1]
     shown = [part.split("=")[0] for part in postfix.split(", ")]
     assert shown[-1] == "images/s" and len(shown) <= 5 and set(shown[:-1]) <= set(training.SHOWN)
     assert len(log_lines(tmp_path)[0]) > len(shown)
