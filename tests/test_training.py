@@ -434,4 +434,7 @@ def test_a_run_says_what_its_loss_is_and_shows_few_numbers(family, picture_folde
     postfix = re.findall(r"(?:step/s|s/step), ([^]]*)\]", printed.err)[-1]
     shown = [part.split("=")[0] for part in postfix.split(", ")]
     assert shown[-1] == "images/s" and len(shown) <= 5 and set(shown[:-1]) <= set(training.SHOWN)
-    assert len(log_lines(tmp_path)[0]) > len(shown)
+    names = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1]).keys() - {"step"}
+    assert len(names) > len(shown)
+    undocumented = [name for name in names if f"`{name}`" not in (REPOSITORY / "docs" / "training.md").read_text()]
+    assert not undocumented
