@@ -215,7 +215,7 @@ class Training:
             if self.stop.received or kept.is_due():
                 kept.save(training.state())
             self.stop.raise_if_received(
-                f"{kept.path.name} after {len(training.losses):,} of {config.prior_steps:,} updates of the prior"
+                f"{kept.path.name} at update {len(training.losses):,} of {config.prior_steps:,} of the prior"
             )
 
         batches = self._batches_to_fit()
@@ -350,13 +350,15 @@ class Training:
         accelerator, facts = self.accelerator, self.data.facts
         parameters = ", ".join(f"{name} {num_parameters(net):,}" for name, net in self.trainees.bare.items())
         epochs = self.num_steps * self.images_per_step / facts["train"] if "train" in facts else None
+        done, num_steps = self.progress.step, self.num_steps
+        steps = f"steps {done:,} to {num_steps:,}" if done < num_steps else f"all {done:,} steps are done,"
         processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
         return "\n".join(
             [
                 f"***** Training {self.run.family} *****",
                 f"  pictures: {', '.join(f'{name} {count:,}' for name, count in facts.items())}",
                 f"  parameters: {parameters}",
-                f"  steps {self.progress.step:,} to {self.num_steps:,} of {self.images_per_step:,} images "
+                f"  {steps} of {self.images_per_step:,} images "
                 f"({self.run.train.train_batch_size} a process"
                 f"{f'; {epochs:.1f} epochs' if epochs else ''})",
                 f"  {processes} on {accelerator.device}: {choices}",

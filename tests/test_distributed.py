@@ -178,7 +178,7 @@ def test_a_signal_while_the_first_rank_fits_the_prior_stops_all_of_them(picture_
     flags = flags_of("vae", picture_folder, tmp_path / "run", 4, steps=2)
     done = launch_two(tmp_path / "stop.py", flags)
     assert done.returncode != 0
-    sentence = "Stopped by SIGTERM after writing prior-checkpoint.pt after 1 of 2 updates of the prior."
+    sentence = "Stopped by SIGTERM after writing prior-checkpoint.pt at update 1 of 2 of the prior."
     assert done.stderr.count(sentence) == 2, done.stderr[-3000:]
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-2"]
 

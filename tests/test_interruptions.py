@@ -84,7 +84,7 @@ def test_a_run_that_is_stopped_in_its_prior_goes_on_there_to_the_same_weights(
     reset_accelerate()
     with (
         monkeypatch.context() as patch,
-        pytest.raises(TrainingInterrupted, match=rf"{PRIOR_CHECKPOINT} after 3 of 5") as caught,
+        pytest.raises(TrainingInterrupted, match=rf"{PRIOR_CHECKPOINT} at update 3 of 5 of the prior") as caught,
     ):
         signal_in_prior(3, signal_number, patch)
         training.train(tiny_run("vae", picture_folder, stopped, **settings))
