@@ -114,6 +114,7 @@ class Training:
         )
         self._preview_name(Progress())  # a pattern that cannot be filled in is refused now
         choices = choose(run.train, state.device, self.num_steps, model)
+        self._kept: Path | None = None  # the newest checkpoint
         self.trainees = prepare(accelerator, model, run.objective, run.train, choices, self.num_steps)
         self.progress, meter_state = self._resume()
         self.meter = Meter(accelerator, self.progress, meter_state)
@@ -171,7 +172,7 @@ class Training:
             TrainingInterrupted: After SIGTERM or Ctrl-C while something is fitted, once its state is written.
         """
         seconds = self.meter.seconds  # before the prior, whose time is its own
-        if not self._checkpoint.is_dir():  # it may take longer to learn the prior than it took to get here
+        if self._kept != self._checkpoint:  # it may take longer to learn the prior than it took to get here
             self._save_checkpoint()
         interruption = [None]
         with self.stop:
@@ -320,6 +321,7 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         self.meter.settle()  # no unseen NaN is kept
+        self._kept = self._checkpoint
         save_checkpoint(
             self.accelerator,
             self.output_dir,
@@ -339,6 +341,7 @@ class Training:
             progress, meter_state = load_checkpoint(accelerator, checkpoint, self.trainees.averaged)
             self.trainees.resume_at(progress.step, self.run.train)
             changed = changed_settings(checkpoint, run)
+            self._kept = checkpoint
         launch = {"from_step": progress.step, "device": device_name(accelerator.device)}
         progress.launches.append(launch | {"num_processes": accelerator.num_processes, "changed": changed})
         if wanted and accelerator.is_main_process:

@@ -287,6 +287,13 @@ def test_a_full_disk_stops_with_one_error_and_keeps_what_was_there(whole, pictur
     assert_equal_runs(whole, tmp_path / "kept")
 
 
+def test_a_run_that_is_resumed_from_another_folder_has_its_networks_in_its_own(whole, picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint=str(whole / "checkpoint-6"))
+    train(run)
+    (kept,) = list_checkpoints(tmp_path)
+    assert kept.name == "checkpoint-6" and defect(kept, run.to_dict()) is None
+
+
 def test_the_same_step_is_written_again_without_a_moment_in_which_none_is_there(whole, picture_folder, tmp_path):
     """A run that is resumed from an earlier checkpoint overtakes a later one."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)

@@ -157,3 +157,11 @@ def test_the_command_keeps_them_beside_the_weights_and_says_how_good_they_are(
     assert [each.name for each in found] == ["tone", "level"]
     for each in found:
         assert each.low in printed and each.high in printed and f"{each.accuracy:.3f}" in printed
+
+
+def test_the_file_of_directions_has_the_mode_that_files_get_and_keeps_one_that_was_chosen(tmp_path):
+    path = write_directions(tmp_path, [])
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+    path.chmod(0o640)
+    assert write_directions(tmp_path, []).stat().st_mode & 0o777 == 0o640
