@@ -52,6 +52,7 @@ def parse_arguments(arguments: list[str]) -> RunConfig:
 
 def main() -> None:
     """Trains, measures on the held-out pictures, writes the card, and pushes if asked to."""
+    published = None
     try:
         run = parse_arguments(sys.argv[1:])
         if run.train.dry_run:
@@ -62,7 +63,7 @@ def main() -> None:
             run.train.push_to_hub and os.environ.get("RANK", "0") == "0"
         ):  # what the Hub refuses is known before training
             hub.create_repository(repo_id, run.train.hub_private_repo, run.train.hub_token)
-        output_dir = training.train(run)
+        output_dir = published = training.train(run)
         if PartialState().is_main_process:
             evaluation.evaluate_folder(output_dir, run.data)
             cards.write_card(output_dir)
@@ -75,7 +76,12 @@ def main() -> None:
         print(f"{interruption} The same command with --resume_from_checkpoint latest goes on.", file=sys.stderr)
         sys.exit(interruption.exit_code)
     except KeyboardInterrupt:
-        print("Stopped at once: what was trained since the last checkpoint is lost.", file=sys.stderr)
+        lost = "What was trained since the last checkpoint is lost."
+        if published:
+            lost = (
+                f"The model is in {published}. hf-vae evaluate {published} --save and hf-vae card {published} go on."
+            )
+        print(f"Stopped at once. {lost}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 

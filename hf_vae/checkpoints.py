@@ -2,36 +2,47 @@
 
 import hashlib
 import json
+import pickle
 import shutil
+import time
+import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .config import differences
-from .files import flush_to_disk
+from .config import ONE_LAUNCH, differences
+from .files import flush_to_disk, write_whole
 
 
 PREFIX = "checkpoint-"
+PRIOR_CHECKPOINT = "prior-checkpoint.pt"
+PRIOR_SAVE_SECONDS = 120.0  # between two times that it is written
 UNFINISHED = ".writing-"
 MANIFEST = "manifest.json"
 AVERAGED = "averaged.safetensors"
+FITTED = ("latent_prior.", "detail.")  # what of a model is fitted once its networks are trained
+# Settings that no weight follows from, or that hold a path of the author's machine.
+NOT_OF_A_LAUNCH = ONE_LAUNCH | {"output_dir", "pretrained_model_name_or_path", "report_to", "checkpoints_total_limit"}
 
 
 @dataclass
 class Progress:
-    """How far a run is: weight updates, batches (several to an update when accumulating), images on all ranks; and,
-    for early stopping, the lowest validation loss and the epochs since."""
+    """How far a run is: weight updates, batches (several to an update when accumulating), images on all ranks; for
+    early stopping, the lowest validation loss and the epochs since; and the launches that it came about by, each with
+    the update that it went on from, where it ran and the settings that it changed."""
 
     step: int = 0
     batches: int = 0
     images: int = 0
     lowest_validation_loss: float | None = None
     epochs_since: int = 0
+    launches: list[dict[str, Any]] = field(default_factory=list)
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
@@ -125,6 +136,8 @@ def save_checkpoint(
             digests = {str(path.relative_to(unfinished)): _digest(path) for path in files}
             manifest = {"progress": asdict(progress), "meter": meter, "run": run, "files": digests}
             (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2))
+            for path in files:
+                shutil.copymode(unfinished / MANIFEST, path)  # safetensors writes what its owner alone may read
             for path in (*unfinished.rglob("*"), unfinished):
                 flush_to_disk(path)
             if finished.exists():  # the same step of a run that was resumed from before it
@@ -137,12 +150,7 @@ def save_checkpoint(
     except Exception as error:  # a full disk is an OSError, a RuntimeError or a SafetensorError, by who was writing
         if accelerator.is_main_process:
             _remove_unfinished(output_dir)
-        whole = ", ".join(path.name for path in list_checkpoints(output_dir)) or "none"
-        free = shutil.disk_usage(output_dir).free / 2**20
-        raise OSError(
-            f"{finished} could not be written: {error}. {free:,.0f} MiB are free there. Earlier checkpoints, which "
-            f"stay: {whole}. Make room, then --resume_from_checkpoint latest."
-        ) from error
+        raise _not_written(finished, error) from error
     accelerator.wait_for_everyone()
 
 
@@ -162,6 +170,105 @@ def load_checkpoint(
         averaged.load_state_dict(load_file(checkpoint / AVERAGED))
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     return Progress(**manifest["progress"]), manifest["meter"]
+
+
+def changed_settings(checkpoint: Path, run: dict[str, Any]) -> list[str]:
+    """The settings, as `section.field: before -> now`, in which the configuration `run` differs from the one that
+    `checkpoint` was written by, of those that a resumed run may change."""
+    before = json.loads((checkpoint / MANIFEST).read_text())["run"]
+    found = []
+    for section in ("model", "train"):
+        for name in sorted((before[section].keys() | run[section].keys()) - NOT_OF_A_LAUNCH):
+            old, new = before[section].get(name), run[section].get(name)
+            if json.dumps(old) != json.dumps(new):
+                found.append(f"{section}.{name}: {old} -> {new}")
+    return found
+
+
+class PriorCheckpoint:
+    """What a run resumes from that was ended while the flow of its prior was learned: a file in the run folder, which
+    is written every two minutes and removed once the model is published.
+
+    Args:
+        output_dir: The run folder.
+        model: The model whose networks are trained. What was kept for other networks is not used.
+        num_steps: Updates of the flow in all.
+        seed: Of the flow.
+    """
+
+    def __init__(self, output_dir: Path, model: nn.Module, num_steps: int, seed: int):
+        self.path = output_dir / PRIOR_CHECKPOINT
+        self._belongs_to = {"networks": _weights_digest(model), "prior_steps": num_steps, "seed": seed}
+        self._since = self._saved = time.perf_counter()
+        self._seconds_before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the prior has taken, in all launches together."""
+        return self._seconds_before + time.perf_counter() - self._since
+
+    def load(self, warn: Callable[[str], None] = print) -> dict[str, Any] | None:
+        """The state that was kept; None if there is none, or, with a warning, if it cannot be used."""
+        if not self.path.is_file():
+            return None
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                torn = archive.testzip()  # torch reads what was altered without a word
+            content = None if torn else torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
+            content = None
+        if not isinstance(content, dict) or content.keys() != {"belongs_to", "seconds", "state"}:
+            warn(f"Passed over {self.path}: it is not as it was written. The prior is learned from its beginning.")
+            return None
+        if content["belongs_to"] != self._belongs_to:
+            changed = [name for name, value in self._belongs_to.items() if content["belongs_to"].get(name) != value]
+            warn(
+                f"Passed over {self.path}: it belongs to another prior ({', '.join(changed)} changed). The prior is "
+                "learned from its beginning."
+            )
+            return None
+        self._seconds_before = content["seconds"]
+        return content["state"]
+
+    def is_due(self) -> bool:
+        """Whether two minutes have passed since it was written."""
+        return time.perf_counter() - self._saved >= PRIOR_SAVE_SECONDS
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Writes a state that `torch.load(weights_only=True)` can read.
+
+        Raises:
+            OSError: If it cannot be written. What was there before stays.
+        """
+        content = {"belongs_to": self._belongs_to, "seconds": self.seconds, "state": state}
+        try:
+            write_whole(self.path, lambda unfinished: torch.save(content, unfinished))
+        except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
+            raise _not_written(self.path, error) from error
+        self._saved = time.perf_counter()
+
+    def remove(self) -> None:
+        """Removes the file, if there is one."""
+        self.path.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, error: Exception) -> OSError:
+    """What to raise for a checkpoint that could not be written."""
+    whole = ", ".join(checkpoint.name for checkpoint in list_checkpoints(path.parent)) or "none"
+    free = shutil.disk_usage(path.parent).free / 2**20
+    return OSError(
+        f"{path} could not be written: {error}. {free:,.0f} MiB are free there. Earlier checkpoints, which "
+        f"stay: {whole}. Make room, then --resume_from_checkpoint latest."
+    )
+
+
+def _weights_digest(model: nn.Module) -> str:
+    """The digest of a model's networks, without what is fitted to them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if not name.startswith(FITTED):
+            digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _remove_unfinished(output_dir: Path) -> None:

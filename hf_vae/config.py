@@ -125,7 +125,7 @@ class TrainConfig:
     logging_steps: int = 50
     """Updates between two lines of log.jsonl."""
     preview_steps: int = 500
-    """Updates between two preview grids; 0 makes none."""
+    """Updates between two preview grids; an early one follows after 25 updates. 0 makes none."""
     preview_images: int = 32
     """Pictures in a preview grid."""
     preview_columns: int = 8
@@ -137,7 +137,8 @@ class TrainConfig:
     reconstruction_steps: int = 0
     """Updates between two sheets of held-out pictures above their reconstructions; 0 makes none."""
     checkpointing_steps: int = 1000
-    """Updates between two checkpoints to resume from; 0 makes none."""
+    """Updates between two checkpoints to resume from, besides one after the last update; 0 makes that one alone, and
+    removes it once the model is published."""
     checkpoints_total_limit: int | None = 2
     """Checkpoints that are kept; None keeps all."""
     resume_from_checkpoint: str | None = None

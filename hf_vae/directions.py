@@ -44,7 +44,10 @@ def write_directions(folder: Path, directions: list[Direction]) -> Path:
         for each in directions
     ]
     vectors = {str(number): each.vector.cpu().contiguous() for number, each in enumerate(directions)}
+    path.touch()  # with the mode that files get here; safetensors makes one that its owner alone may read
+    mode = path.stat().st_mode
     save_file(vectors, path, {"directions": json.dumps(facts)})
+    path.chmod(mode)
     return path
 
 

@@ -3,11 +3,13 @@
 python -m hf_vae.feature_training --folders data/cats data/lfw data/utkface data/simpsons
 """
 
+import shutil
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import tyro
+from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from tqdm import trange
 
@@ -59,6 +61,7 @@ def main(
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
     network.eval().save_pretrained(output_dir)
+    shutil.copymode(output_dir / CONFIG_NAME, output_dir / SAFETENSORS_WEIGHTS_NAME)  # made for its owner alone
     some = to_float(heldout[torch.randperm(len(heldout), generator=generator)[:1000]])
     first, second = (F.normalize(extract(network, view(some, generator))) for _ in range(2))
     found = ((first @ second.T).argmax(1) == torch.arange(len(some))).double().mean().item()

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the update in progress is finished and a checkpoint written before the run leaves."""
+"""SIGTERM and Ctrl-C: the update in progress is finished and its state written before the run leaves."""
 
 import signal
 import time
@@ -14,15 +14,25 @@ ECHO_SECONDS = 1.0  # within which a second Ctrl-C is the first one, passed on b
 
 
 class TrainingInterrupted(Exception):  # noqa: N818, it is no error
-    """A run that was told to stop, did so, and can be resumed."""
+    """A run that was told to stop, did so, and can be resumed.
 
-    def __init__(self, signal_number: int, checkpoint: str):
-        super().__init__(f"Stopped by {signal.Signals(signal_number).name} after writing {checkpoint}.")
+    Args:
+        signal_number: What told it.
+        kept: What it wrote before it stopped.
+    """
+
+    def __init__(self, signal_number: int, kept: str):
+        super().__init__(signal_number, kept)  # so that it can be sent to the other ranks
         self.exit_code = 128 + signal_number  # as shells report it: 143 for SIGTERM, 130 for Ctrl-C
+
+    def __str__(self) -> str:
+        signal_number, kept = self.args
+        return f"Stopped by {signal.Signals(signal_number).name} after writing {kept}."
 
 
 class StopSignals:
-    """A context in which the first SIGTERM or Ctrl-C is noted, and a second Ctrl-C stops at once."""
+    """A context in which the first SIGTERM or Ctrl-C is noted, and a second Ctrl-C stops at once. It can be entered
+    again, and then still knows what it noted."""
 
     def __init__(self) -> None:
         self._received, self._when = 0, 0.0
@@ -41,6 +51,20 @@ class StopSignals:
         if number == signal.SIGINT and self._received and time.monotonic() - self._when > ECHO_SECONDS:
             raise KeyboardInterrupt
         self._received, self._when = number, time.monotonic()
+
+    @property
+    def received(self) -> int:
+        """The signal that this process has received, or 0."""
+        return self._received
+
+    def raise_if_received(self, kept: str) -> None:
+        """Leaves what this process was told to stop, once `kept` is written.
+
+        Raises:
+            TrainingInterrupted: If it has received a signal.
+        """
+        if self._received:
+            raise TrainingInterrupted(self._received, kept)
 
     def agreed(self, accelerator: Accelerator, step: int) -> int:
         """The signal that any rank has received, or 0; the same on all of them."""

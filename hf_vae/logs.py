@@ -90,7 +90,7 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, all its parts together."""
+        """How long the run has taken, all its launches together."""
         return time.perf_counter() - self._start
 
     def _restart(self, progress: Progress) -> None:
@@ -142,23 +142,40 @@ def write_picture(
 
 
 def write_facts(
-    accelerator: Accelerator, progress: Progress, seconds: float, pictures: dict[str, int], output_dir: Path
+    accelerator: Accelerator,
+    progress: Progress,
+    seconds: float,
+    prior: dict[str, Any] | None,
+    pictures: dict[str, int],
+    output_dir: Path,
 ) -> None:
-    """Writes `training.json`: what a card says about how the model came about, beyond its configuration."""
+    """Writes `training.json`: what a card says about how the model came about, beyond its configuration.
+
+    Args:
+        accelerator: Of the run.
+        progress: Its updates, images and launches.
+        seconds: How long its networks were trained, in all launches together.
+        prior: Updates, seconds and machine of a prior that was learned; None for one that was not.
+        pictures: How many were found, dropped, trained on and held out.
+        output_dir: The run folder.
+    """
     facts = {
         "steps": progress.step,
         "images_seen": progress.images,
         "seconds": round(seconds),
-        "device": _device_name(accelerator.device),
+        "device": device_name(accelerator.device),
         "num_processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
+        "prior": prior,
+        "launches": progress.launches,
         "pictures": pictures,
         "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")},
     }
     write_text_whole(output_dir / "training.json", json.dumps(facts, indent=2) + "\n")
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a run computed on, as a card says it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":

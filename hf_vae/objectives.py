@@ -20,6 +20,14 @@ Networks = Mapping[str, nn.Module]
 Logs = dict[str, torch.Tensor]
 Step = Callable[[Networks, Batch], tuple[torch.Tensor, Logs]]
 
+ERRORS = {
+    "mse": "mean squared error of values in [-1, 1]",
+    "l1": "mean absolute error of values in [-1, 1]",
+    "bce": "binary cross-entropy of values in [0, 1], in nats per value",
+    "ms_ssim": "multi-scale structural similarity, taken from 1",
+}
+ADVERSARIAL_LEGEND = "g_loss and d_loss are those of generator and discriminator, which need not fall"
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -51,6 +59,11 @@ class Objective:
         """The steps that one batch goes through, in order; the key names the network that the step trains."""
         return {"model": self.model_step}
 
+    @property
+    def legend(self) -> str:
+        """What the losses in the log are, in one line that a run begins with; empty for none."""
+        return ""
+
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
         """The step that trains the model itself."""
         raise NotImplementedError(f"{type(self).__name__} defines no model_step.")
@@ -72,6 +85,10 @@ class AutoencoderObjective(Objective):
     """
 
     reconstruction_loss: Literal["mse", "l1", "bce", "ms_ssim"] = "mse"
+
+    @property
+    def legend(self) -> str:
+        return f"loss is the {ERRORS[self.reconstruction_loss]}"
 
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
         reconstructions = networks["model"](batch.images)
@@ -97,6 +114,15 @@ class VAEObjective(Objective):
 
     reconstruction_loss: Literal["calibrated", "mse", "l1", "bce", "ms_ssim"] = "calibrated"
     kl_weight: float = 1.0
+
+    @property
+    def legend(self) -> str:
+        if self.reconstruction_loss != "calibrated":
+            return f"loss is the {ERRORS[self.reconstruction_loss]}, plus {self.kl_weight:g} times the KL per latent"
+        weighted = "" if self.kl_weight == 1 else f", with {self.kl_weight:g} times the KL"
+        return (
+            f"loss is the negative evidence lower bound{weighted}, in nats per value of an image; it can be negative"
+        )
 
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
         output = networks["model"](batch.images, draw_latents(networks, batch))
@@ -203,6 +229,10 @@ class AdversarialObjective(Objective):
 class DCGANObjective(AdversarialObjective):
     """Adversarial loss with zero-centred gradient penalties on real and fake images (Mescheder and others 2018)."""
 
+    @property
+    def legend(self) -> str:
+        return ADVERSARIAL_LEGEND
+
     def fakes(self, networks: Networks, batch: Batch) -> torch.Tensor:
         return networks["model"](draw_latents(networks, batch))
 
@@ -246,6 +276,11 @@ class VAEGANObjective(AdversarialObjective):
     adversarial_ramp: int = 1000
     other_fakes: Literal["none", "noise", "paths"] = "none"
     train_encoder: bool = True
+
+    @property
+    def legend(self) -> str:
+        error = ERRORS[self.reconstruction_loss]
+        return f"loss is the {error}, plus weighted KL, adversarial loss and feature distance; {ADVERSARIAL_LEGEND}"
 
     @property
     def frozen(self) -> frozenset[str]:

@@ -2,20 +2,30 @@
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
 from PIL import Image
 from tqdm import tqdm
 
 from .batch_size import largest_batch_size
 from .batches import Batch
-from .checkpoints import Progress, find_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoints import (
+    PREFIX,
+    PriorCheckpoint,
+    Progress,
+    changed_settings,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from .config import RunConfig
 from .datasets import load_images
 from .details import fit_detail
@@ -24,12 +34,12 @@ from .families import new_model
 from .forecast import Forecast
 from .interruptions import StopSignals, TrainingInterrupted
 from .listing import as_text
-from .logs import Meter, drop_log_after, write_facts, write_log, write_picture
+from .logs import Meter, device_name, drop_log_after, write_facts, write_log, write_picture
 from .machine import Choices, choose, choose_precision, prepare_backends, use_cpu
 from .models import ImageGenerator
 from .preflight import recorded_run, recorded_splits, refuse_impossible
 from .previews import draw_preview, draw_reconstructions, drop_previews_after, preview_name, save_timelapse
-from .priors import fit_prior
+from .priors import FlowTraining, fit_prior, learns_flow, seconds_per_update
 from .streaming import open_stream
 from .trackers import start_trackers, tracker_names
 from .trainees import follow, prepare, update
@@ -41,6 +51,8 @@ DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait for the firs
 RECONSTRUCTION_IMAGES = 8
 PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian over a few hundred latents, and cheap to encode
 PRIOR_FIT_IMAGES = 50_000  # enough for one over a thousand latents
+FIRST_PREVIEW = 25  # updates: within the first minute, to see that it is the right pictures that are learned
+SHOWN = ("loss", "mse", "g_loss", "d_loss", "validation_loss")  # behind the bar, of all that is logged
 
 
 def train(run: RunConfig) -> Path:
@@ -51,7 +63,7 @@ def train(run: RunConfig) -> Path:
         ValueError: If a count is below 1, the data cannot be used, a size cannot be made, the checkpoint does not
             exist or belongs to another run, or a loss is no longer finite.
         OSError: If the disk takes no more. The checkpoints that were there stay.
-        TrainingInterrupted: After SIGTERM or Ctrl-C, once a checkpoint is written.
+        TrainingInterrupted: After SIGTERM or Ctrl-C, once a checkpoint, or the state of the prior, is written.
     """
     training = Training(run)
     training.advance(training.num_steps)
@@ -104,9 +116,11 @@ class Training:
         )
         self._preview_name(Progress())  # a pattern that cannot be filled in is refused now
         choices = choose(run.train, state.device, self.num_steps, model)
+        self._kept: Path | None = None  # the newest checkpoint
         self.trainees = prepare(accelerator, model, run.objective, run.train, choices, self.num_steps)
         self.progress, meter_state = self._resume()
         self.meter = Meter(accelerator, self.progress, meter_state)
+        self.stop = StopSignals()
         if accelerator.is_main_process:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             run.save(self.output_dir)
@@ -127,10 +141,10 @@ class Training:
         is_main = self.accelerator.is_main_process
         with (
             closing(self._batches()) as batches,
-            StopSignals() as stop,
+            self.stop as stop,
             tqdm(total=self.num_steps, initial=progress.step, unit="step", disable=not is_main) as bar,
         ):
-            forecast = Forecast(progress.step, self.num_steps)
+            forecast = self._forecast()
             while progress.step < last_step and not self.has_stopped_early:
                 self._step(batches)
                 bar.update()
@@ -142,32 +156,96 @@ class Training:
                 stopped_by = stop.agreed(self.accelerator, progress.step)
                 if _is_due(progress.step, config.logging_steps, is_last):
                     bar.set_postfix(self._log())
-                if _is_due(progress.step, config.preview_steps, is_last):
-                    self._preview()
-                if _is_due(progress.step, config.reconstruction_steps, is_last):
-                    self._reconstruct()
-                if _is_due(progress.step, config.checkpointing_steps, is_last) or stopped_by:
-                    self._save_checkpoint()
-                if stopped_by and not is_last:
-                    raise TrainingInterrupted(stopped_by, f"checkpoint-{progress.step}")
+                with forecast.paused():
+                    is_first = progress.step == FIRST_PREVIEW < config.preview_steps
+                    if _is_due(progress.step, config.preview_steps, is_last) or is_first:
+                        self._preview()
+                    if _is_due(progress.step, config.reconstruction_steps, is_last):
+                        self._reconstruct()
+                    if _is_due(progress.step, config.checkpointing_steps, is_last) or stopped_by:
+                        self._save_checkpoint()
+                if stopped_by:
+                    raise TrainingInterrupted(stopped_by, self._checkpoint.name)
 
     def publish(self) -> Path:
-        """Fits details and prior of the trained model and writes the snapshot to the run folder, which is returned."""
-        if self.accelerator.is_main_process:
-            published = self.trainees.published.eval().requires_grad_(False)
-            if published.detail is not None:
-                fit_detail(published, self.images.batches(PRIOR_FIT_IMAGES))
-            if not self.run.train.keeps_prior:
-                batches = self.images.batches(PRIOR_FIT_IMAGES)
-                fit_prior(published, batches, self.run.train.prior_steps, self.run.train.seed, progress=True)
-            if self.run.train.save_precision == "fp16":
-                published.half()
-            published.save_pretrained(self.output_dir)
-            save_timelapse(self.output_dir / "previews", self.output_dir / self.run.train.timelapse_file)
-            write_facts(self.accelerator, self.progress, self.meter.seconds, self.data.facts, self.output_dir)
-        self.accelerator.wait_for_everyone()
+        """Fits details and prior of the trained model and writes the snapshot to the run folder, which is returned.
+
+        Raises:
+            OSError: If the disk takes no more.
+            TrainingInterrupted: After SIGTERM or Ctrl-C while something is fitted, once its state is written.
+        """
+        seconds = self.meter.seconds  # before the prior, whose time is its own
+        if self._kept != self._checkpoint:  # it may take longer to learn the prior than it took to get here
+            self._save_checkpoint()
+        interruption = [None]
+        with self.stop:
+            if self.accelerator.is_main_process:
+                try:
+                    self._publish(seconds)
+                except TrainingInterrupted as caught:
+                    interruption = [caught]
+            broadcast_object_list(interruption)  # for which the other ranks wait
+        if interruption[0]:
+            raise interruption[0]
         self.accelerator.end_training()
         return self.output_dir
+
+    def _publish(self, seconds: float) -> None:
+        """Does on one rank what `publish` says, with the networks trained for `seconds`."""
+        config, model = self.run.train, self.trainees.published.eval().requires_grad_(False)
+        if model.detail is not None:
+            fit_detail(model, self._batches_to_fit())
+        prior = PriorCheckpoint(self.output_dir, model, config.prior_steps, config.seed)
+        facts = None if config.keeps_prior else self._fit_prior(model, prior)
+        self.stop.raise_if_received(self._checkpoint.name)
+        if config.save_precision == "fp16":
+            model.half()
+        model.save_pretrained(self.output_dir)
+        save_timelapse(self.output_dir / "previews", self.output_dir / config.timelapse_file)
+        write_facts(self.accelerator, self.progress, seconds, facts, self.data.facts, self.output_dir)
+        prior.remove()
+        if config.checkpointing_steps == 0:
+            shutil.rmtree(self._checkpoint)
+
+    def _fit_prior(self, model: ImageGenerator, kept: PriorCheckpoint) -> dict[str, Any] | None:
+        """Fits the prior of `model`, on from where it was `kept`; returns how that was done, if it learned."""
+        config = self.run.train
+        state = kept.load(self.accelerator.print)
+        if state:
+            done = len(state["losses"])
+            self.accelerator.print(f"  the prior goes on after {done:,} of its {config.prior_steps:,} updates")
+
+        def after_update(training: FlowTraining) -> None:
+            if self.stop.received or kept.is_due():
+                kept.save(training.state())
+            self.stop.raise_if_received(
+                f"{kept.path.name} at update {len(training.losses):,} of {config.prior_steps:,} of the prior"
+            )
+
+        batches = self._batches_to_fit()
+        fit_prior(model, batches, config.prior_steps, config.seed, True, state, after_update)
+        if not learns_flow(model):
+            return None
+        device = device_name(self.accelerator.device)
+        return {"steps": config.prior_steps, "seconds": round(kept.seconds), "device": device, "num_processes": 1}
+
+    def _batches_to_fit(self) -> Iterator[torch.Tensor]:
+        """Batches of pictures that are fitted to, until the run is told to stop."""
+        for images in self.images.batches(PRIOR_FIT_IMAGES):
+            self.stop.raise_if_received(self._checkpoint.name)
+            yield images
+
+    @property
+    def _checkpoint(self) -> Path:
+        """The folder of a checkpoint of where the run is."""
+        return self.output_dir / f"{PREFIX}{self.progress.step}"
+
+    def _forecast(self) -> Forecast:
+        config, model = self.run.train, self.trainees.published
+        prior_steps = config.prior_steps if learns_flow(model) and not config.keeps_prior else 0
+        return Forecast(
+            self.progress.step, self.num_steps, prior_steps, lambda: seconds_per_update(model.latent_prior)
+        )
 
     def _batches(self) -> Generator[Batch, None, None]:
         """This rank's batches from where the run is, augmented."""
@@ -217,7 +295,8 @@ class Training:
     def _log(self) -> dict[str, str]:
         logs = self.meter.read(self.progress) | {"learning_rate": self.trainees.learning_rate}
         write_log(self.accelerator, logs, self.output_dir)
-        return {name: f"{value:.4g}" for name, value in logs.items() if name != "step"}
+        shown = {name: logs[name] for name in SHOWN if name in logs} | {"images/s": logs["images_per_second"]}
+        return {name: f"{value:.4g}" for name, value in shown.items()}
 
     def _preview(self) -> None:
         self.meter.settle()  # no unseen NaN is drawn
@@ -245,6 +324,7 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         self.meter.settle()  # no unseen NaN is kept
+        self._kept = self._checkpoint
         save_checkpoint(
             self.accelerator,
             self.output_dir,
@@ -262,15 +342,17 @@ class Training:
 
     def _resume(self) -> tuple[Progress, dict | None]:
         """Loads the checkpoint that the configuration names, and removes what will be logged and drawn again."""
-        wanted, accelerator = self.run.train.resume_from_checkpoint, self.accelerator
-        if not wanted:
-            return Progress(), None
-        checkpoint = find_checkpoint(wanted, self.output_dir, self._identity, warn=accelerator.print)
-        progress, meter_state = Progress(), None
+        wanted, accelerator, run = self.run.train.resume_from_checkpoint, self.accelerator, self._identity
+        checkpoint = find_checkpoint(wanted, self.output_dir, run, warn=accelerator.print) if wanted else None
+        progress, meter_state, changed = Progress(), None, []
         if checkpoint:
             progress, meter_state = load_checkpoint(accelerator, checkpoint, self.trainees.averaged)
             self.trainees.resume_at(progress.step, self.run.train)
-        if accelerator.is_main_process:
+            changed = changed_settings(checkpoint, run)
+            self._kept = checkpoint
+        launch = {"from_step": progress.step, "device": device_name(accelerator.device)}
+        progress.launches.append(launch | {"num_processes": accelerator.num_processes, "changed": changed})
+        if wanted and accelerator.is_main_process:
             drop_log_after(progress.step, self.output_dir)
             drop_previews_after(self._preview_name(progress), self.output_dir / "previews")
         return progress, meter_state
@@ -279,6 +361,8 @@ class Training:
         accelerator, facts = self.accelerator, self.data.facts
         parameters = ", ".join(f"{name} {num_parameters(net):,}" for name, net in self.trainees.bare.items())
         epochs = self.num_steps * self.images_per_step / facts["train"] if "train" in facts else None
+        done, num_steps = self.progress.step, self.num_steps
+        steps = f"steps {done:,} to {num_steps:,}" if done < num_steps else f"all {done:,} steps are done,"
         processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
         return "\n".join(
             [
@@ -287,10 +371,11 @@ class Training:
                 *([f"  left out: {as_text(facts['left_out'])}"] if "left_out" in facts else []),
                 *self._plan_of_split(),
                 f"  parameters: {parameters}",
-                f"  steps {self.progress.step:,} to {self.num_steps:,} of {self.images_per_step:,} images "
+                f"  {steps} of {self.images_per_step:,} images "
                 f"({self.run.train.train_batch_size} a process"
                 f"{f'; {epochs:.1f} epochs' if epochs else ''})",
                 f"  {processes} on {accelerator.device}: {choices}",
+                *([f"  {self.run.objective.legend}"] if self.run.objective.legend else []),
             ]
         )
 

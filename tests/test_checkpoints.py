@@ -17,6 +17,7 @@ from hf_vae import checkpoints
 from hf_vae.checkpoints import (
     AVERAGED,
     MANIFEST,
+    PriorCheckpoint,
     Progress,
     defect,
     find_checkpoint,
@@ -286,6 +287,13 @@ def test_a_full_disk_stops_with_one_error_and_keeps_what_was_there(whole, pictur
     assert_equal_runs(whole, tmp_path / "kept")
 
 
+def test_a_run_that_is_resumed_from_another_folder_has_its_networks_in_its_own(whole, picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint=str(whole / "checkpoint-6"))
+    train(run)
+    (kept,) = list_checkpoints(tmp_path)
+    assert kept.name == "checkpoint-6" and defect(kept, run.to_dict()) is None
+
+
 def test_the_same_step_is_written_again_without_a_moment_in_which_none_is_there(whole, picture_folder, tmp_path):
     """A run that is resumed from an earlier checkpoint overtakes a later one."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
@@ -293,3 +301,102 @@ def test_the_same_step_is_written_again_without_a_moment_in_which_none_is_there(
     assert_equal_runs(whole, tmp_path)
     run = tiny_run("vae", picture_folder, tmp_path).to_dict()
     assert [defect(path, run) for path in list_checkpoints(tmp_path)] == [None, None]
+
+
+def prior_checkpoint(output_dir: Path, model: torch.nn.Module, num_steps: int = 9, seed: int = 0) -> PriorCheckpoint:
+    return PriorCheckpoint(output_dir, model, num_steps, seed)
+
+
+def network(value: float = 0.0) -> torch.nn.Module:
+    """Something with a network, and with what is fitted to it."""
+    parts = {name: torch.nn.Linear(1, 1) for name in ("decoder", "latent_prior", "detail")}
+    for part in parts.values():
+        torch.nn.init.constant_(part.weight, value)
+        torch.nn.init.zeros_(part.bias)
+    return torch.nn.ModuleDict(parts)
+
+
+def test_the_state_of_a_prior_is_that_of_these_networks_and_of_this_number_of_updates(tmp_path):
+    state, warnings = {"losses": torch.arange(3.0), "schedule": {"rate": 0.1}}, []
+    assert prior_checkpoint(tmp_path, network()).load(warnings.append) is None and not warnings
+    prior_checkpoint(tmp_path, network()).save(state)
+    fitted = network()
+    torch.nn.init.ones_(fitted["latent_prior"].weight)
+    torch.nn.init.ones_(fitted["detail"].weight)
+    for model in (network(), fitted):
+        found = prior_checkpoint(tmp_path, model).load(warnings.append)
+        assert torch.equal(found["losses"], state["losses"]) and found["schedule"] == state["schedule"]
+    assert not warnings
+    for other, what in (
+        (prior_checkpoint(tmp_path, network(1.0)), "networks"),
+        (prior_checkpoint(tmp_path, network(), num_steps=8), "prior_steps"),
+        (prior_checkpoint(tmp_path, network(), seed=1), "seed"),
+    ):
+        assert other.load(warnings.append) is None
+        assert f"it belongs to another prior ({what} changed)" in warnings.pop()
+    prior_checkpoint(tmp_path, network()).remove()
+    assert not list(tmp_path.iterdir())
+    prior_checkpoint(tmp_path, network()).remove()
+
+
+def test_a_state_of_a_prior_that_is_damaged_is_named_and_passed_over(tmp_path):
+    kept, warnings = prior_checkpoint(tmp_path, network()), []
+    kept.save({"losses": torch.arange(3000.0)})
+    whole = kept.path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(torch.arange(3000.0).numpy().tobytes()) + 5000] ^= 1
+    foreign = tmp_path / "foreign.pt"
+    torch.save([1, 2], foreign)
+    for content in (whole[:5000], bytes(flipped), b"", b"no zip", foreign.read_bytes()):
+        kept.path.write_bytes(content)
+        assert kept.load(warnings.append) is None
+        assert f"Passed over {kept.path}: it is not as it was written" in warnings.pop()
+    kept.path.write_bytes(whole)
+    assert kept.load(warnings.append) is not None and not warnings
+
+
+def test_a_prior_s_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    save_steps(tmp_path, 8)
+    kept = prior_checkpoint(tmp_path, network())
+    kept.save({"losses": torch.zeros(1)})
+    before, names = kept.path.read_bytes(), sorted(tmp_path.iterdir())
+
+    def fail(content: object, path: Path) -> None:
+        path.write_bytes(b"the first half")
+        raise RuntimeError("PytorchStreamWriter failed")
+
+    monkeypatch.setattr(checkpoints.torch, "save", fail)
+    with pytest.raises(OSError, match=r"prior-checkpoint.pt could not be written: Pytorch.* stay: checkpoint-8\."):
+        kept.save({"losses": torch.ones(1)})
+    assert kept.path.read_bytes() == before and sorted(tmp_path.iterdir()) == names
+
+
+def test_the_time_of_a_prior_adds_up_over_launches_and_its_state_is_due_every_two_minutes(tmp_path, monkeypatch):
+    clock = {"now": 100.0}
+    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: clock["now"])
+    first = prior_checkpoint(tmp_path, network())
+    clock["now"] += 119
+    assert not first.is_due()
+    clock["now"] += 1
+    assert first.is_due() and first.seconds == 120
+    first.save({"losses": torch.zeros(1)})
+    assert not first.is_due()
+    clock["now"] += 1000
+    second = prior_checkpoint(tmp_path, network())
+    second.load()
+    clock["now"] += 30
+    assert second.seconds == 150 and not second.is_due()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_all_files_of_a_run_have_the_mode_that_files_get(umask, picture_folder, tmp_path):
+    before = os.umask(umask)
+    try:
+        train(tiny_run("vae", picture_folder, tmp_path, max_train_steps=1))
+    finally:
+        os.umask(before)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"diffusion_pytorch_model.safetensors", "model.safetensors", AVERAGED} <= {file.name for file in files}
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == {
+        file.name: oct(0o666 & ~umask) for file in files
+    }

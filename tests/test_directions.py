@@ -162,3 +162,11 @@ def test_a_pointer_of_git_lfs_is_not_taken_for_directions(tmp_path):
     (tmp_path / DIRECTIONS_FILE).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(ValueError, match=f"{DIRECTIONS_FILE} is a Git LFS pointer, not the directions: run `git lfs"):
         read_directions(tmp_path, 8)
+
+
+def test_the_file_of_directions_has_the_mode_that_files_get_and_keeps_one_that_was_chosen(tmp_path):
+    path = write_directions(tmp_path, [])
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+    path.chmod(0o640)
+    assert write_directions(tmp_path, []).stat().st_mode & 0o777 == 0o640

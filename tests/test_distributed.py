@@ -82,6 +82,19 @@ training.update = stop
 train_accelerate.main()
 """
 
+SIGNAL_IN_THE_PRIOR = """
+import os, signal
+from hf_vae import priors
+import train_accelerate
+
+update = priors.FlowTraining.update
+def stop(flow_training):
+    os.kill(os.getpid(), signal.SIGTERM)
+    update(flow_training)
+priors.FlowTraining.update = stop
+train_accelerate.main()
+"""
+
 SHARDED = """
 import os
 os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "NO_WRAP"}
@@ -158,6 +171,16 @@ def test_a_signal_to_one_rank_stops_all_of_them_with_a_checkpoint(picture_folder
     assert "Stopped by SIGTERM after writing checkpoint-10" in done.stderr
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-10"]
     assert [line["step"] for line in log_lines(tmp_path / "run")] == [2, 4, 6, 8, 10]
+
+
+def test_a_signal_while_the_first_rank_fits_the_prior_stops_all_of_them(picture_folder, tmp_path):
+    (tmp_path / "stop.py").write_text(SIGNAL_IN_THE_PRIOR)
+    flags = flags_of("vae", picture_folder, tmp_path / "run", 4, steps=2)
+    done = launch_two(tmp_path / "stop.py", flags)
+    assert done.returncode != 0
+    sentence = "Stopped by SIGTERM after writing prior-checkpoint.pt at update 1 of 2 of the prior."
+    assert done.stderr.count(sentence) == 2, done.stderr[-3000:]
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-2"]
 
 
 @pytest.mark.slow

@@ -145,3 +145,13 @@ def test_other_fakes_are_told_from_pictures_too_where_they_are_asked_for(kind, i
 def test_an_encoder_that_is_not_trained_is_frozen():
     assert "encoder" in VAEGANObjective(train_encoder=False).frozen
     assert VAEGANObjective().frozen == {"latent_prior"}
+
+
+def test_an_objective_says_what_its_loss_is():
+    assert "it can be negative" in VAEObjective().legend and "times" not in VAEObjective().legend
+    assert "with 0.5 times the KL" in VAEObjective(kl_weight=0.5).legend
+    assert VAEObjective("l1", 2.0).legend.endswith(
+        "absolute error of values in [-1, 1], plus 2 times the KL per latent"
+    )
+    assert AutoencoderObjective("bce").legend.startswith("loss is the binary cross-entropy")
+    assert "absolute error" in VAEGANObjective().legend and "g_loss" in VAEGANObjective().legend

@@ -1,9 +1,10 @@
 """Preview grids and the timelapse."""
 
 import torch
-from conftest import draw_picture, tiny_model
+from conftest import draw_picture, reset_accelerate, tiny_model, tiny_run
 from PIL import Image
 
+from hf_vae import training
 from hf_vae.previews import draw_preview, save_timelapse
 
 
@@ -22,6 +23,18 @@ def test_a_timelapse_has_one_frame_for_each_preview(tmp_path):
         draw_picture(number).save(tmp_path / f"step_{number:07d}.png")
     save_timelapse(tmp_path, tmp_path / "timelapse.webp")
     assert Image.open(tmp_path / "timelapse.webp").n_frames == 3
+
+
+def test_the_first_preview_of_a_run_comes_early(picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "FIRST_PREVIEW", 2)
+    for every, expected in ((0, []), (1, [1, 2, 3, 4]), (3, [2, 3, 4]), (500, [2, 4])):
+        output_dir = tmp_path / str(every)
+        settings = {"max_train_steps": 4, "checkpointing_steps": 0, "preview_steps": every}
+        training.Training(tiny_run("dcgan", picture_folder, output_dir, **settings)).advance(4)
+        assert sorted(path.name for path in output_dir.glob("previews/*")) == [
+            f"step_{step:07d}.png" for step in expected
+        ]
+        reset_accelerate()
 
 
 def test_without_previews_there_is_no_timelapse(tmp_path):

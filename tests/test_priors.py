@@ -1,13 +1,16 @@
 """The prior inside a model, and how it is fitted."""
 
+import copy
+
 import pytest
 import torch
 from conftest import skip_without_encoder, tiny_model
 
+from hf_vae.families import FAMILIES
 from hf_vae.latents import encode_all
 from hf_vae.models import EncoderOutput, LatentPrior
 from hf_vae.models.flow import LatentFlow
-from hf_vae.priors import fit_flow, fit_gaussian, fit_mixture, fit_prior
+from hf_vae.priors import fit_flow, fit_gaussian, fit_mixture, fit_prior, learns_flow, seconds_per_update
 
 
 MEAN = torch.tensor([1.0, -2.0, 0.5])
@@ -254,3 +257,32 @@ def test_without_an_encoder_the_prior_stays_standard_and_directions_fall_in_effe
     assert torch.equal(prior.mean, torch.zeros(8)) and torch.equal(prior.stds, torch.ones(8))
     effects = (model.decoder.head.weight @ prior.directions.T).norm(dim=0)
     assert (effects.diff() <= 1e-5).all()
+
+
+@pytest.mark.parametrize(("latent_dim", "latent_size"), [(2, 1), (64, 4)])
+def test_a_flow_goes_on_from_its_state_bit_for_bit(latent_dim, latent_size):
+    latents = two_clusters(200, latent_dim)
+    prior = LatentPrior(latent_dim, latent_size)
+    prior.fit(latents)
+    states = []
+    losses = fit_flow(prior, latents, 7, after_update=lambda training: states.append(copy.deepcopy(training.state())))
+    whole = copy.deepcopy(prior.flow.state_dict())
+    assert len(states) == 7
+    for done in (1, 4, 7):
+        prior.flow, updates = None, []
+        again = fit_flow(prior, latents, 7, state=states[done - 1], after_update=updates.append)
+        assert again == losses and len(updates) == 7 - done
+        for name, value in prior.flow.state_dict().items():
+            assert torch.equal(value, whole[name]), name
+
+
+def test_an_update_of_a_flow_is_timed_without_a_trace(fitted_prior):
+    before, random_state = copy.deepcopy(fitted_prior.state_dict()), torch.get_rng_state()
+    assert 0 < seconds_per_update(fitted_prior) < 10
+    assert fitted_prior.flow is None and torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, before[name]) for name, value in fitted_prior.state_dict().items())
+
+
+def test_a_flow_is_learned_where_the_configuration_names_it_and_there_is_an_encoder(family):
+    assert learns_flow(tiny_model(family, prior="flow")) == FAMILIES[family].model.has_encoder
+    assert not learns_flow(tiny_model(family, prior="gaussian"))

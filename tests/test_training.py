@@ -378,3 +378,74 @@ def test_first_weights_are_drawn_as_configured(picture_folder, tmp_path):
         assert values.mean().item() == pytest.approx(2, abs=0.05) and values.std().item() == pytest.approx(
             0.5, rel=0.1
         )
+
+
+def test_the_facts_tell_the_prior_s_time_and_machine_from_those_of_the_networks(picture_folder, tmp_path, monkeypatch):
+    clock = {"now": 1000.0}
+    monkeypatch.setattr("hf_vae.logs.time.perf_counter", lambda: clock["now"])  # everybody's
+    update, fit_prior = training.update, training.fit_prior
+
+    def slow_update(*arguments):
+        clock["now"] += 10
+        return update(*arguments)
+
+    def slow_fit(*arguments):
+        clock["now"] += 500
+        fit_prior(*arguments)
+
+    monkeypatch.setattr(training, "update", slow_update)
+    monkeypatch.setattr(training, "fit_prior", slow_fit)
+    train(tiny_run("vae", picture_folder, tmp_path))
+    facts = json.loads((tmp_path / "training.json").read_text())
+    assert facts["seconds"] == 60
+    assert facts["prior"] == {"steps": 2, "seconds": 500, "device": facts["device"], "num_processes": 1}
+
+
+def test_the_facts_know_no_prior_where_none_was_learned(picture_folder, tmp_path):
+    runs = [tiny_run("dcgan", picture_folder, tmp_path / "dcgan", max_train_steps=1)]
+    gaussian = tiny_run("vae", picture_folder, tmp_path / "gaussian", max_train_steps=1)
+    runs.append(dataclasses.replace(gaussian, model=gaussian.model | {"prior": "gaussian"}))
+    learned = train(tiny_run("vae", picture_folder, tmp_path / "flow", max_train_steps=1))
+    start = {"pretrained_model_name_or_path": str(learned), "prior_steps": 0}
+    runs.append(tiny_run("vae", picture_folder, tmp_path / "kept", max_train_steps=1, **start))
+    for run in runs:
+        reset_accelerate()
+        facts = json.loads((train(run) / "training.json").read_text())
+        assert facts["prior"] is None
+
+
+def test_the_facts_tell_each_launch_of_a_run_and_what_it_changed(picture_folder, tmp_path):
+    train(tiny_run("vae", picture_folder, tmp_path, max_train_steps=3))
+    (first,) = json.loads((tmp_path / "training.json").read_text())["launches"]
+    assert first["from_step"] == 0 and first["changed"] == [] and first["num_processes"] == 1
+    assert first["device"].startswith(("CPU, ", "NVIDIA"))
+    for length, rate in ((6, 1e-4), (9, 1e-4)):
+        reset_accelerate()
+        changes = {"max_train_steps": length, "learning_rate": rate, "resume_from_checkpoint": "latest"}
+        train(tiny_run("vae", picture_folder, tmp_path, **changes))
+    launches = json.loads((tmp_path / "training.json").read_text())["launches"]
+    assert [(launch["from_step"], launch["changed"]) for launch in launches] == [
+        (0, []),
+        (3, ["train.learning_rate: 0.001 -> 0.0001", "train.max_train_steps: 3 -> 6"]),
+        (6, ["train.max_train_steps: 6 -> 9"]),
+    ]
+    reset_accelerate()  # what came after the checkpoint is no part of the run
+    train(tiny_run("vae", picture_folder, tmp_path, max_train_steps=9, resume_from_checkpoint="checkpoint-6"))
+    launches = json.loads((tmp_path / "training.json").read_text())["launches"]
+    assert [launch["from_step"] for launch in launches] == [0, 3, 6]
+
+
+def test_a_run_says_what_its_loss_is_and_shows_few_numbers(family, picture_folder, tmp_path, capsys):
+    run = tiny_run(family, picture_folder, tmp_path, max_train_steps=2, checkpointing_steps=0, preview_steps=0)
+    watched = Training(run)
+    watched.advance(2)
+    printed = capsys.readouterr()
+    assert f"  {run.objective.legend}" in printed.out.splitlines()
+    assert {"loss" if family != "dcgan" else "g_loss"} <= set(re.findall(r"\w*loss", run.objective.legend))
+    postfix = re.findall(r"(?:step/s|s/step), ([^]]*)\]", printed.err)[-1]
+    shown = [part.split("=")[0] for part in postfix.split(", ")]
+    assert shown[-1] == "images/s" and len(shown) <= 5 and set(shown[:-1]) <= set(training.SHOWN)
+    names = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1]).keys() - {"step"}
+    assert len(names) > len(shown)
+    undocumented = [name for name in names if f"`{name}`" not in (REPOSITORY / "docs" / "training.md").read_text()]
+    assert not undocumented
