@@ -150,8 +150,8 @@ def test_a_card_tells_of_resumes_the_prior_and_what_was_left_out(finished_runs, 
     training = json.loads((folder / "training.json").read_text())
     training["prior"] = {"steps": 1500, "seconds": 720, "device": "CPU, 1 thread"}
     training["launches"] = [
-        {"first_step": 0, "changed": []},
-        {"first_step": 500, "changed": ["train.max_train_steps: 500 -> 1000"]},
+        {"from_step": 0, "changed": []},
+        {"from_step": 500, "changed": ["train.max_train_steps: 500 -> 1000"]},
     ]
     training["pictures"]["left_out"] = {"files with the ending .heic": 3, "files in hidden folders": 4}
     (folder / "training.json").write_text(json.dumps(training))
