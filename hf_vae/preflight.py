@@ -1,35 +1,34 @@
 """What is known to be impossible before a run starts, and whether a folder holds the run that is to be resumed."""
 
+import dataclasses
 import json
 from pathlib import Path
 
-from .config import RunConfig, differences
+from .config import RunConfig, differences, run_flags_type
 from .families import FAMILIES
+from .licenses import check_license
 from .logs import LOG_FILE
-from .previews import TIMELAPSES
-
-
-COUNTS = (
-    "train_batch_size",
-    "gradient_accumulation_steps",
-    "num_train_epochs",
-    "max_train_steps",
-    "early_stopping_patience",
-    "logging_steps",
-    "preview_images",
-    "preview_columns",
-    "checkpoints_total_limit",
-)
+from .previews import TIMELAPSES, preview_name
+from .ranges import refuse_out_of_range
+from .sources import refuse_unless_one_source
+from .trackers import tracker_names
+from .transforms import picture_mode
 
 
 def refuse_impossible(run: RunConfig) -> None:
     """Refuses a run that could not end well, before any picture is decoded.
 
     Raises:
-        ValueError: If a count is below 1, or two settings contradict each other.
+        ValueError: If a number is out of its range, a licence, tracker or name is none, no place or two are given for
+            the pictures, or two settings contradict each other.
     """
-    _refuse_below_one(run)
+    _refuse_out_of_range(run)
     _refuse_contradictions(run)
+    refuse_unless_one_source(run.data)
+    if run.data.data_license is not None:
+        check_license(run.data.data_license)
+    tracker_names(run.train.report_to)
+    preview_name(run.train.preview_file, 0, 0, 1, None)
 
 
 def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
@@ -53,19 +52,25 @@ def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
     return None
 
 
-def _refuse_below_one(run: RunConfig) -> None:
-    for name in COUNTS:
-        value = getattr(run.train, name)
-        if value not in (None, "auto") and value < 1:
-            raise ValueError(f"{name}={value} is not possible; it must be at least 1.")
-    if run.train.prior_steps < 1 and not run.train.keeps_prior:
+def _refuse_out_of_range(run: RunConfig) -> None:
+    family, sections = FAMILIES[run.family], run.to_dict()
+    for section in dataclasses.fields(run_flags_type(run.family, family.model, family.objective)):
+        refuse_out_of_range(section.type, sections[section.name])
+    picture_mode(run.model.get("image_channels", 3))
+    left, top, right, bottom = run.data.crop_box or (0, 0, 1, 1)
+    if not (0 <= left < right and 0 <= top < bottom):
         raise ValueError(
-            f"prior_steps={run.train.prior_steps} is not possible; it must be at least 1, or 0 to keep the prior of "
-            "--pretrained_model_name_or_path."
+            f"crop_box={run.data.crop_box} is not possible; it must be left, top, right and bottom, in pixels, with "
+            "left below right and top below bottom."
         )
 
 
 def _refuse_contradictions(run: RunConfig) -> None:
+    if run.train.prior_steps == 0 and not run.train.keeps_prior:
+        raise ValueError(
+            "prior_steps=0 is not possible; it must be at least 1, or 0 to keep the prior of "
+            "--pretrained_model_name_or_path."
+        )
     if run.train.timelapse_file not in TIMELAPSES:
         raise ValueError(f"timelapse_file={run.train.timelapse_file} must be {' or '.join(TIMELAPSES)}.")
     if run.data.streaming and not run.train.max_train_steps:
