@@ -65,10 +65,10 @@ def choose_precision(config: TrainConfig, device: torch.device) -> str:
     if config.mixed_precision != "auto":
         wanted, place = config.mixed_precision, "--mixed_precision"
     else:
-        wanted, place = told, "what `accelerate launch` was told, or its configuration,"
+        wanted, place = told, "`accelerate launch`, or its configuration file, (ACCELERATE_MIXED_PRECISION)"
     if (wanted == "fp16" and device.type == "cpu") or wanted not in ("no", "fp16", "bf16"):
         raise ValueError(
-            f"{place} asks for {wanted}, which cannot be computed here on a {device.type.upper()}; pass "
+            f"{place} asks for {wanted}, which a run cannot compute in on the device {device.type}; pass "
             "--mixed_precision no, or bf16."
         )
     if config.mixed_precision == "auto" and wanted == "no":

@@ -12,7 +12,7 @@ from .previews import TIMELAPSES, preview_name
 from .ranges import refuse_out_of_range
 from .sources import refuse_unless_one_source
 from .trackers import tracker_names
-from .transforms import picture_mode
+from .transforms import picture_mode, refuse_crop_box
 
 
 def refuse_impossible(run: RunConfig) -> None:
@@ -57,12 +57,7 @@ def _refuse_out_of_range(run: RunConfig) -> None:
     for section in dataclasses.fields(run_flags_type(run.family, family.model, family.objective)):
         refuse_out_of_range(section.type, sections[section.name])
     picture_mode(run.model.get("image_channels", 3))
-    left, top, right, bottom = run.data.crop_box or (0, 0, 1, 1)
-    if not (0 <= left < right and 0 <= top < bottom):
-        raise ValueError(
-            f"crop_box={run.data.crop_box} is not possible; it must be left, top, right and bottom, in pixels, with "
-            "left below right and top below bottom."
-        )
+    refuse_crop_box(run.data.crop_box)
 
 
 def _refuse_contradictions(run: RunConfig) -> None:

@@ -39,7 +39,7 @@ class Range:
     def __str__(self) -> str:
         bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
         named = [f"{words} {bound}" for words, bound in bounds.items() if bound is not None]
-        return " and ".join(named) or "finite"
+        return " and ".join(named) or "of any size"
 
     def __call__(self, default: str) -> str:
         """What `--help` says behind the description of a flag."""
@@ -79,10 +79,10 @@ def refuse_out_of_range(annotated: type | Callable[..., Any], values: Mapping[st
         allowed, value = range_of(annotation), values.get(name)
         if allowed is None or name not in values or value in _words(annotation):
             continue
-        kind, words = (Real, "a number") if float in _members(annotation) else (Integral, "a whole number")
+        kind, words = (Real, "a finite number") if float in _members(annotation) else (Integral, "a whole number")
         is_number = isinstance(value, kind) and not isinstance(value, bool)
         if not is_number or value not in allowed:
-            must = allowed if is_number else f"{words}, {allowed}"
+            must = allowed if is_number and math.isfinite(value) else f"{words}, {allowed}"
             raise ValueError(f"{name}={value} is not possible; it must be {must}.")
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributions import Normal, kl_divergence
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
@@ -141,6 +142,12 @@ def test_binary_cross_entropy_is_that_of_values_between_0_and_1():
     torch.testing.assert_close(losses.binary_cross_entropy(reconstructions, images), expected)
 
 
+def test_binary_cross_entropy_is_that_of_pytorch():
+    images, reconstructions = random_images(0), (random_images(1) * 1.5).clamp(-1 + 1e-4, 1 - 1e-4)
+    expected = nn.functional.binary_cross_entropy((reconstructions + 1) / 2, (images + 1) / 2, reduction="none")
+    torch.testing.assert_close(losses.binary_cross_entropy(reconstructions, images), expected.flatten(1).sum(1))
+
+
 @pytest.mark.parametrize("beyond", [-1.5, 1.5])
 def test_binary_cross_entropy_outside_is_that_of_the_edge_and_the_distance_to_it(beyond):
     edge = 1e-4 / 2  # of the values between 0 and 1
@@ -213,7 +220,7 @@ def autocast_on_a_gpu():
 def test_reconstruction_losses_can_be_computed_under_autocast_on_a_gpu(name, autocast_on_a_gpu):
     images = torch.zeros(2, 3, 28, 28, device="cuda")
     with pytest.raises(RuntimeError, match="unsafe to autocast"):  # so this fixture is no empty one
-        torch.nn.functional.binary_cross_entropy(images, images)
+        nn.functional.binary_cross_entropy(images, images)
     loss = losses.RECONSTRUCTION_LOSSES[name](images.bfloat16(), images)
     assert loss.dtype == torch.float32 and loss.shape == (2,)
 
@@ -229,7 +236,7 @@ def test_reconstruction_losses_are_the_same_under_autocast(name):
 
 def test_a_gradient_penalty_is_the_same_inside_and_outside_of_autocast():
     torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.SiLU(), torch.nn.Flatten(), torch.nn.LazyLinear(1))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 1))
     images = random_images(0).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(images).squeeze(1)

@@ -40,7 +40,9 @@ def data(
         overwrite: Replace the sheet if it exists.
     """
     from .. import inspection
+    from ..transforms import refuse_crop_box
 
+    refuse_crop_box(crop_box)
     if sheet:
         refuse_output(sheet, overwrite, "--sheet")
     is_here = Path(source).expanduser().exists()
