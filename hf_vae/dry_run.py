@@ -13,7 +13,7 @@ from .config import RunConfig
 from .families import new_model
 from .machine import choose_precision, use_cpu
 from .preflight import recorded_run, refuse_impossible
-from .sources import find_files
+from .sources import find_files, refuse_unless_one_source
 
 
 def describe(run: RunConfig) -> str:
@@ -58,6 +58,7 @@ def _refuse_what_the_run_would(run: RunConfig) -> None:
     refuse_impossible(run)
     choose_precision(run.train, PartialState(cpu=use_cpu()).device)
     recorded_run(run, output_dir)
+    refuse_unless_one_source(run.data)
     if run.data.train_data_dir:
         find_files(run.data.train_data_dir)
     if run.train.resume_from_checkpoint:

@@ -10,7 +10,6 @@ from .licenses import check_license
 from .logs import LOG_FILE
 from .previews import TIMELAPSES, preview_name
 from .ranges import refuse_out_of_range
-from .sources import refuse_unless_one_source
 from .trackers import tracker_names
 from .transforms import picture_mode, refuse_crop_box
 
@@ -19,12 +18,11 @@ def refuse_impossible(run: RunConfig) -> None:
     """Refuses a run that could not end well, before any picture is decoded.
 
     Raises:
-        ValueError: If a number is out of its range, a licence, tracker or name is none, no place or two are given for
-            the pictures, or two settings contradict each other.
+        ValueError: If a number is out of its range, a licence, tracker or file name is none, or two settings
+            contradict each other.
     """
     _refuse_out_of_range(run)
     _refuse_contradictions(run)
-    refuse_unless_one_source(run.data)
     if run.data.data_license is not None:
         check_license(run.data.data_license)
     tracker_names(run.train.report_to)
