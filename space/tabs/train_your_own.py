@@ -77,8 +77,9 @@ def build() -> None:
     """Adds the tab."""
     with gr.Tab("Train your own", id="train"):
         gr.Markdown(
-            "A folder of 2,000 pictures of one kind is enough. Clone the code, `make demo` once, and run what "
-            "stands here: it trains, measures the model on pictures that were held out, and writes its card."
+            "A folder of 2,000 pictures of one kind is enough. Clone the code, type `make install` and "
+            "`source .venv/bin/activate` once, and run what stands here: it trains, measures the model on pictures "
+            "that were held out, and writes its card."
         )
         with gr.Row():
             family = gr.Dropdown(list(FAMILIES.items()), value="vae", label="Family")
