@@ -12,7 +12,7 @@ import docstring_parser
 import tyro
 
 from .files import write_text_whole
-from .ranges import limited
+from .ranges import limited, refuse_out_of_range
 
 
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
@@ -228,7 +228,8 @@ def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
     """The flags that a recipe's sections stand for; what a section leaves out keeps its default.
 
     Raises:
-        ValueError: If a section or a field is unknown; the message names it and what exists.
+        ValueError: If a section or a field is unknown, or its value is not of its kind; the message names it and what
+            exists.
     """
     defaults = flags_type()
     fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(flags_type)}
@@ -239,6 +240,7 @@ def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
                 f"field of section {name!r}", set(values), {f.name for f in dataclasses.fields(fields[name])}
             )
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            refuse_out_of_range(type(fields[name]), values)
             fields[name] = dataclasses.replace(fields[name], **values)
     return flags_type(**fields)
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
+from typeguard import TypeCheckError, check_type
 
 
 @dataclass(frozen=True)
@@ -65,25 +67,36 @@ def range_of(annotation: Any) -> Range | None:
 
 
 def refuse_out_of_range(annotated: type | Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """Refuses a number that is not in the range of its setting.
+    """Refuses a number that is not in the range of its setting, and a value of another kind than the setting has.
 
     Args:
         annotated: The dataclass or the function whose fields or arguments have the ranges.
-        values: The value of each.
+        values: The value of each, or of some.
 
     Raises:
-        ValueError: If there is one, or a value that is no number; the message names the setting, the value and what
-            is allowed.
+        ValueError: If there is one; the message names the setting, the value and what is allowed.
     """
     for name, annotation in get_type_hints(annotated, include_extras=True).items():
         allowed, value = range_of(annotation), values.get(name)
-        if allowed is None or name not in values or value in _words(annotation):
+        if name not in values or value in _words(annotation):
+            continue
+        if allowed is None:
+            _refuse_another_kind(name, value, annotation)
             continue
         kind, words = (Real, "a finite number") if float in _members(annotation) else (Integral, "a whole number")
         is_number = isinstance(value, kind) and not isinstance(value, bool)
         if not is_number or value not in allowed:
             must = allowed if is_number and math.isfinite(value) else f"{words}, {allowed}"
             raise ValueError(f"{name}={value} is not possible; it must be {must}.")
+
+
+def _refuse_another_kind(name: str, value: Any, annotation: Any) -> None:
+    try:
+        check_type(value, annotation)
+    except TypeCheckError as error:
+        words = ", ".join(str(word) for word in _words(annotation) if word is not None)
+        kind = f"one of {words}" if words else inspect.formatannotation(_plain(annotation))
+        raise ValueError(f"{name}={value} is not possible; it must be {kind}.") from error
 
 
 def with_ranges(command: Callable[..., None]) -> Callable[..., None]:
@@ -99,9 +112,12 @@ def with_ranges(command: Callable[..., None]) -> Callable[..., None]:
 
 def _members(annotation: Any) -> tuple[Any, ...]:
     """The types of which a value may be: those of a union, or the one that there is."""
-    if get_origin(annotation) is Annotated:
-        annotation = annotation.__origin__
-    return get_args(annotation) or (annotation,)
+    annotation = _plain(annotation)
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _plain(annotation: Any) -> Any:
+    return annotation.__origin__ if get_origin(annotation) is Annotated else annotation
 
 
 def _words(annotation: Any) -> list[Any]:

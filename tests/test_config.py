@@ -176,6 +176,27 @@ def test_a_setting_that_cannot_be_is_refused_with_what_is_allowed(section, name,
         refuse_impossible(changed_to(parse("vae", "--train_data_dir photos"), section, name, value))
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "value", "message"),
+    [
+        ("data", "flip", "no", "flip=no is not possible; it must be bool"),
+        ("data", "train_data_dir", ["a", "b"], r"train_data_dir=.* must be str \| None"),
+        ("data", "crop_box", [1, 2], r"crop_box=\(1, 2\) is not possible; it must be tuple"),
+        ("data", "crop_box", "abcd", "crop_box=abcd is not possible"),
+        ("train", "use_ema", 0, "use_ema=0 is not possible; it must be bool"),
+        ("train", "lr_scheduler", "polynomial", "lr_scheduler=polynomial is not possible; it must be one of cosine, "),
+        ("train", "learning_rate", "fast", "learning_rate=fast is not possible; it must be a finite number, above 0"),
+        ("objective", "reconstruction_loss", "bcd", "reconstruction_loss=bcd .* must be one of calibrated, mse"),
+        ("model", "block", None, "block=None is not possible; it must be one of residual, plain"),
+        ("model", "width", "8", "width=8 is not possible; it must be a whole number, at least 1"),
+        ("model", "encoder_layers", "tanh", "encoder_layers=tanh is not possible"),
+    ],
+)
+def test_a_value_of_a_recipe_has_to_be_of_its_kind(section, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        flags_from_dict(flags_type_of("vae"), {section: {name: value}})
+
+
 def test_words_that_stand_for_a_number_are_none_that_is_refused():
     run = parse("vae", "--train_data_dir photos --train_batch_size auto --checkpoints_total_limit None")
     refuse_impossible(run)
