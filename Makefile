@@ -5,9 +5,12 @@ SPACE ?= build/space
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-faults smoke bench space model-code style clean
+.PHONY: install demo test test-slow test-faults smoke bench space model-code style clean
 
-demo: .venv/space.installed      ## the Space in the browser, on the models in model_cards/
+install: .venv/installed         ## the environment for training and the Space; then: source .venv/bin/activate
+	@echo "Installed. Now: source .venv/bin/activate"
+
+demo: .venv/installed            ## the Space in the browser, on the models in model_cards/
 	$(BIN)/python space/app.py
 
 test: .venv/dev.installed        ## all tests but the slow ones, and the share of lines and branches that they run
@@ -41,12 +44,12 @@ style: .venv/dev.installed       ## format, and check what formatting cannot men
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.venv/space.installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable ".[space]"
+	$(PIP) --editable ".[train,space]"
 	touch $@
 
-.venv/dev.installed: .venv/space.installed
+.venv/dev.installed: .venv/installed
 	$(PIP) --editable ".[dev]"
 	touch $@
 

@@ -14,6 +14,7 @@ from .directions import Direction, read_directions
 from .families import FAMILIES, AutoGenerator
 from .files import write_text_whole
 from .hub import NO_ORIGIN
+from .licenses import check_license
 from .models import ImageGenerator
 from .pipeline import ImagePipeline
 from .presets import with_preset
@@ -82,8 +83,10 @@ def describe_data(folder: Path, notes: str | None, license_id: str | None) -> No
     there.
 
     Raises:
-        ValueError: If the file is missing.
+        ValueError: If the file is missing, or the Hub does not know the licence.
     """
+    if license_id is not None:
+        check_license(license_id)
     config = read_json(folder, CONFIG_FILE)
     config["data"] |= {"data_notes": notes} if notes is not None else {}
     config["data"] |= {"data_license": license_id} if license_id is not None else {}

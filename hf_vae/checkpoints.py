@@ -175,7 +175,7 @@ def load_checkpoint(
 def changed_settings(checkpoint: Path, run: dict[str, Any]) -> list[str]:
     """The settings, as `section.field: before -> now`, in which the configuration `run` differs from the one that
     `checkpoint` was written by, of those that a resumed run may change."""
-    before, run = without_paths(json.loads((checkpoint / MANIFEST).read_text())["run"]), without_paths(run)
+    before = json.loads((checkpoint / MANIFEST).read_text())["run"]
     found = []
     for section in ("model", "train"):
         for name in sorted((before[section].keys() | run[section].keys()) - NOT_OF_A_LAUNCH):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import tyro
 
-from .commands.arguments import AsJson, RunFolder
+from .commands.arguments import AsJson, RunFolder, with_home_folders
 from .commands.data import data
 from .commands.directions import directions
 from .commands.measures import compare, evaluate, table
 from .commands.pictures import interpolate, reconstruct, sample, sheet, sweep
 from .config import FLAG_STYLE
+from .ranges import with_ranges
 
 
 DESCRIPTION = """What to do with a trained model. `hf-vae COMMAND --help` explains a command, with an example. MODEL is
@@ -148,7 +149,7 @@ def env(as_json: AsJson = False) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function
+    function.__name__: with_ranges(function)
     for function in (
         *(sample, reconstruct, interpolate, sweep, sheet),
         *(evaluate, compare, table),
@@ -161,12 +162,18 @@ def main() -> None:
     """Entry point: one subcommand a function. What is refused is one line on stderr and exit code 1; a command that
     does not exist, or a flag, is 2; Ctrl-C is 130."""
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="hf-vae", description=DESCRIPTION, **FLAG_STYLE)
+        arguments = with_home_folders(sys.argv[1:])
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="hf-vae", description=DESCRIPTION, args=arguments, **FLAG_STYLE
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
     except ModuleNotFoundError as error:
         extra = "onnx" if (error.name or "").startswith("onnx") else "train"
-        sys.exit(f"Error: {error}. Install what this command needs, the extra [{extra}].")
+        sys.exit(
+            f"Error: {error}. This command needs the extra [{extra}]: run `make install` and `source "
+            f".venv/bin/activate`, or `pip install -e '.[{extra}]'`."
+        )
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

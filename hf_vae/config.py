@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ import docstring_parser
 import tyro
 
 from .files import write_text_whole
+from .ranges import limited, refuse_out_of_range
 
 
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
@@ -18,6 +20,18 @@ FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPref
 CONFIG_FILE = "train_config.json"
 PATHS_FILE = "paths.json"
 PATHS = {"data": ("train_data_dir", "dataset_name"), "train": ("output_dir", "pretrained_model_name_or_path")}
+SEEDS = {"least": 0, "most": 2**32 - 1}  # what NumPy takes
+# of the sizes that models have; they are code that travels with the weights, so their signatures hold types alone
+MODEL_RANGES: dict[str, dict[str, int]] = {
+    "image_size": {"least": 1},
+    "image_channels": {"least": 1},
+    "latent_dim": {"least": 1},
+    "latent_size": {"least": 1},
+    "width": {"least": 1},
+    "max_width": {"least": 1},
+    "detail_dim": {"least": 0},
+    "output_size": {"least": 1},
+}
 
 NOT_SECTIONS = {"family", "published", "notes"}  # the last two are for people
 ONE_LAUNCH = {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "dry_run"}
@@ -51,18 +65,21 @@ class DataConfig:
     """Licence of the pictures as their origin states it, such as mit or cc-by-nc-4.0; None where it states none."""
     crop_box: tuple[int, int, int, int] | None = None
     """Left, top, right and bottom of the part of each picture that is used, in pixels, before the centred square."""
-    validation_fraction: float = 0.1
+    validation_fraction: Annotated[float, limited(above=0, below=1)] = 0.1
     """Share of the pictures held out: never trained on, and what every metric is measured on."""
-    split_seed: int = 0
+    split_seed: Annotated[int, limited(**SEEDS)] = 0
     """Seed of that split."""
     streaming: bool = False
     """Read the pictures while training, without a cache: for sets larger than the disk or memory."""
-    shuffle_buffer: int = 10_000
+    shuffle_buffer: Annotated[int, limited(least=1)] = 10_000
     """Encoded pictures that streaming shuffles among; what bounds its memory."""
-    flip: bool = True
+    flip: Annotated[bool, tyro.conf.arg(aliases=["--random_flip"])] = True
     """Mirror half of the pictures while training."""
-    color_jitter: float = 0.0
+    color_jitter: Annotated[float, limited(least=0, most=1)] = 0.0
     """Change brightness, contrast and saturation by up to this share while training."""
+
+    def __post_init__(self) -> None:
+        _expand_home(self, "dataset_name", "train_data_dir")
 
 
 @dataclass(frozen=True)
@@ -71,15 +88,15 @@ class TrainConfig:
 
     output_dir: str = "runs/model"
     """Folder of the run: checkpoints, previews and, at the end, the published model."""
-    seed: int = 0
+    seed: Annotated[int, limited(**SEEDS)] = 0
     """Seed of the weights, the order of the pictures and all noise."""
-    train_batch_size: int | Literal["auto"] = 64
+    train_batch_size: Annotated[int | Literal["auto"], limited(least=1)] = 64
     """Images in a batch, per process; "auto" for the most that fit into memory."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: Annotated[int, limited(least=1)] = 1
     """Batches whose gradients are added before the weights are updated."""
-    num_train_epochs: int = 100
+    num_train_epochs: Annotated[int, limited(least=1, aliases=["--num_epochs"])] = 100
     """Passes over the training pictures."""
-    max_train_steps: int | None = None
+    max_train_steps: Annotated[int | None, limited(least=1)] = None
     """Weight updates in all; overrides num_train_epochs."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """Precision of forward and backward passes; "auto" for what `accelerate launch` was told, or else bf16 where the
@@ -92,54 +109,54 @@ class TrainConfig:
     """Let a GPU multiply fp32 matrices in TF32."""
     pretrained_model_name_or_path: str | None = None
     """Folder or Hub id of a model with the same networks, of any family, to start from instead of random weights."""
-    prior_steps: int = 6000
+    prior_steps: Annotated[int, limited(least=0)] = 6000
     """Updates of the network that learns what latents to draw, once the model is trained (prior "flow"); 0 keeps the
     prior of the model that the run starts from, for an encoder that is not trained."""
-    init_std: float | None = None
+    init_std: Annotated[float | None, limited(least=0)] = None
     """Draw the first weights of all convolutions from N(init_mean, init_std), and their biases as 0; None for what
     PyTorch does."""
-    init_mean: float = 0.0
+    init_mean: Annotated[float, limited()] = 0.0
     """Mean of that distribution."""
-    early_stopping_patience: int | None = None
+    early_stopping_patience: Annotated[int | None, limited(least=1)] = None
     """Epochs without a lower validation loss, on the held-out pictures, after which training stops; None never."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, limited(above=0)] = 1e-3
     """Peak learning rate of every network."""
     lr_scheduler: Literal["cosine", "linear", "constant_with_warmup", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
-    lr_warmup_steps: int = 200
+    lr_warmup_steps: Annotated[int, limited(least=0)] = 200
     """Updates over which the learning rate rises to its peak."""
-    adam_beta1: float = 0.9
+    adam_beta1: Annotated[float, limited(least=0, below=1)] = 0.9
     """Decay of AdamW's mean of gradients."""
-    adam_beta2: float = 0.99
+    adam_beta2: Annotated[float, limited(least=0, below=1)] = 0.99
     """Decay of AdamW's mean of squared gradients."""
-    adam_weight_decay: float = 1e-4
+    adam_weight_decay: Annotated[float, limited(least=0)] = 1e-4
     """AdamW's weight decay."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, limited(least=0)] = 1.0
     """Norm that the gradients of each network are clipped to; 0 does not clip."""
     use_ema: bool = True
     """Publish a running average of the weights instead of their last values."""
-    ema_decay: float = 0.999
+    ema_decay: Annotated[float, limited(least=0, most=1)] = 0.999
     """Decay of that average, approached as (1 + n) / (10 + n) at its n-th update."""
     save_precision: Literal["fp32", "fp16"] = "fp32"
     """Precision of the published weights. fp16 halves their file; whoever loads it gets fp32 again."""
-    logging_steps: int = 50
+    logging_steps: Annotated[int, limited(least=1)] = 50
     """Updates between two lines of log.jsonl."""
-    preview_steps: int = 500
+    preview_steps: Annotated[int, limited(least=0)] = 500
     """Updates between two preview grids; an early one follows after 25 updates. 0 makes none."""
-    preview_images: int = 32
+    preview_images: Annotated[int, limited(least=1)] = 32
     """Pictures in a preview grid."""
-    preview_columns: int = 8
+    preview_columns: Annotated[int, limited(least=1)] = 8
     """Pictures in a row of it."""
     preview_file: str = "step_{step:07d}.png"
     """Name of a preview, whose ending says its format; may hold {step}, {epoch} and {epoch_step}."""
     timelapse_file: str = "timelapse.webp"
     """Name of the animation that all previews are joined into: a .webp or .gif."""
-    reconstruction_steps: int = 0
+    reconstruction_steps: Annotated[int, limited(least=0)] = 0
     """Updates between two sheets of held-out pictures above their reconstructions; 0 makes none."""
-    checkpointing_steps: int = 1000
+    checkpointing_steps: Annotated[int, limited(least=0)] = 1000
     """Updates between two checkpoints to resume from, besides one after the last update; 0 makes that one alone, and
     removes it once the model is published."""
-    checkpoints_total_limit: int | None = 2
+    checkpoints_total_limit: Annotated[int | None, limited(least=1)] = 2
     """Checkpoints that are kept; None keeps all."""
     resume_from_checkpoint: str | None = None
     """A checkpoint folder, or "latest" for the newest in output_dir."""
@@ -155,6 +172,9 @@ class TrainConfig:
     """Token to push with; that of `hf auth login`, or HF_TOKEN, if None. It is written nowhere."""
     dry_run: bool = False
     """Print the resolved configuration, the networks and their sizes, and stop."""
+
+    def __post_init__(self) -> None:
+        _expand_home(self, "output_dir", "pretrained_model_name_or_path", "resume_from_checkpoint")
 
     @property
     def keeps_prior(self) -> bool:
@@ -265,7 +285,8 @@ def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
     """The flags that a recipe's sections stand for; what a section leaves out keeps its default.
 
     Raises:
-        ValueError: If a section or a field is unknown; the message names it and what exists.
+        ValueError: If a section or a field is unknown, or its value is not of its kind; the message names it and what
+            exists.
     """
     defaults = flags_type()
     fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(flags_type)}
@@ -276,6 +297,7 @@ def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
                 f"field of section {name!r}", set(values), {f.name for f in dataclasses.fields(fields[name])}
             )
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            refuse_out_of_range(type(fields[name]), values)
             fields[name] = dataclasses.replace(fields[name], **values)
     return flags_type(**fields)
 
@@ -297,6 +319,14 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return found
 
 
+def _expand_home(section: Any, *names: str) -> None:
+    """Makes a home folder of the `~` in these fields of a frozen dataclass: a shell does so in some places only, and a
+    recipe has none."""
+    for name in names:
+        if value := getattr(section, name):
+            object.__setattr__(section, name, os.path.expanduser(value))
+
+
 def _refuse_unknown(what: str, given: set[str], known: set[str]) -> None:
     if unknown := given - known:
         raise ValueError(f"Unknown {what}: {', '.join(sorted(unknown))}. There are: {', '.join(sorted(known))}.")
@@ -308,6 +338,7 @@ def _signature_as_dataclass(model_class: type) -> type:
     fields = []
     for name, parameter in list(inspect.signature(model_class.__init__).parameters.items())[1:]:
         # diffusers' scripts call the size --resolution
-        flag = tyro.conf.arg(help=helps[name], aliases=["--resolution"] if name == "image_size" else None)
+        settings = {"help": helps[name], "aliases": ["--resolution"] if name == "image_size" else None}
+        flag = limited(**MODEL_RANGES[name], **settings) if name in MODEL_RANGES else tyro.conf.arg(**settings)
         fields.append((name, Annotated[parameter.annotation, flag], field(default=parameter.default)))
     return dataclasses.make_dataclass(f"{model_class.__name__}Arguments", fields, frozen=True)

@@ -1,13 +1,19 @@
 """What a run would be, without running it."""
 
 import json
+from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from .batches import Batch
+from .checkpoints import find_checkpoint
 from .config import RunConfig
 from .families import new_model
+from .machine import choose_precision, use_cpu
+from .preflight import recorded_run, refuse_impossible
+from .sources import find_files, refuse_unless_one_source
 
 
 def describe(run: RunConfig) -> str:
@@ -15,8 +21,10 @@ def describe(run: RunConfig) -> str:
     its number of parameters.
 
     Raises:
-        ValueError: If a size cannot be made.
+        ValueError: If the run itself would be refused, as far as that is known without decoding an image or asking the
+            Hub for any.
     """
+    _refuse_what_the_run_would(run)
     model = new_model(run)
     networks = run.objective.networks(model)
     shapes: dict[str, str] = {}
@@ -43,6 +51,18 @@ def describe(run: RunConfig) -> str:
     return "\n".join(
         [json.dumps(run.to_dict(), indent=2), f"{'layer':<48}{'output shape':<24}{'parameters':>12}", *rows, *totals]
     )
+
+
+def _refuse_what_the_run_would(run: RunConfig) -> None:
+    output_dir = Path(run.train.output_dir)
+    refuse_impossible(run)
+    choose_precision(run.train, PartialState(cpu=use_cpu()).device)
+    recorded_run(run, output_dir)
+    refuse_unless_one_source(run.data)
+    if run.data.train_data_dir:
+        find_files(run.data.train_data_dir)
+    if run.train.resume_from_checkpoint:
+        find_checkpoint(run.train.resume_from_checkpoint, output_dir, run.to_dict())
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -27,7 +27,9 @@ def binary_cross_entropy(reconstructions: torch.Tensor, images: torch.Tensor) ->
     distance to it, so that it is pulled back."""
     reconstructions = reconstructions.float()
     inside = reconstructions.clamp(-1 + 1e-4, 1 - 1e-4)
-    entropy = F.binary_cross_entropy((inside + 1) / 2, (images.float() + 1) / 2, reduction="none")
+    given, wanted = (inside + 1) / 2, (images.float() + 1) / 2
+    # not F.binary_cross_entropy, which raises an error under autocast on a GPU, whatever its inputs are
+    entropy = (wanted - 1) * torch.log1p(-given) - wanted * given.log()
     return (entropy + (reconstructions - inside).abs()).flatten(1).sum(1)
 
 
@@ -40,14 +42,15 @@ def structural_dissimilarity(reconstructions: torch.Tensor, images: torch.Tensor
 
     scales = max(1, sum(images.shape[-1] >> scale >= 11 for scale in range(5)))
     weights = tuple(weight / sum(MS_SSIM_WEIGHTS[:scales]) for weight in MS_SSIM_WEIGHTS[:scales])
-    found = similarity(
-        reconstructions.float(),
-        images.float(),
-        data_range=(-1.0, 1.0),
-        betas=weights,
-        reduction="none",
-        normalize="relu",
-    )
+    with _full_precision(images):  # its windows are convolutions, which autocast would round
+        found = similarity(
+            reconstructions.float(),
+            images.float(),
+            data_range=(-1.0, 1.0),
+            betas=weights,
+            reduction="none",
+            normalize="relu",
+        )
     return (1 - found) * images[0].numel()
 
 
@@ -128,5 +131,11 @@ def gradient_penalty(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor
     """Squared norm of the gradient of each logit with respect to its own image, summed over C*H*W: R1 on real images,
     R2 on fake ones (Mescheder et al. 2018, equation 9). `logits` (B,) must come from `images` (B, C, H, W), which
     require grad; what little a logit owes to other images of its group counts for those."""
-    (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
+    with _full_precision(images):  # a backward pass has the precision of its forward pass already
+        (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
     return gradient.float().square().flatten(1).sum(1)
+
+
+def _full_precision(images: torch.Tensor) -> torch.autocast:
+    """A context in which autocast is off on the device of `images`: a training step runs under it as a whole."""
+    return torch.autocast(images.device.type, enabled=False)

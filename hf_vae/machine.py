@@ -56,11 +56,24 @@ def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.
 
 
 def choose_precision(config: TrainConfig, device: torch.device) -> str:
-    """The precision that `choose` settles on."""
-    if config.mixed_precision != "auto":
-        return config.mixed_precision
+    """The precision that `choose` settles on.
+
+    Raises:
+        ValueError: If accelerate would compute in another one: it takes fp16 for fp32 on a CPU.
+    """
     told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    return told if told in ("fp16", "bf16") else "bf16" if computes_in_bfloat16(device) else "no"
+    if config.mixed_precision != "auto":
+        wanted, place = config.mixed_precision, "--mixed_precision"
+    else:
+        wanted, place = told, "`accelerate launch`, or its configuration file, (ACCELERATE_MIXED_PRECISION)"
+    if (wanted == "fp16" and device.type == "cpu") or wanted not in ("no", "fp16", "bf16"):
+        raise ValueError(
+            f"{place} asks for {wanted}, which a run cannot compute in on the device {device.type}; pass "
+            "--mixed_precision no, or bf16."
+        )
+    if config.mixed_precision == "auto" and wanted == "no":
+        return "bf16" if computes_in_bfloat16(device) else "no"
+    return wanted
 
 
 def use_cpu() -> bool:

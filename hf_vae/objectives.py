@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from .models import ImageGenerator
 from .models.blocks import Discriminator
 from .models.layers import ListedDiscriminator
 from .models.vae import VAEOutput
+from .ranges import limited
 from .transforms import DIFF_AUGMENT_CHANCES, diff_augment
 
 
@@ -113,7 +114,7 @@ class VAEObjective(Objective):
     """
 
     reconstruction_loss: Literal["calibrated", "mse", "l1", "bce", "ms_ssim"] = "calibrated"
-    kl_weight: float = 1.0
+    kl_weight: Annotated[float, limited(least=0)] = 1.0
 
     @property
     def legend(self) -> str:
@@ -163,17 +164,13 @@ class AdversarialObjective(Objective):
     differentiated_twice: ClassVar[frozenset[str]] = frozenset({"discriminator"})
 
     adversarial_loss: Literal["relativistic", "non-saturating", "hinge"] = "relativistic"
-    r1_gamma: float = 0.2
-    r2_gamma: float = 0.2
-    penalty_interval: int = 1
+    r1_gamma: Annotated[float, limited(least=0)] = 0.2
+    r2_gamma: Annotated[float, limited(least=0)] = 0.2
+    penalty_interval: Annotated[int, limited(least=1)] = 1
     diff_augment: bool = False
-    discriminator_width: int = 32
-    discriminator_max_width: int = 256
+    discriminator_width: Annotated[int, limited(least=1)] = 32
+    discriminator_max_width: Annotated[int, limited(least=1)] = 256
     discriminator_layers: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.penalty_interval < 1:
-            raise ValueError(f"penalty_interval={self.penalty_interval} is not possible; it must be at least 1.")
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
         sizes = (model.config.image_size, model.config.image_channels)
@@ -268,12 +265,12 @@ class VAEGANObjective(AdversarialObjective):
     train_defaults: ClassVar[dict[str, Any]] = AdversarialObjective.train_defaults | {"ema_decay": 0.98}
 
     reconstruction_loss: Literal["mse", "l1"] = "l1"
-    kl_weight: float = 1.0
+    kl_weight: Annotated[float, limited(least=0)] = 1.0
     calibrated_kl: bool = True
-    adversarial_weight: float = 0.1
-    feature_weight: float = 1.0
-    adversarial_start: int = 500
-    adversarial_ramp: int = 1000
+    adversarial_weight: Annotated[float, limited(least=0)] = 0.1
+    feature_weight: Annotated[float, limited(least=0)] = 1.0
+    adversarial_start: Annotated[int, limited(least=0)] = 500
+    adversarial_ramp: Annotated[int, limited(least=0)] = 1000
     other_fakes: Literal["none", "noise", "paths"] = "none"
     train_encoder: bool = True
 

@@ -1,5 +1,6 @@
 """What is known to be impossible before a run starts, and whether a folder holds the run that is to be resumed."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,35 +8,31 @@ from typing import Any
 from diffusers.utils import CONFIG_NAME
 
 from .checkpoints import list_checkpoints
-from .config import CONFIG_FILE, RunConfig, differences
+from .config import CONFIG_FILE, RunConfig, differences, run_flags_type
 from .families import FAMILIES
+from .licenses import check_license
 from .logs import LOG_FILE
 from .models.loading import find_folder
-from .previews import TIMELAPSES
+from .previews import TIMELAPSES, preview_name
+from .ranges import refuse_out_of_range
 from .split import SPLIT_FILE, read_split
-
-
-COUNTS = (
-    "train_batch_size",
-    "gradient_accumulation_steps",
-    "num_train_epochs",
-    "max_train_steps",
-    "early_stopping_patience",
-    "logging_steps",
-    "preview_images",
-    "preview_columns",
-    "checkpoints_total_limit",
-)
+from .trackers import tracker_names
+from .transforms import picture_mode, refuse_crop_box
 
 
 def refuse_impossible(run: RunConfig) -> None:
     """Refuses a run that could not end well, before any picture is decoded.
 
     Raises:
-        ValueError: If a count is below 1, or two settings contradict each other.
+        ValueError: If a number is out of its range, a licence, tracker or file name is none, or two settings
+            contradict each other.
     """
-    _refuse_below_one(run)
+    _refuse_out_of_range(run)
     _refuse_contradictions(run)
+    if run.data.data_license is not None:
+        check_license(run.data.data_license)
+    tracker_names(run.train.report_to)
+    preview_name(run.train.preview_file, 0, 0, 1, None)
 
 
 def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
@@ -82,19 +79,19 @@ def recorded_splits(run: RunConfig, output_dir: Path) -> dict[str, Any]:
     return kept
 
 
-def _refuse_below_one(run: RunConfig) -> None:
-    for name in COUNTS:
-        value = getattr(run.train, name)
-        if value not in (None, "auto") and value < 1:
-            raise ValueError(f"{name}={value} is not possible; it must be at least 1.")
-    if run.train.prior_steps < 1 and not run.train.keeps_prior:
-        raise ValueError(
-            f"prior_steps={run.train.prior_steps} is not possible; it must be at least 1, or 0 to keep the prior of "
-            "--pretrained_model_name_or_path."
-        )
+def _refuse_out_of_range(run: RunConfig) -> None:
+    family, sections = FAMILIES[run.family], run.to_dict()
+    for section in dataclasses.fields(run_flags_type(run.family, family.model, family.objective)):
+        refuse_out_of_range(section.type, sections[section.name])
+    picture_mode(run.model.get("image_channels", 3))
+    refuse_crop_box(run.data.crop_box)
 
 
 def _refuse_contradictions(run: RunConfig) -> None:
+    if run.train.prior_steps == 0 and not run.train.keeps_prior:
+        raise ValueError(
+            "prior_steps=0 keeps the prior of --pretrained_model_name_or_path, which is not given; pass at least 1."
+        )
     if run.train.timelapse_file not in TIMELAPSES:
         raise ValueError(f"timelapse_file={run.train.timelapse_file} must be {' or '.join(TIMELAPSES)}.")
     if run.data.streaming and not run.train.max_train_steps:

@@ -129,7 +129,8 @@ def update(
         for partner, parameters in trainees.trained.items():
             for parameter in parameters:
                 parameter.requires_grad_(partner == name)
-        loss, step_logs = step({**trainees.bare, name: trained}, batch)
+        with accelerator.autocast():  # all of the step: accelerate covers what `forward` computes, and nothing else
+            loss, step_logs = step({**trainees.bare, name: trained}, batch)
         accelerator.backward(loss)
         logs |= step_logs
         if accelerator.sync_gradients:

@@ -82,9 +82,10 @@ class Training:
 
     def __init__(self, run: RunConfig):
         refuse_impossible(run)
-        trackers = tracker_names(run.train.report_to)  # one that is missing is refused before any picture is decoded
+        trackers = tracker_names(run.train.report_to)
         on_cpu = use_cpu()
         state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
+        precision = choose_precision(run.train, state.device)
         self.output_dir = Path(run.train.output_dir)
         recorded, splits = recorded_run(run, self.output_dir), recorded_splits(run, self.output_dir)
         prepare_backends(state.device, run.train.allow_tf32)
@@ -98,7 +99,7 @@ class Training:
 
         self.accelerator = accelerator = Accelerator(
             cpu=on_cpu,
-            mixed_precision=choose_precision(run.train, state.device),
+            mixed_precision=precision,
             gradient_accumulation_steps=run.train.gradient_accumulation_steps,
             log_with=trackers or None,
             project_config=ProjectConfiguration(str(self.output_dir), logging_dir=str(self.output_dir / "logs")),
@@ -114,7 +115,6 @@ class Training:
         self.num_steps = run.train.max_train_steps or math.ceil(
             run.train.num_train_epochs * len(self.images) / self.images_per_step
         )
-        self._preview_name(Progress())  # a pattern that cannot be filled in is refused now
         choices = choose(run.train, state.device, self.num_steps, model)
         self._kept: Path | None = None  # the newest checkpoint
         self.trainees = prepare(accelerator, model, run.objective, run.train, choices, self.num_steps)

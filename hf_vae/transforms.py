@@ -44,6 +44,20 @@ def picture_mode(channels: int) -> str:
     return MODES[channels]
 
 
+def refuse_crop_box(crop_box: tuple[int, int, int, int] | None) -> None:
+    """Refuses a box that lies in no image, however large.
+
+    Raises:
+        ValueError: If it begins outside of the image, or ends before it begins.
+    """
+    left, top, right, bottom = crop_box or (0, 0, 1, 1)
+    if not (0 <= left < right and 0 <= top < bottom):
+        raise ValueError(
+            f"crop_box={crop_box} is not possible; it must be left, top, right and bottom in pixels, with left below "
+            "right and top below bottom."
+        )
+
+
 def upright_picture(picture: Image.Image) -> Image.Image:
     """Any picture in RGB, of its own shape: turned as its EXIF data says, transparency laid on white."""
     picture = ImageOps.exif_transpose(picture)

@@ -2,15 +2,17 @@
 
 import inspect
 import json
+import os
 import re
+import subprocess
 import sys
 
 import pytest
-from conftest import draw_picture, reset_accelerate, tiny_run
+from conftest import REPOSITORY, draw_picture, reset_accelerate, tiny_run
 from PIL import Image
 
 import train_accelerate
-from hf_vae import FAMILIES, ImagePipeline, cli, training
+from hf_vae import FAMILIES, ImagePipeline, cli, trackers, training
 from hf_vae.comparison import LABEL_HEIGHT
 from hf_vae.models.prior import DEFAULT_PATH
 from hf_vae.transforms import picture_grid
@@ -120,7 +122,18 @@ FOR_A_MODEL = [
     [
         (["sample", "nobody/nothing"], "neither a model folder here nor"),
         (["reconstruct", "{model}", "missing.png"], "missing.png does not exist"),
-        (["sample", "{model}", "--num", "0"], "0 samples"),
+        (["sample", "{model}", "--num", "0"], "num=0 is not possible; it must be at least 1"),
+        (["sample", "{model}", "--temperature", "-1"], "temperature=-1.0 is not possible; it must be at least 0"),
+        (["sample", "{model}", "--temperature", "nan"], "temperature=nan is not possible"),
+        (["sample", "{model}", "--seed", "-1"], "seed=-1 is not possible"),
+        (["sample", "{model}", "--columns", "0"], "columns=0 is not possible"),
+        (["interpolate", "{model}", "a.png", "b.png", "--frames", "-1"], "frames=-1 is not possible; .* at least 2"),
+        (["sweep", "{model}", "--frames", "1"], "frames=1 is not possible; it must be at least 2"),
+        (["sweep", "{model}", "--reach", "inf"], "reach=inf is not possible"),
+        (["sweep", "{model}", "--components", "-1"], "component=-1 does not exist"),
+        (["sheet", "{model}", "--seed", "4294967296"], "seed=4294967296 is not possible"),
+        (["compare", "{model}", "--seed", "-1"], "seed=-1 is not possible"),
+        (["data", "inspect", ".", "--crop_box", "10", "10", "5", "5"], "crop_box=.* is not possible"),
         (["reconstruct", "{model}", "notes.txt"], "notes.txt is not an image in a format that is read"),
         (["card", "{model}"], "has no train_config.json"),
         (["push", "{model}", "--repo_id", "me/x"], "has no README.md"),
@@ -145,10 +158,51 @@ def test_env_names_the_versions(hf_vae):
     assert "hf_vae 0." in printed and "torch 2." in printed
 
 
-def test_dry_run_prints_and_writes_nothing(family, train, tmp_path):
-    printed = train(family, "--train_data_dir", str(tmp_path), "--output_dir", str(tmp_path / "run"), "--dry_run")
+def test_dry_run_prints_and_writes_nothing(family, train, picture_folder, tmp_path):
+    printed = train(
+        family, "--train_data_dir", str(picture_folder), "--output_dir", str(tmp_path / "run"), "--dry_run"
+    )
     assert '"image_size": 64' in printed and "model.decoder.head" in printed
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--max_train_steps 0", "max_train_steps=0"),
+        ("--max_train_steps -5", "max_train_steps=-5"),
+        ("--train_batch_size 0", "train_batch_size=0"),
+        ("--seed -1", "seed=-1"),
+        ("--learning_rate -1", "learning_rate=-1"),
+        ("--validation_fraction 2", "validation_fraction=2"),
+        ("--crop_box 10 10 5 5", "crop_box="),
+        ("--mixed_precision fp16", "asks for fp16"),
+        ("--kl_weight nan", "kl_weight=nan"),
+        ("--data_license MIT", "did you mean mit"),
+        ("--report_to wandb", "report_to=wandb needs a package"),
+        ("--preview_file {step}.png", "needs leading zeros"),
+        ("--timelapse_file a.mp4", "must be timelapse.webp"),
+        ("--prior_steps 0", "prior_steps=0"),
+        ("--width 12", "must be multiples of 8"),
+        ("--streaming", "give the length as --max_train_steps"),
+        ("--output_dir taken", "taken holds another run"),
+        ("--output_dir taken --resume_from_checkpoint checkpoint-9", "is no checkpoint folder"),
+        ("--pretrained_model_name_or_path nowhere", "nowhere"),
+        ("--dataset_name cats", "either --dataset_name .* or --train_data_dir"),
+        ("--train_data_dir nowhere", "train_data_dir=nowhere does not exist"),
+        ("--train_data_dir taken", "holds no .* file"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_refuses(flags, message, dry, train, picture_folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "log.jsonl").write_text("")
+    data = [] if "--train_data_dir" in flags else ["--train_data_dir", str(picture_folder)]
+    with pytest.raises(SystemExit, match=message):
+        train("vae", "--image_size", "32", *data, *flags.split(), *(["--dry_run"] if dry else []))
+    assert {path.name for path in tmp_path.iterdir()} == {"taken"}
 
 
 @pytest.mark.parametrize(
@@ -354,3 +408,49 @@ def test_export_writes_onnx_files_and_replaces_none_unless_told(hf_vae, publishe
     with pytest.raises(SystemExit, match="holds a model.*--overwrite"):
         hf_vae(*arguments, "--onnx")
     assert "decoder.onnx" in hf_vae(*arguments, "--onnx", "--overwrite")
+
+
+def test_a_home_folder_is_one_in_every_argument_of_every_command(hf_vae, published_models, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").symlink_to(published_models / "faces-vae")
+    draw_picture(1).save(tmp_path / "face.png")
+    hf_vae("sample", "~/model", "--num", "2", "--output=~/drawn.png")
+    hf_vae("reconstruct", "~/model", "~/face.png", "~/face.png", "--output", "~/seen.png")
+    hf_vae("compare", "~/model", "--sheet", "~/compared.png", "--pictures", "~/face.png")
+    for name in ("drawn.png", "seen.png", "compared.png"):
+        Image.open(tmp_path / name).verify()
+
+
+def test_a_recipe_may_lie_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "recipe.json").write_text(json.dumps({"family": "vae", "data": {"train_data_dir": "~/photos"}}))
+    for words in (["--recipe", "~/recipe.json"], ["--recipe=~/recipe.json"]):
+        run = train_accelerate.parse_arguments([*words, "--output_dir=~/run"])
+        assert (run.data.train_data_dir, run.train.output_dir) == (str(tmp_path / "photos"), str(tmp_path / "run"))
+
+
+WITHOUT_THE_EXTRA = """
+import runpy, sys
+
+sys.modules |= dict.fromkeys(["accelerate", "datasets"])  # importing None fails
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("command", ["train_accelerate.py vae", "hf-vae data inspect photos"])
+def test_a_missing_extra_is_one_sentence_that_says_how_to_install_it(command, tmp_path):
+    (tmp_path / "hf-vae").write_text("from hf_vae.cli import main\n\nmain()\n")
+    script, *words = command.split()
+    arguments = [str((tmp_path if script == "hf-vae" else REPOSITORY) / script), *words]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_EXTRA, *arguments],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ") and ("accelerate" in line or "datasets" in line)
+    assert "make install" in line and "source .venv/bin/activate" in line and "pip install -e '.[train]'" in line

@@ -15,7 +15,19 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"files", "images", "forecast", "listing", "batches", "transforms", "losses", "directions"}
+    {
+        "files",
+        "images",
+        "ranges",
+        "licenses",
+        "diffusers_flags",
+        "forecast",
+        "listing",
+        "batches",
+        "transforms",
+        "losses",
+    }
+    | {"directions"}
     | {f"models.{name}" for name in ("flow", "blocks", "detail", "paths", "loading", "source")},
     {"config", "models.prior"},
     {"presets", "machine", "sources", "split"},
@@ -24,9 +36,10 @@ LAYERS = [
     {"models"},
     {"objectives", "latents", "metrics", "datasets", "export"},
     {"families", "streaming", "priors", "details", "features", "inversion", "labels", "probes"},
-    {"trainees", "checkpoints", "interruptions", "trackers", "batch_size", "previews", "dry_run", "inspection", "hub"},
+    {"trainees", "checkpoints", "interruptions", "trackers", "batch_size", "previews", "inspection", "hub"},
     {"logs", "validation"},
     {"preflight"},
+    {"dry_run"},
     {"training", "evaluation", "feature_training"},
     {"recipes"},
     {"conversion"},

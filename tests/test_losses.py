@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributions import Normal, kl_divergence
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
@@ -140,6 +142,12 @@ def test_binary_cross_entropy_is_that_of_values_between_0_and_1():
     torch.testing.assert_close(losses.binary_cross_entropy(reconstructions, images), expected)
 
 
+def test_binary_cross_entropy_is_that_of_pytorch():
+    images, reconstructions = random_images(0), (random_images(1) * 1.5).clamp(-1 + 1e-4, 1 - 1e-4)
+    expected = nn.functional.binary_cross_entropy((reconstructions + 1) / 2, (images + 1) / 2, reduction="none")
+    torch.testing.assert_close(losses.binary_cross_entropy(reconstructions, images), expected.flatten(1).sum(1))
+
+
 @pytest.mark.parametrize("beyond", [-1.5, 1.5])
 def test_binary_cross_entropy_outside_is_that_of_the_edge_and_the_distance_to_it(beyond):
     edge = 1e-4 / 2  # of the values between 0 and 1
@@ -196,3 +204,45 @@ def test_active_units_vary_by_more_than_a_hundredth(images, least):
     mean = torch.zeros(images, 2)
     mean[0] = torch.tensor([0.95, 1.05]) * least  # where the unbiased variance is 0.01
     assert losses.active_units(mean) == 1
+
+
+@pytest.fixture
+def autocast_on_a_gpu():
+    """What accelerate turns on for bf16 on a GPU, with tensors that have no values, so that none is needed."""
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    with FakeTensorMode():
+        yield
+    torch.set_autocast_enabled("cuda", False)
+
+
+@pytest.mark.parametrize("name", ["mse", "l1", "bce"])
+def test_reconstruction_losses_can_be_computed_under_autocast_on_a_gpu(name, autocast_on_a_gpu):
+    images = torch.zeros(2, 3, 28, 28, device="cuda")
+    with pytest.raises(RuntimeError, match="unsafe to autocast"):  # so this fixture is no empty one
+        nn.functional.binary_cross_entropy(images, images)
+    loss = losses.RECONSTRUCTION_LOSSES[name](images.bfloat16(), images)
+    assert loss.dtype == torch.float32 and loss.shape == (2,)
+
+
+@pytest.mark.parametrize("name", losses.RECONSTRUCTION_LOSSES)
+def test_reconstruction_losses_are_the_same_under_autocast(name):
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    reconstructions = (images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))).clamp(-1)
+    expected = losses.RECONSTRUCTION_LOSSES[name](reconstructions, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(losses.RECONSTRUCTION_LOSSES[name](reconstructions, images), expected)
+
+
+def test_a_gradient_penalty_is_the_same_inside_and_outside_of_autocast():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 1))
+    images = random_images(0).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(images).squeeze(1)
+        inside = losses.gradient_penalty(logits, images)
+    outside = losses.gradient_penalty(logits, images)
+    assert torch.equal(inside, outside)
+    weight = network[0].weight
+    gradients = [torch.autograd.grad(found.sum(), weight, retain_graph=True)[0] for found in (inside, outside)]
+    assert torch.equal(*gradients) and gradients[0].abs().max() > 0

@@ -21,8 +21,9 @@ LAUNCH_FILES = sorted((REPOSITORY / "docs" / "launch").glob("*.yaml"))
         ("auto", None, False, "no"),
         ("auto", None, True, "bf16"),
         ("auto", "no", True, "bf16"),  # what `accelerate launch` says when it was told nothing
-        ("auto", "fp16", True, "fp16"),
+        ("auto", "bf16", False, "bf16"),
         ("no", "bf16", True, "no"),
+        ("no", "fp16", True, "no"),
         ("bf16", None, False, "bf16"),
     ],
 )
@@ -34,6 +35,27 @@ def test_precision_is_what_was_asked_for_then_what_the_launcher_says_then_what_i
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
     monkeypatch.setattr(machine, "computes_in_bfloat16", lambda device: native)
     assert choose(TrainConfig(mixed_precision=wanted), CPU, 10, BATCH_NORM).precision == expected
+
+
+@pytest.mark.parametrize("device", [GPU, torch.device("mps"), torch.device("xpu")])
+@pytest.mark.parametrize(("wanted", "told"), [("fp16", None), ("auto", "fp16")])
+def test_fp16_is_for_devices_that_compute_in_it(wanted, told, device, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told or "no")
+    assert machine.choose_precision(TrainConfig(mixed_precision=wanted), device) == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told", "message"),
+    [
+        ("fp16", None, "--mixed_precision asks for fp16, .* device cpu; pass --mixed_precision no, or bf16"),
+        ("auto", "fp16", "`accelerate launch`.* asks for fp16, .* device cpu; pass --mixed_precision no, or bf16"),
+        ("auto", "fp8", "`accelerate launch`.* asks for fp8"),
+    ],
+)
+def test_a_precision_that_would_not_be_computed_in_is_refused(wanted, told, message, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told or "no")
+    with pytest.raises(ValueError, match=message):
+        machine.choose_precision(TrainConfig(mixed_precision=wanted), CPU)
 
 
 def test_compilation_and_layout_are_for_what_they_make_faster_unless_asked_for(monkeypatch):

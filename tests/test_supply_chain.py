@@ -91,3 +91,11 @@ def test_importing_everything_asks_for_no_network():
 def test_the_space_reports_to_nobody(published_models: Path):
     demo = app.build_demo({folder.name: folder for folder in published_models.iterdir()})
     assert isinstance(demo, gr.Blocks) and demo.analytics_enabled is False
+
+
+@pytest.mark.parametrize("target", ["install", "demo", "test"])
+def test_every_target_builds_an_environment_that_can_train(target):
+    command = ["make", "--dry-run", "--always-make", target]
+    planned = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert '--editable ".[train,space]"' in planned
+    assert ('--editable ".[dev]"' in planned) == (target == "test")

@@ -24,7 +24,7 @@ from conftest import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from hf_vae import AutoGenerator, batch_size, training
+from hf_vae import AutoGenerator, batch_size, losses, training
 from hf_vae.batches import Batch
 from hf_vae.checkpoints import UNFINISHED, list_checkpoints
 from hf_vae.dry_run import describe, num_parameters
@@ -64,6 +64,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(family, settings,
     train(tiny_run(family, picture_folder, resumed, resume_from_checkpoint="latest", **settings))
     assert_equal_runs(whole, resumed)
     assert not list(resumed.glob(f"{UNFINISHED}*"))
+
+
+def test_all_of_a_step_is_computed_in_the_precision_that_was_asked_for(picture_folder, tmp_path, monkeypatch):
+    """Of a VAE-GAN also what the discriminator's layers see, which is no `forward`."""
+    seen, distance = set(), losses.feature_distance
+
+    def record(features, references):
+        seen.update(feature.dtype for feature in [*features, *references])
+        return distance(features, references)
+
+    monkeypatch.setattr(losses, "feature_distance", record)
+    for precision, dtype in (("no", torch.float32), ("bf16", torch.bfloat16)):
+        run = tiny_run("vaegan", picture_folder, tmp_path / precision, mixed_precision=precision, max_train_steps=2)
+        objective = dataclasses.replace(run.objective, adversarial_start=0, adversarial_ramp=1)
+        train(dataclasses.replace(run, objective=objective))
+        reset_accelerate()
+        assert seen == {dtype}
+        seen.clear()
+    ours, theirs = (log_lines(tmp_path / precision)[-1] for precision in ("no", "bf16"))
+    assert ours["feature_distance"] == pytest.approx(theirs["feature_distance"], rel=0.05)
+    assert {weight.dtype for weight in weights(tmp_path / "bf16").values()} == {torch.float32}
 
 
 def test_resuming_what_was_killed_before_its_first_checkpoint_starts_over(picture_folder, tmp_path):

@@ -1,12 +1,15 @@
 """Arguments that several commands take, and what they stand for."""
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ..config import CONFIG_FILE, PATHS_FILE, DataConfig
+from ..config import CONFIG_FILE, PATHS_FILE, SEEDS, DataConfig
+from ..ranges import limited
 
 
 Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
@@ -14,7 +17,17 @@ Models = tyro.conf.Positional[Annotated[list[str], tyro.conf.arg(metavar="MODEL 
 RunFolder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FOLDER")]]
 PictureFile = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="PICTURE")]]
 PictureFiles = tyro.conf.Positional[Annotated[list[Path], tyro.conf.arg(metavar="PICTURE [PICTURE ...]")]]
+Seed = Annotated[int, limited(**SEEDS)]
 AsJson = Annotated[bool, tyro.conf.arg(name="json")]  # `json` itself is the module
+
+
+def with_home_folders(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line, with a home folder for `~`: a shell leaves it alone in quotes and behind `=`."""
+    expanded = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        expanded.append(flag + equals + os.path.expanduser(value))
+    return expanded
 
 
 def recorded_data(folder: Path, train_data_dir: str | None, dataset_name: str | None) -> DataConfig:

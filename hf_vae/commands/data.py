@@ -44,7 +44,9 @@ def data(
     """
     from .. import inspection
     from ..sources import name_of_place
+    from ..transforms import refuse_crop_box
 
+    refuse_crop_box(crop_box)
     if sheet:
         refuse_output(sheet, overwrite, "--sheet")
     settings = DataConfig(

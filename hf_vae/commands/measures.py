@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from .arguments import AsJson, Model, Models, recorded_data
+from .arguments import AsJson, Model, Models, Seed, recorded_data
 from .picture_files import refuse_output, save_picture
 
 
@@ -58,7 +58,7 @@ def compare(
     models: Models,
     sheet: Path | None = None,
     pictures: list[Path] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
     overwrite: bool = False,
 ) -> None:

@@ -8,8 +8,9 @@ import tyro
 from ..images import open_image
 from ..models.prior import DEFAULT_PATH
 from ..pipeline import ImagePipeline
+from ..ranges import limited
 from ..transforms import GRID_COLUMNS, picture_grid
-from .arguments import Model, PictureFile, PictureFiles
+from .arguments import Model, PictureFile, PictureFiles, Seed
 from .picture_files import refuse_output, save_picture
 
 
@@ -18,11 +19,11 @@ SWEPT_COMPONENTS = 8  # unless some are named: those in which pictures differ mo
 
 def sample(
     model: Model,
-    num: int = 16,
-    seed: int = 0,
-    temperature: float = 1.0,
+    num: Annotated[int, limited(least=1)] = 16,
+    seed: Seed = 0,
+    temperature: Annotated[float, limited(least=0)] = 1.0,
     prior: str | None = None,
-    columns: int = GRID_COLUMNS,
+    columns: Annotated[int, limited(least=1)] = GRID_COLUMNS,
     output: Path = Path("samples.png"),
     overwrite: bool = False,
 ) -> None:
@@ -41,8 +42,6 @@ def sample(
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    if columns < 1:
-        raise ValueError(f"--columns {columns} is not possible; a row needs at least 1.")
     save_picture(picture_grid(_open_model(model).sample(num, seed, temperature, prior).images, columns), output)
 
 
@@ -74,7 +73,7 @@ def interpolate(
     model: Model,
     start: PictureFile,
     end: PictureFile,
-    frames: int = 8,
+    frames: Annotated[int, limited(least=2)] = 8,
     kind: str = DEFAULT_PATH,
     output: Path = Path("interpolation.png"),
     overwrite: bool = False,
@@ -100,10 +99,10 @@ def interpolate(
 def sweep(
     model: Model,
     picture: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[PICTURE]")]] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     components: tuple[int, ...] | None = None,
-    frames: int = 7,
-    reach: float = 3.0,
+    frames: Annotated[int, limited(least=2)] = 7,
+    reach: Annotated[float, limited(least=0)] = 3.0,
     output: Path = Path("sweep.png"),
     overwrite: bool = False,
 ) -> None:
@@ -122,8 +121,6 @@ def sweep(
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    if frames < 2:
-        raise ValueError(f"--frames {frames} is not possible; a strip needs at least 2 pictures.")
     pipeline = _open_model(model)
     latents = pipeline.encode(picture) if picture else pipeline.sample(1, seed).latents
     if components is None:
@@ -133,7 +130,7 @@ def sweep(
     save_picture(picture_grid(sum(strips, []), frames), output)
 
 
-def sheet(model: Model, seed: int = 0, output: Path = Path("sheet.png"), overwrite: bool = False) -> None:
+def sheet(model: Model, seed: Seed = 0, output: Path = Path("sheet.png"), overwrite: bool = False) -> None:
     """Decodes noise of standard deviation 0.25 to 2.0, one row each, to show where a latent space ends.
 
     Example: hf-vae sheet model_cards/cats-vae --output sheet.png

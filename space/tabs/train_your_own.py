@@ -77,9 +77,10 @@ def build() -> None:
     """Adds the tab."""
     with gr.Tab("Train your own", id="train"):
         gr.Markdown(
-            "A folder of 2,000 images of one kind is enough. Clone the code, and run `make` once in its folder: this "
-            "builds an environment. Activate it in each new terminal with `source .venv/bin/activate`. Then run these "
-            "commands. The first one trains, measures the model on images that were held out, and writes its card. "
+            "A folder of 2,000 images of one kind is enough. Clone the code, and run `make install` once in its "
+            "folder: this builds an environment. Activate it in each new terminal with `source .venv/bin/activate`. "
+            "Then run these commands. The first one trains, measures the model on images that were held out, and "
+            "writes its card. "
             "The second one shows the model in this Space."
         )
         with gr.Row():

@@ -1,0 +1,111 @@
+"""The flags of diffusers' training scripts that ours has under another name, or does without.
+
+Those of train_unconditional.py, train_text_to_image.py, train_vqgan.py and train_autoencoderkl.py in
+huggingface/diffusers at 58eb52c (2026-08-23). A flag that is called the same, or is an alias, is not listed.
+"""
+
+from collections.abc import Iterable, Sequence
+
+
+_CACHES = "Leave it out; HF_HOME is where downloads go, HF_VAE_CACHE where decoded images go"
+_NO_TEXT = "Leave it out: the models here have no text encoder"
+_NO_DIFFUSION = "Leave it out: the models here are not diffusion models"
+_NO_EMA_SHAPE = "Leave it out; --ema_decay is the decay of the running average"
+_ONE_RATE = "Leave it out: --learning_rate and --lr_scheduler are those of every network"
+_NO_PERCEPTUAL = "Leave it out: there is no perceptual loss of another network; a vaegan has --feature_weight"
+_FITS = "Leave it out: these networks fit into memory; --train_batch_size auto finds the largest batch"
+_FROM_FLAGS = "Use the flags of the model, such as --width and --latent_dim, or --recipe"
+_HELDOUT = "Leave it out: --reconstruction_steps draws held-out images, and every run measures itself on them"
+
+INSTEAD = {
+    "adam_epsilon": "Leave it out: AdamW's epsilon is 1e-8",
+    "cache_dir": _CACHES,
+    "caption_column": _NO_TEXT,
+    "dataloader_num_workers": "Leave it out: images are decoded once, into a cache",
+    "ddpm_beta_schedule": _NO_DIFFUSION,
+    "ddpm_num_inference_steps": _NO_DIFFUSION,
+    "ddpm_num_steps": _NO_DIFFUSION,
+    "decoder_only": "Use --no_train_encoder of a vaegan",
+    "disc_factor": "Use --adversarial_weight of a vaegan",
+    "disc_learning_rate": _ONE_RATE,
+    "disc_loss": "Use --adversarial_loss of a vaegan or dcgan",
+    "disc_lr_scheduler": _ONE_RATE,
+    "disc_scale": "Use --adversarial_weight of a vaegan",
+    "disc_start": "Use --adversarial_start of a vaegan",
+    "discr_learning_rate": _ONE_RATE,
+    "discr_lr_scheduler": _ONE_RATE,
+    "discriminator_config_name_or_path": "Use --discriminator_width, or --discriminator_layers",
+    "dream_detail_preservation": _NO_DIFFUSION,
+    "dream_training": _NO_DIFFUSION,
+    "ema_inv_gamma": _NO_EMA_SHAPE,
+    "ema_max_decay": "Use --ema_decay",
+    "ema_power": _NO_EMA_SHAPE,
+    "enable_xformers_memory_efficient_attention": "Leave it out: the networks here have no attention",
+    "eval_batch_size": "Use --preview_images",
+    "foreach_ema": "Leave it out: the running average is always updated that way",
+    "gradient_checkpointing": _FITS,
+    "image_interpolation_mode": "Leave it out: images are resized with Lanczos",
+    "input_perturbation": _NO_DIFFUSION,
+    "kl_scale": "Use --kl_weight",
+    "local_rank": "Leave it out: `accelerate launch` and torchrun set LOCAL_RANK",
+    "log_grad_norm_steps": "Leave it out: every line of log.jsonl has the gradient norms; use --logging_steps",
+    "log_steps": "Use --logging_steps",
+    "logger": "Use --report_to",
+    "logging_dir": "Leave it out: trackers write into the folder logs in --output_dir",
+    "lr_num_cycles": "Leave it out: no scheduler here restarts",
+    "lr_power": "Leave it out: there is no polynomial scheduler",
+    "max_train_samples": "Leave it out; give a folder with fewer images",
+    "model_config_name_or_path": _FROM_FLAGS,
+    "noise_offset": _NO_DIFFUSION,
+    "non_ema_revision": "Leave it out; --pretrained_model_name_or_path takes a folder",
+    "offload_ema": _FITS,
+    "overwrite_output_dir": "Choose another --output_dir, or remove the folder",
+    "perceptual_scale": _NO_PERCEPTUAL,
+    "prediction_type": _NO_DIFFUSION,
+    "preserve_input_precision": "Leave it out: images are read as 8 bits a channel",
+    "rec_loss": "Use --reconstruction_loss",
+    "save_images_epochs": "Use --preview_steps, which counts updates",
+    "save_model_epochs": "Use --checkpointing_steps, which counts updates",
+    "scale_lr": "Leave it out; multiply --learning_rate yourself",
+    "set_grads_to_none": "Leave it out: PyTorch does that by itself",
+    "snr_gamma": _NO_DIFFUSION,
+    "timm_model_backend": _NO_PERCEPTUAL,
+    "timm_model_layers": _NO_PERCEPTUAL,
+    "timm_model_offset": _NO_PERCEPTUAL,
+    "tracker_project_name": "Leave it out: trackers call the project hf_vae, and the run by the name of --output_dir",
+    "use_8bit_adam": _FITS,
+    "vae_loss": "Use --reconstruction_loss",
+    "validation_epochs": _HELDOUT,
+    "validation_image": _HELDOUT,
+    "validation_images": _HELDOUT,
+    "validation_prompts": _NO_TEXT,
+    "validation_steps": "Use --reconstruction_steps",
+    "variant": "Leave it out: weights are saved in one precision, --save_precision",
+}
+WORDS_OF_FLAGS = {"true": "", "false": "no_", "1": "", "0": "no_", "yes": "", "no": "no_"}
+
+
+def without_center_crop(arguments: Sequence[str]) -> list[str]:
+    """The arguments without --center_crop, which asks for what is done anyway: images are cut to the centred
+    square."""
+    return [argument for argument in arguments if _name(argument) != "center_crop"]
+
+
+def complaints(arguments: Sequence[str], switches: Iterable[str]) -> list[str]:
+    """A line for each argument that is a flag of diffusers' scripts and none here, or gives a value to one of the
+    `switches`, the flags that take none."""
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name = _name(argument)
+        value = argument.partition("=")[2] or following
+        if name in INSTEAD:
+            found.append(f"There is no --{name} here. {INSTEAD[name]}.")
+        elif name in switches and ("=" in argument or value.lower() in WORDS_OF_FLAGS):
+            prefix = WORDS_OF_FLAGS.get(value.lower(), "")
+            found.append(f"--{name} takes no value. Pass --{prefix}{name}.")
+    return found
+
+
+def _name(argument: str) -> str | None:
+    """The flag that an argument names, with or without a value, or None."""
+    return argument[2:].partition("=")[0].replace("-", "_") if argument.startswith("--") else None
