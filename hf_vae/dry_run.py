@@ -11,9 +11,10 @@ from .batches import Batch
 from .checkpoints import find_checkpoint
 from .config import RunConfig
 from .families import new_model
+from .listing import list_folder
 from .machine import choose_precision, use_cpu
-from .preflight import recorded_run, refuse_impossible
-from .sources import find_files, refuse_unless_one_source
+from .preflight import recorded_run, recorded_splits, refuse_impossible
+from .sources import refuse_unless_one_source, saved_folder
 
 
 def describe(run: RunConfig) -> str:
@@ -58,9 +59,10 @@ def _refuse_what_the_run_would(run: RunConfig) -> None:
     refuse_impossible(run)
     choose_precision(run.train, PartialState(cpu=use_cpu()).device)
     recorded_run(run, output_dir)
+    recorded_splits(run, output_dir)
     refuse_unless_one_source(run.data)
-    if run.data.train_data_dir:
-        find_files(run.data.train_data_dir)
+    if run.data.train_data_dir and not saved_folder(run.data):
+        list_folder(run.data.train_data_dir, run.data.dataset_split)
     if run.train.resume_from_checkpoint:
         find_checkpoint(run.train.resume_from_checkpoint, output_dir, run.to_dict())
 
