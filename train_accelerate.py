@@ -15,7 +15,7 @@ from typing import Annotated, Union
 import tyro
 from accelerate import PartialState
 
-from hf_vae import cards, dry_run, evaluation, hub, training
+from hf_vae import cards, dry_run, evaluation, features, hub, training
 from hf_vae.config import FLAG_STYLE, RunConfig, flags_to_run
 from hf_vae.families import FAMILIES
 from hf_vae.recipes import flags_from_recipe, flags_type
@@ -54,6 +54,7 @@ def main() -> None:
     """Trains, measures on the held-out pictures, writes the card, and pushes if asked to."""
     try:
         run = parse_arguments(sys.argv[1:])
+        features.open_networks()  # what measures the result is missed now, and not after hours of training
         if run.train.dry_run:
             print(dry_run.describe(run))
             return

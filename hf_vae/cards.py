@@ -1,6 +1,7 @@
 """A run folder to its model card."""
 
 import dataclasses
+import itertools
 import json
 import re
 from pathlib import Path
@@ -25,11 +26,20 @@ SAMPLES_SEED = 0
 RECONSTRUCTIONS_IN_CARD = 8
 METRIC_NAMES = {
     "reconstruction_mse": "Reconstruction MSE, images in [-1, 1]",
+    "reconstruction_mse_without_details": "Reconstruction MSE without residual latents, images in [-1, 1]",
     "reconstruction_psnr": "Reconstruction PSNR, dB",
+    "reconstruction_psnr_without_details": "Reconstruction PSNR without residual latents, dB",
     "reconstruction_ssim": "Reconstruction SSIM",
+    "reconstruction_ssim_without_details": "Reconstruction SSIM without residual latents",
     "laplacian_variance_reconstructions_ratio": "Variance of the Laplacian of reconstructions, ratio to real",
+    "laplacian_variance_reconstructions_without_details_ratio": (
+        "Variance of the Laplacian of reconstructions without residual latents, ratio to real"
+    ),
     "laplacian_variance_samples_ratio": "Variance of the Laplacian of samples, ratio to real",
     "high_frequency_energy_reconstructions_ratio": "High-frequency energy of reconstructions, ratio to real",
+    "high_frequency_energy_reconstructions_without_details_ratio": (
+        "High-frequency energy of reconstructions without residual latents, ratio to real"
+    ),
     "high_frequency_energy_samples_ratio": "High-frequency energy of samples, ratio to real",
     "median_distance_samples_ratio": "Median distance between samples, ratio to real",
     "nearest_distance_samples_ratio": "Median distance of a sample to the nearest other one, ratio to real",
@@ -112,16 +122,17 @@ def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:
     for group in ("samples", "reconstructions"):
         bands = [value for key, value in metrics.items() if re.fullmatch(rf"spectrum_band_\d_{group}_ratio", key)]
         if bands:
-            rows[f"Radial power spectrum of {group}, lowest of 8 bands, ratio to real"] = min(bands)
-            rows[f"Radial power spectrum of {group}, highest of 8 bands, ratio to real"] = max(bands)
-    network = metrics["feature_network"]
-    for measure, title in FEATURE_METRIC_NAMES.items():
+            title = f"Power spectrum of {group} against real images"
+            rows[f"{title}: smallest ratio over 8 frequency bands"] = min(bands)
+            rows[f"{title}: largest ratio over 8 frequency bands"] = max(bands)
+    networks = metrics.get("feature_networks", [metrics["feature_network"]])
+    for measure, network in itertools.product(FEATURE_METRIC_NAMES, networks):
         prefix = f"{measure}_{network}_"
         for key in (key for key in metrics if key.startswith(prefix)):
             group = key.removeprefix(prefix)
             if measure == "frechet" or group == f"prior_{metrics['sample_prior']}":
-                what = "training pictures" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
-                rows[f"{title} ({network} features), {what}"] = metrics[key]
+                what = "training images" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
+                rows[f"{FEATURE_METRIC_NAMES[measure]} ({network} features), {what}"] = metrics[key]
     return rows
 
 
