@@ -48,7 +48,12 @@ METRIC_NAMES = {
     "interpolation_slerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a circle, ratio to the ends",
     "interpolation_flow_sharpness_middle_ratio": "Variance of the Laplacian midway in the flow, ratio to the ends",
 }
-FEATURE_METRIC_NAMES = {"frechet": "Frechet distance", "precision": "Precision", "recall": "Recall"}
+FEATURE_METRIC_NAMES = {
+    "frechet": "Frechet distance",
+    "kernel": "Kernel distance",
+    "precision": "Precision",
+    "recall": "Recall",
+}
 
 
 def write_card(folder: Path) -> None:
@@ -127,12 +132,14 @@ def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:
             rows[f"{title}: largest ratio over 8 frequency bands"] = max(bands)
     networks = metrics.get("feature_networks", [metrics["feature_network"]])
     for measure, network in itertools.product(FEATURE_METRIC_NAMES, networks):
-        prefix = f"{measure}_{network}_"
+        prefix, title = f"{measure}_{network}_", f"{FEATURE_METRIC_NAMES[measure]} ({network} features)"
+        if (measure, network) == ("frechet", "inception"):
+            title = f"FID of {metrics['num_samples']:,} images"
         for key in (key for key in metrics if key.startswith(prefix)):
             group = key.removeprefix(prefix)
             if measure == "frechet" or group == f"prior_{metrics['sample_prior']}":
                 what = "training images" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
-                rows[f"{FEATURE_METRIC_NAMES[measure]} ({network} features), {what}"] = metrics[key]
+                rows[f"{title}, {what}"] = metrics[key]
     return rows
 
 

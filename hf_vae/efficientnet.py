@@ -37,7 +37,6 @@ class NormalisedConv(nn.Module):
         return self.norm(self.conv(self.pad(maps)))
 
 
-
 class Block(nn.Module):
     """An inverted residual: wider, convolved channel by channel, and narrow again."""
 

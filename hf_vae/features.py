@@ -189,13 +189,13 @@ def frechet_distance(features: torch.Tensor, references: torch.Tensor) -> float:
     `|mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2))` (Frechet distance, as in Heusel et al. 2017, equation 6). It
     falls as the sets grow, so only values of equally many images compare."""
     _refuse_few(features, references)
-    first, second = features.T.cov(), references.T.cov()
-    # C C' has the eigenvalues of the symmetric C^(1/2) C' C^(1/2)
-    values, vectors = torch.linalg.eigh(first)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
+    centred = [(points - points.mean(0)) / math.sqrt(len(points) - 1) for points in (features, references)]
+    # With C = A' A and C' = B' B the root's trace is the sum of the singular values of A B'. Triangular factors have
+    # the same, and are small where there are few images or few features.
+    first, second = (torch.linalg.qr(points, mode="r").R for points in centred)
+    cross = torch.linalg.svdvals(first @ second.T).sum()
     means = (features.mean(0) - references.mean(0)).square().sum()
-    return max(0.0, (means + first.trace() + second.trace() - 2 * cross).item())
+    return max(0.0, (means + first.square().sum() + second.square().sum() - 2 * cross).item())
 
 
 def kernel_distance(features: torch.Tensor, references: torch.Tensor) -> float:

@@ -165,7 +165,9 @@ def test_inception_sees_8_bit_values_at_299_pixels_in_its_own_range(monkeypatch,
     torch.jit.script(Means()).save(str(file))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     packaged = features._packaged_file
-    monkeypatch.setattr(features, "_packaged_file", lambda package, name, _, install: packaged(package, name, digest, install))
+    monkeypatch.setattr(
+        features, "_packaged_file", lambda package, name, _, install: packaged(package, name, digest, install)
+    )
     monkeypatch.syspath_prepend(tmp_path)
     found = extract(open_features("inception"), torch.tensor([-1.5, 0.001, 1]).view(3, 1, 1, 1).expand(-1, 1, 28, 28))
     expected = torch.tensor([-1, 2 * 128 / 255 - 1, 1], dtype=torch.float64)[:, None].expand(-1, 3)
