@@ -22,7 +22,7 @@ MODULES = {
     "hf_vae.labels": ("load_labels", "read_columns"),
     "hf_vae.inspection": ("inspect_pictures", "Findings"),
     "hf_vae.evaluation": ("evaluate", "evaluate_folder"),
-    "hf_vae.features": ("FeatureNetwork", "InceptionFeatures", "open_features"),
+    "hf_vae.features": ("FeatureNetwork", "EfficientNetFeatures", "InceptionFeatures", "open_features", "open_networks"),
     "hf_vae.latents": ("encode_all",),
     "hf_vae.comparison": ("models_sheet", "std_sheet", "table_rows"),
     "hf_vae.inversion": ("invert",),

@@ -137,7 +137,7 @@ def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:
             title = f"FID of {metrics['num_samples']:,} images"
         for key in (key for key in metrics if key.startswith(prefix)):
             group = key.removeprefix(prefix)
-            if measure == "frechet" or group == f"prior_{metrics['sample_prior']}":
+            if measure == "frechet" or group in (f"prior_{metrics['sample_prior']}", "training_images"):
                 what = "training images" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
                 rows[f"{title}, {what}"] = metrics[key]
     return rows

@@ -1,5 +1,5 @@
-"""EfficientNet-Lite0, a small network that was trained on ImageNet (Tan and Le 2019, without its squeeze-and-excitation
-and with ReLU6), after `efficientnet_lite_builder.py` of https://github.com/tensorflow/tpu."""
+"""EfficientNet-Lite0, a small network that was trained on ImageNet: EfficientNet-B0 (Tan and Le 2019) with ReLU6 and
+without squeeze-and-excitation, after `efficientnet_lite_builder.py` of https://github.com/tensorflow/tpu."""
 
 from pathlib import Path
 
@@ -78,7 +78,7 @@ class EfficientNetLite(nn.Module):
 
     @classmethod
     def load(cls, file: Path) -> "EfficientNetLite":
-        """The network with the weights in `file`, whose tensors are in the order of the layers, for inference alone."""
+        """The network with the weights in `file`, whose tensors are in the order of the layers, for inference."""
         network = cls()
         weights = torch.load(file, map_location="cpu", weights_only=True)
         network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))

@@ -13,10 +13,7 @@ from hf_vae.efficientnet import EfficientNetLite
 from hf_vae.evaluation import evaluate
 from hf_vae.feature_training import contrastive_loss, main, view
 from hf_vae.features import (
-    DEFAULT_NETWORKS,
-    EfficientNetFeatures,
     FeatureNetwork,
-    InceptionFeatures,
     extract,
     frechet_distance,
     kernel_distance,
