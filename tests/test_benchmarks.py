@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import feature_study
 from benchmarks.contestants import Ceiling, ShippedModel
 from benchmarks.pictures import load_pictures
 from benchmarks.plain_loop import PlainLoop
@@ -54,3 +55,21 @@ def test_a_published_model_is_timed(published_models):
     assert model.can_reconstruct()
     model.sample(1)
     model.reconstruct(2)
+
+
+def test_real_images_are_damaged_and_measured_in_each_network(picture_folder, tmp_path, capsys):
+    feature_study.main(picture_folder, probes=True, sheet=tmp_path / "sheet.png")
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0].strip("| ") for row in table[2:]] == list(feature_study.DAMAGES)
+    assert {len(row) for row in table} == {2 + 4 * 3}
+    assert all(math.isfinite(float(row[2])) for row in table[2:])
+    assert (tmp_path / "sheet.png").is_file()
+
+
+@pytest.mark.parametrize("name", [name for name in feature_study.DAMAGES if name != "real"])
+def test_a_damage_is_one_and_the_same_each_time(name, images):
+    images = images.repeat_interleave(4, 2).repeat_interleave(4, 3)[:, :, :64, :64]
+    damage = feature_study.DAMAGES[name]
+    damaged = damage(images)
+    assert damaged.shape == images.shape and (damaged - images).abs().mean() > 0.01
+    assert (damaged == damage(images)).all()

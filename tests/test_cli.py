@@ -65,7 +65,7 @@ def test_seed_0_draws_the_same_images_in_python_the_command_line_and_the_space(
     hf_vae("sample", str(folder), "--num", "64", "--seed", "0", "--output", str(tmp_path / "grid.png"))
     expected = ImagePipeline.from_pretrained(folder).sample(64, seed=0).images
     assert Image.open(tmp_path / "grid.png").tobytes() == picture_grid(expected).tobytes()
-    shown, _ = space_sample.draw(open_models({folder.name: folder}), folder.name, 64, 0, 1.0, "own")
+    shown, _ = space_sample.draw(open_models({folder.name: folder}).models, folder.name, 64, 0, 1.0, "own")
     assert [image.tobytes() for image, _ in shown] == [image.tobytes() for image in expected]
 
 

@@ -34,7 +34,7 @@ LAYERS = [
     {"models.base", "models.layers"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},
-    {"objectives", "latents", "metrics", "datasets", "export"},
+    {"objectives", "latents", "metrics", "datasets", "export", "efficientnet"},
     {"families", "streaming", "priors", "details", "features", "inversion", "labels", "probes"},
     {"trainees", "checkpoints", "interruptions", "trackers", "batch_size", "previews", "inspection", "hub"},
     {"logs", "validation"},

