@@ -53,7 +53,7 @@ METRIC_NAMES = {
     "interpolation_flow_sharpness_middle_ratio": "Variance of the Laplacian midway in the flow, ratio to the ends",
 }
 FEATURE_NOTES = {
-    "simclr": "simclr is a small network of hf_vae, trained on images such as these and blind to part of what eyes see",
+    "simclr": "simclr is a small network of hf_vae, which is blind to part of what eyes see",
     "efficientnet": "efficientnet is EfficientNet-Lite0, trained on ImageNet, at 128x128 pixels",
     "inception": "inception is the network of FID, at 299x299 pixels",
 }

@@ -234,14 +234,14 @@ def open_recorded(folder: Path, data: DataConfig, image_size: int, image_channel
 
 def _unrecorded_split(folder: Path, found: DataSplits, data: DataConfig) -> Split:
     """The split of a model of the first edition, which can only be known to be right by its counts."""
+    if not (folder / "training.json").is_file():
+        raise ValueError(f"{folder} has no {SPLIT_FILE}: which images it was trained on is not known.")
     split = first_edition_split(found.digests, data.validation_fraction, data.split_seed)
-    recorded = (
-        json.loads((folder / "training.json").read_text())["pictures"] if (folder / "training.json").is_file() else {}
-    )
-    if (recorded.get("train"), recorded.get("heldout")) != (len(split.train), len(split.heldout)):
+    recorded = json.loads((folder / "training.json").read_text())["pictures"]
+    if (recorded["train"], recorded["heldout"]) != (len(split.train), len(split.heldout)):
         raise ValueError(
-            f"{folder} has no {SPLIT_FILE}, and its dataset had {recorded.get('train')} training and "
-            f"{recorded.get('heldout')} held-out images instead of {len(split.train)} and {len(split.heldout)}: which "
+            f"{folder} has no {SPLIT_FILE}, and its dataset had {recorded['train']} training and "
+            f"{recorded['heldout']} held-out images instead of {len(split.train)} and {len(split.heldout)}: which "
             "images it was trained on is not known. Name its own dataset with --train_data_dir."
         )
     print(f"{folder} has no {SPLIT_FILE}: its split is right only if the dataset is as it was, in the same order.")

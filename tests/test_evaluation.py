@@ -11,6 +11,7 @@ from hf_vae import metrics
 from hf_vae.cards import measure_titles
 from hf_vae.config import DataConfig
 from hf_vae.details import fit_detail
+from hf_vae.datasets import load_images
 from hf_vae.evaluation import SHARPNESS, evaluate, evaluate_folder
 from hf_vae.features import extract, frechet_distance, kernel_distance, open_networks
 from hf_vae.transforms import picture_to_uint8, square_picture, to_float
@@ -126,6 +127,9 @@ def test_only_held_out_pictures_are_measured_and_saved_when_told(family, publish
     folder = tmp_path / "model"
     tiny_model(family).save_pretrained(folder)
     data = DataConfig(train_data_dir=str(picture_folder), validation_fraction=0.25)
+    with pytest.raises(ValueError, match="which images it was trained on is not known"):
+        evaluate_folder(folder, data, save=False)
+    load_images(data, 28, 3).split.save(folder)
     found = evaluate_folder(folder, data, save=False)
     assert found["num_heldout"] == 10 and not (folder / "metrics.json").exists()
     evaluate_folder(folder, data)
