@@ -10,8 +10,8 @@ from conftest import draw_picture, tiny_model
 from hf_vae import metrics
 from hf_vae.cards import measure_titles
 from hf_vae.config import DataConfig
-from hf_vae.details import fit_detail
 from hf_vae.datasets import load_images
+from hf_vae.details import fit_detail
 from hf_vae.evaluation import SHARPNESS, evaluate, evaluate_folder
 from hf_vae.features import extract, frechet_distance, kernel_distance, open_networks
 from hf_vae.transforms import picture_to_uint8, square_picture, to_float
