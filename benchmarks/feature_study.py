@@ -95,8 +95,16 @@ def shuffled(images: torch.Tensor, cell: int) -> torch.Tensor:
     return F.pixel_shuffle(cells.gather(2, order.expand_as(cells)).unflatten(2, (count, count)), cell)
 
 
+def _as_it_is(images: torch.Tensor) -> torch.Tensor:
+    return images
+
+
+def _without_colour(images: torch.Tensor) -> torch.Tensor:
+    return images.mean(1, keepdim=True).expand_as(images)
+
+
 DAMAGES: dict[str, Damage] = {
-    "real": lambda images: images,
+    "real": _as_it_is,
     **{f"blurred, {sigma} px": partial(blurred, sigma=sigma) for sigma in (0.5, 0.75, 1.0, 1.5)},
     **{f"fur as dots, every {period} px": partial(dotted, period=period) for period in (2, 3, 4)},
     **{f"noise, {std}": partial(noisy, std=std) for std in (0.05, 0.1)},
@@ -139,6 +147,7 @@ def main(
     models: tuple[Path, ...] = (),
     feature_network: tuple[str, ...] = DEFAULT_NETWORKS,
     probes: bool = False,
+    grey: bool = False,
     num_images: int | None = None,
     sheet: Path | None = None,
 ) -> None:
@@ -149,6 +158,7 @@ def main(
         models: Folders of models of 64x64 pixels, whose samples are set beside the damaged images.
         feature_network: What to measure in, as in `hf-vae evaluate`.
         probes: Measure in "simclr" before its features are brought to one length, and in an untrained network, too.
+        grey: Measure all images without their colour.
         num_images: Images in a set; as many as are held out by default.
         sheet: Where to draw the first images of each set, a row each.
     """
@@ -157,14 +167,15 @@ def main(
     heldout = to_float(splits.heldout[torch.linspace(0, len(splits.heldout) - 1, count).long()])
     others = to_float(splits.train[torch.linspace(0, len(splits.train) - 1, count).long()])
     networks = open_networks(feature_network) + ([Lengths(), Untrained()] if probes else [])
-    references = [extract(network, heldout) for network in networks]
+    see = _without_colour if grey else _as_it_is
+    references = [extract(network, see(heldout)) for network in networks]
     sharpness = laplacian_variance(heldout).mean()
     sets: dict[str, Callable[[], torch.Tensor]] = {name: partial(damage, others) for name, damage in DAMAGES.items()}
     sets |= {f"samples of {folder.name}": partial(_samples, folder, count) for folder in models}
     print_header("What distances in features see", f"{train_data_dir}, {count:,} held-out ones against as many others")
     rows, shown = [], []
     for name, draw in sets.items():
-        images = draw().clamp(-1, 1)
+        images = see(draw().clamp(-1, 1))
         shown.append(images[:SHOWN])
         rows.append([name, f"{laplacian_variance(images).mean() / sharpness:.2f}"])
         for network, reference in zip(networks, references, strict=True):

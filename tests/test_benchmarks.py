@@ -58,7 +58,7 @@ def test_a_published_model_is_timed(published_models):
 
 
 def test_real_images_are_damaged_and_measured_in_each_network(picture_folder, tmp_path, capsys):
-    feature_study.main(picture_folder, probes=True, sheet=tmp_path / "sheet.png")
+    feature_study.main(picture_folder, probes=True, grey=True, sheet=tmp_path / "sheet.png")
     table = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row[0].strip("| ") for row in table[2:]] == list(feature_study.DAMAGES)
     assert {len(row) for row in table} == {2 + 4 * 3}
