@@ -61,6 +61,7 @@ def fit_prior(
     progress: bool = False,
     state: dict[str, Any] | None = None,
     after_update: Callable[["FlowTraining"], None] | None = None,
+    in_bfloat16: bool | None = None,
 ) -> None:
     """Fits all of the model's prior, in place: what `fit_gaussian` fits, the mixture and, where `learns_flow`, the
     flow, in `flow_steps` updates, as `fit_flow`."""
@@ -68,7 +69,7 @@ def fit_prior(
     if latents is not None:
         fit_mixture(model.latent_prior, latents, seed)
     if learns_flow(model):
-        fit_flow(model.latent_prior, latents, flow_steps, seed, progress, state, after_update)
+        fit_flow(model.latent_prior, latents, flow_steps, seed, progress, state, after_update, in_bfloat16)
 
 
 def fit_mixture(prior: LatentPrior, latents: torch.Tensor, seed: int = 0) -> None:
@@ -92,6 +93,7 @@ def fit_flow(
     progress: bool = False,
     state: dict[str, Any] | None = None,
     after_update: Callable[["FlowTraining"], None] | None = None,
+    in_bfloat16: bool | None = None,
 ) -> list[float]:
     """Trains a flow on `latents` (N, Z), to which the Gaussian of `prior` was fitted, calibrates it, and puts it
     into `prior`. Returns the mean loss of each tenth.
@@ -104,9 +106,10 @@ def fit_flow(
         progress: Whether to show a bar.
         state: What `FlowTraining.state` gave after an update of the same training, which then goes on from there.
         after_update: Is called after each update.
+        in_bfloat16: Whether the network computes in bf16; where the hardware does, if None.
     """
     normalised = prior.normalised(latents.to(prior.mean.device))
-    training = FlowTraining(normalised, prior.latent_size, num_steps, seed)
+    training = FlowTraining(normalised, prior.latent_size, num_steps, seed, in_bfloat16)
     if state is None:
         training.flow.start_from(normalised)
     else:
@@ -124,11 +127,12 @@ def fit_flow(
     return [part.mean().item() for part in torch.stack(training.losses).tensor_split(min(10, num_steps))]
 
 
-def seconds_per_update(prior: LatentPrior, num_updates: int = 3) -> float:
+def seconds_per_update(prior: LatentPrior, in_bfloat16: bool | None = None, num_updates: int = 3) -> float:
     """How long an update of `fit_flow` takes here, measured on a flow of the same size that is thrown away. Neither
     `prior` nor a global random state is touched."""
     latents = torch.randn(FLOW_BATCH, prior.latent_dim, generator=torch.Generator().manual_seed(0))
-    training = FlowTraining(latents.to(prior.mean.device), prior.latent_size, num_steps=1 + num_updates)
+    latents = latents.to(prior.mean.device)
+    training = FlowTraining(latents, prior.latent_size, num_steps=1 + num_updates, in_bfloat16=in_bfloat16)
     training.update()  # the first one allocates memory and chooses kernels
     training.losses[-1].item()  # waits for the device
     started = time.perf_counter()
@@ -149,10 +153,19 @@ class FlowTraining:
         latent_size: Edge of the grid that they lie on, 1 for those without a place.
         num_steps: Updates in all, which the learning rate follows.
         seed: Of the first weights and of all noise.
+        in_bfloat16: Whether the network computes in bf16; where the hardware does, if None.
     """
 
-    def __init__(self, latents: torch.Tensor, latent_size: int, num_steps: int, seed: int = 0):
+    def __init__(
+        self,
+        latents: torch.Tensor,
+        latent_size: int,
+        num_steps: int,
+        seed: int = 0,
+        in_bfloat16: bool | None = None,
+    ):
         self._latents, device = latents, latents.device
+        self._in_bfloat16 = computes_in_bfloat16(device) if in_bfloat16 is None else in_bfloat16
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             self.flow = LatentFlow(latents.shape[1], latent_size).to(device).train()
@@ -171,7 +184,7 @@ class FlowTraining:
         latents, noise = self._latents[chosen], self.noise(FLOW_BATCH)
         times = flow.shifted(torch.randn(FLOW_BATCH, generator=self._generator, device=device).sigmoid())
         points = torch.lerp(latents, noise, times[:, None])
-        with torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bfloat16(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
             added = flow.added_velocity(points, times)
         velocity = flow.gaussian_velocity(points, times) + added.float()
         loss = (velocity - (noise - latents)).square().mean()

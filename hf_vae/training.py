@@ -223,17 +223,23 @@ class Training:
             )
 
         batches = self._batches_to_fit()
-        fit_prior(model, batches, config.prior_steps, config.seed, True, state, after_update)
+        fit_prior(model, batches, config.prior_steps, config.seed, True, state, after_update, self._in_bfloat16)
         if not learns_flow(model):
             return None
         device = device_name(self.accelerator.device)
-        return {"steps": config.prior_steps, "seconds": round(kept.seconds), "device": device, "num_processes": 1}
+        facts = {"steps": config.prior_steps, "seconds": round(kept.seconds), "device": device, "num_processes": 1}
+        return facts | {"precision": "bf16" if self._in_bfloat16 else "no"}
 
     def _batches_to_fit(self) -> Iterator[torch.Tensor]:
         """Batches of pictures that are fitted to, until the run is told to stop."""
         for images in self.images.batches(PRIOR_FIT_IMAGES):
             self.stop.raise_if_received(self._checkpoint.name)
             yield images
+
+    @property
+    def _in_bfloat16(self) -> bool:
+        """Whether the prior is learned in bf16, as the networks are; without a gradient scaler, fp16 is not for it."""
+        return self.accelerator.mixed_precision == "bf16"
 
     @property
     def _checkpoint(self) -> Path:
@@ -244,7 +250,10 @@ class Training:
         config, model = self.run.train, self.trainees.published
         prior_steps = config.prior_steps if learns_flow(model) and not config.keeps_prior else 0
         return Forecast(
-            self.progress.step, self.num_steps, prior_steps, lambda: seconds_per_update(model.latent_prior)
+            self.progress.step,
+            self.num_steps,
+            prior_steps,
+            lambda: seconds_per_update(model.latent_prior, self._in_bfloat16),
         )
 
     def _batches(self) -> Generator[Batch, None, None]:

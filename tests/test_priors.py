@@ -286,3 +286,19 @@ def test_an_update_of_a_flow_is_timed_without_a_trace(fitted_prior):
 def test_a_flow_is_learned_where_the_configuration_names_it_and_there_is_an_encoder(family):
     assert learns_flow(tiny_model(family, prior="flow")) == FAMILIES[family].model.has_encoder
     assert not learns_flow(tiny_model(family, prior="gaussian"))
+
+
+def test_a_flow_computes_in_the_precision_that_was_asked_for(fitted_prior, monkeypatch):
+    seen = []
+    forward = LatentFlow.added_velocity
+
+    def record(flow, points, times):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return forward(flow, points, times)
+
+    monkeypatch.setattr(LatentFlow, "added_velocity", record)
+    latents = torch.randn(64, fitted_prior.latent_dim, generator=torch.Generator().manual_seed(0))
+    for asked in (True, False):
+        fit_flow(copy.deepcopy(fitted_prior), latents, 1, in_bfloat16=asked)
+        assert seen[0] == asked
+        seen.clear()
