@@ -748,6 +748,7 @@ def _sources(module_name: str, seen: set[str]) -> Iterator[str]:
 model."""
 
 import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -756,7 +757,7 @@ from typing import Any, ClassVar, Self
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.models.autoencoders.vae import DecoderOutput
-from diffusers.utils import BaseOutput
+from diffusers.utils import CONFIG_NAME, BaseOutput
 
 
 
@@ -835,6 +836,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.save_source(Path(save_directory))
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            for weights in Path(save_directory).glob("diffusion_pytorch_model*.safetensors"):
+                shutil.copymode(Path(save_directory, CONFIG_NAME), weights)  # made for its owner alone by safetensors
 
     @classmethod
     def save_source(cls, folder: Path) -> None:
