@@ -183,7 +183,7 @@ def _minutes(seconds: float) -> str:
 def _feature_notes(metrics: dict[str, Any]) -> str:
     """What the networks are whose features distances are measured in."""
     networks = metrics.get("feature_networks", [metrics["feature_network"]])
-    no_fid = "" if "inception" in networks else " None of them is FID."
+    no_fid = "" if "inception" in networks else " These values are not FID."
     return (
         "; ".join(FEATURE_NOTES.get(name, f"{name} is a network of the trainer's own") for name in networks)
         + "."

@@ -353,7 +353,7 @@ def test_a_start_from_other_networks_is_refused_and_so_is_a_prior_that_nobody_le
     start = str(tmp_path / "wider")
     with pytest.raises(ValueError, match="(?s)wider has other networks .*encoder.trunk"):
         train(tiny_run("vaegan", picture_folder, tmp_path / "run", pretrained_model_name_or_path=start))
-    with pytest.raises(ValueError, match="prior_steps=0 .* or 0 to keep the prior of"):
+    with pytest.raises(ValueError, match="prior_steps=0 keeps the prior of"):
         train(tiny_run("vae", picture_folder, tmp_path / "run", prior_steps=0))
 
 
