@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers.utils import CONFIG_NAME
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -63,7 +64,8 @@ def find_checkpoint(
     at all), with a warning for each that is passed over; else the folder named.
 
     Raises:
-        ValueError: If the folder named is no whole checkpoint of this run, or there are some and none is.
+        ValueError: If the folder named is no whole checkpoint of this run, or there are some and none is, or the run
+            is finished and kept none.
     """
     present = list_checkpoints(output_dir)
     if wanted != "latest":
@@ -83,6 +85,11 @@ def find_checkpoint(
         raise ValueError(
             f"None of the {len(present)} checkpoints in {output_dir} can be used; move them away to start from the "
             f"beginning. Of the newest, {present[-1].name}: {defect(present[-1], run)}."
+        )
+    if (output_dir / CONFIG_NAME).is_file():
+        raise ValueError(
+            f"{output_dir} holds a finished model and no checkpoint to resume from, and training from the beginning "
+            "would replace it; choose another --output_dir."
         )
     return None
 

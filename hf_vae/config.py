@@ -18,7 +18,14 @@ from .ranges import limited, refuse_out_of_range
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
 
 CONFIG_FILE = "train_config.json"
-PATHS_FILE = "paths.json"
+PATHS_FILE = "paths.json"  # where the data lies on this machine
+PRESET_NAMES = (
+    "cats",
+    "lfw",
+    "utkface",
+    "afhq-cat",
+    "celeba",
+)  # of `presets.PRESETS`: not folders that have such a name
 PATHS = {"data": ("train_data_dir", "dataset_name"), "train": ("output_dir", "pretrained_model_name_or_path")}
 SEEDS = {"least": 0, "most": 2**32 - 1}  # what NumPy takes
 # of the sizes that models have; they are code that travels with the weights, so their signatures hold types alone
@@ -212,10 +219,7 @@ class RunConfig:
         sections = self.to_dict()
         sections["train"] = {name: value for name, value in sections["train"].items() if name not in ONE_LAUNCH}
         published = without_paths(sections)
-        paths = {
-            section: {name: _absolute(sections[section][name]) for name in names if sections[section][name]}
-            for section, names in PATHS.items()
-        }
+        paths = {"data": {name: _absolute(sections["data"][name]) for name in PATHS["data"] if sections["data"][name]}}
         write_text_whole(folder / PATHS_FILE, json.dumps(paths, indent=2) + "\n")
         write_text_whole(folder / CONFIG_FILE, json.dumps(published, indent=2) + "\n")
 
@@ -236,7 +240,7 @@ def without_paths(sections: dict[str, Any]) -> dict[str, Any]:
 
 def is_local_dataset(dataset_name: str | None) -> bool:
     """Whether `--dataset_name` names a folder or file here, as `datasets` allows, or once named one elsewhere."""
-    if not dataset_name:
+    if not dataset_name or dataset_name in PRESET_NAMES:
         return False
     return dataset_name.endswith("/") or Path(dataset_name).expanduser().exists()
 
@@ -245,18 +249,23 @@ def shown_path(path: str | Path) -> str:
     """How a path to a model is published: as it is where it is as short as runs/photos-vae, else its last part."""
     path = Path(path)
     is_short = not path.is_absolute() and len(path.parts) <= 2 and not {"..", "~"} & set(path.parts)
-    return path.as_posix() if is_short else path.expanduser().resolve().name
+    return path.as_posix() if is_short else _name(path)
 
 
 def _dataset_name(path: str) -> str:
-    resolved = Path(path).expanduser().resolve()
-    return resolved.name if resolved.suffix == ".parquet" else f"{resolved.name}/"
+    name = _name(path)
+    return name if name.lower().endswith(".parquet") else f"{name}/"
+
+
+def _name(path: str | Path) -> str:
+    """The last part of a path, as it was typed: a link is not followed, as its target's name is not public."""
+    return Path(os.path.abspath(os.path.expanduser(path))).name
 
 
 def _absolute(path: str) -> str:
-    """A path that holds in any working folder; the id of a model or dataset on the Hub as it is."""
-    resolved = Path(path).expanduser().resolve()
-    return str(resolved) if resolved.exists() else path
+    """A path that holds in any working folder; a preset or the id of a dataset on the Hub as it is."""
+    absolute = os.path.abspath(os.path.expanduser(path))
+    return absolute if path not in PRESET_NAMES and os.path.exists(absolute) else path
 
 
 def run_flags_type(family: str, model_class: type, objective_class: type) -> type:

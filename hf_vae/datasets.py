@@ -22,14 +22,15 @@ from tqdm import tqdm
 
 from .config import DataConfig
 from .files import flush_to_disk
-from .listing import IMAGE_FORMATS, LFS_HINT, LFS_POINTER, printable
+from .images import IMAGE_FORMATS, MAX_PIXELS
+from .listing import LFS_HINT, printable
+from .models.loading import LFS_POINTER
 from .presets import with_preset
 from .sources import Source, open_source
 from .split import Split, draw_split, positions, refuse_other_images
 from .transforms import picture_mode, picture_to_uint8, square_picture, to_float
 
 
-MAX_PIXELS = 100_000_000  # of a picture, as it is decoded whole unless it is a JPEG
 BROKEN_SHARE_LIMIT = 0.01
 MIN_USABLE = 3
 CACHE_VERSION = 4

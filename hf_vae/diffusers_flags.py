@@ -88,7 +88,13 @@ WORDS_OF_FLAGS = {"true": "", "false": "no_", "1": "", "0": "no_", "yes": "", "n
 def without_center_crop(arguments: Sequence[str]) -> list[str]:
     """The arguments without --center_crop, which asks for what is done anyway: images are cut to the centred
     square."""
-    return [argument for argument in arguments if _name(argument) != "center_crop"]
+    before = ["", *arguments][: len(arguments)]
+    return [
+        argument
+        for argument, previous in zip(arguments, before, strict=True)
+        if _name(argument) != "center_crop"
+        and not (_name(previous) == "center_crop" and WORDS_OF_FLAGS.get(argument.lower()) == "")
+    ]
 
 
 def complaints(arguments: Sequence[str], switches: Iterable[str]) -> list[str]:

@@ -211,7 +211,9 @@ def evaluate_folder(
     """
     model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
-    training_images = None if data.streaming else splits.train[:]
+    # of a part of the training images, distances to them are larger, and not worth publishing
+    is_whole = not data.streaming and len(splits.train) == len(splits.split.train)
+    training_images = splits.train[:] if is_whole else None
     found = evaluate(model, to_float(splits.heldout[:]), training_images, networks=networks)
     if save:
         save_metrics(found, folder)
@@ -226,6 +228,8 @@ def open_recorded(folder: Path, data: DataConfig, image_size: int, image_channel
     """
     split = read_split(folder)
     if data.streaming:
+        if split is None:
+            raise ValueError(f"{folder} has no {SPLIT_FILE}: which images of the stream it held out is not known.")
         return open_stream(data, image_size, image_channels, split)
     if split is None:
         split = _unrecorded_split(folder, load_images(data, image_size, image_channels), data)

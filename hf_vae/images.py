@@ -16,8 +16,10 @@ from .models.loading import refuse_lfs_pointer
 
 ImageLike = Image.Image | str | os.PathLike | np.ndarray | torch.Tensor
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "JPEG2000", "PPM", "TIFF")  # decoded within Pillow alone
-MAX_PIXELS = 100_000_000  # of an image, as it is decoded whole
+# Read by content, whatever a name says: what Pillow decodes by itself and tells from its first bytes, with one size in
+# its header. None calls another program, as EPS does, or holds images of other sizes, as ICO does.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "TGA")
+MAX_PIXELS = 100_000_000  # of an image, as it is decoded whole unless it is a JPEG
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
 CHANNELS = (1, 3, 4)
 

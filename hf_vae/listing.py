@@ -10,10 +10,12 @@ from pathlib import Path
 from PIL import Image
 from pyarrow.parquet import read_metadata
 
+from .images import IMAGE_FORMATS
+from .models.loading import LFS_POINTER
 
-# Read by content, whatever a name says: what Pillow decodes by itself and tells from its first bytes, with one size in
-# its header. None calls another program, as EPS does, or holds images of other sizes, as ICO does.
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "TGA")
+
+# of a file with an unknown ending: what its first bytes tell without doubt (camera raw files begin as TIFF does)
+CERTAIN_FORMATS = tuple(name for name in IMAGE_FORMATS if name not in ("TIFF", "TGA"))
 IMAGE_ENDINGS = {ending for ending, kind in Image.registered_extensions().items() if kind in (*IMAGE_FORMATS, "MPO")}
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # as `datasets` reads an "imagefolder"
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # left out without a word, as .DS_Store is
@@ -25,8 +27,16 @@ ARCHIVES = {".zip", ".tar", ".gz", ".tgz"}
 OTHER_ARCHIVES = {".7z", ".rar", ".bz2", ".xz", ".zst"}
 ARRAYS = {".npy", ".npz", ".mat", ".h5", ".hdf5", ".pkl", ".pickle", ".pt"}
 TABLES = {".csv", ".tsv", ".json", ".jsonl", ".txt", ".xlsx"}
+COPIES = {
+    ".bak",
+    ".orig",
+    ".old",
+    ".tmp",
+    ".part",
+    ".crdownload",
+    ".thm",
+}  # of images, by editors, browsers and cameras
 
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_HINT = "is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository"
 
 SPLITS = {
@@ -45,7 +55,7 @@ SPLITS = {
 SPLIT_WORD = re.compile(
     r"(?<![a-z])(train|training|valid|validation|test|testing|eval|evaluation)(?:set|[ab])?(?![a-z])"
 )
-SPLIT_NAME = re.compile(r"(?:.*[-_ .])?(val|dev)(?:set|[ab])?(?:[-_ .]?(?:images?|imgs?|data|set|\d).*)?")
+SPLIT_NAME = re.compile(r"(?:(?:.*[-_ .])?(val)|(dev))(?:set|[ab])?(?:[-_ .]?(?:images?|imgs?|data|set|\d).*)?")
 
 
 @dataclass(frozen=True)
@@ -116,11 +126,15 @@ def only_datasets_reads(path: Path) -> bool:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file has an ending of an image, or none and the content of one."""
-    if file.suffix:
-        return file.suffix.lower() in IMAGE_ENDINGS
+    """Whether a file has an ending of an image, or an unknown one, such as that of "face.happy", or none, and the
+    content of an image."""
+    ending = file.suffix.lower()
+    if ending in IMAGE_ENDINGS:
+        return True
+    if ending in ARCHIVES | OTHER_ARCHIVES | ARRAYS | TABLES | COPIES | {".parquet", ".arrow"} or ending.endswith("~"):
+        return False
     try:
-        with Image.open(file, formats=IMAGE_FORMATS):
+        with Image.open(file, formats=CERTAIN_FORMATS if ending else IMAGE_FORMATS):
             return True
     except Exception:  # Pillow raises whatever its decoders run into
         return False
@@ -220,7 +234,7 @@ def _other_endings(files: Iterable[Path]) -> dict[str, int]:
 def split_word(name: str) -> str | None:
     """The word in the name of a folder or parquet file that says that it is a split, such as "valid"."""
     found = SPLIT_WORD.search(name.lower()) or SPLIT_NAME.fullmatch(name.lower())
-    return found[1] if found else None
+    return next(filter(None, found.groups())) if found else None
 
 
 def _choose_split(

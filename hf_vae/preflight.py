@@ -43,7 +43,10 @@ def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
     """
     recorded = output_dir / CONFIG_FILE
     if run.train.resume_from_checkpoint and recorded.is_file():
-        sections = json.loads(recorded.read_text())
+        try:
+            sections = json.loads(recorded.read_text())
+        except ValueError as error:
+            raise ValueError(f"{recorded} cannot be read: {error}. Restore it, or start the run anew.") from error
         if changed := differences(run.to_dict(), sections):
             raise ValueError(
                 f"{output_dir} was trained differently, so it cannot be resumed. Changed: {'; '.join(changed)}."

@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -63,7 +64,7 @@ class Table:
     folders: tuple[Path, ...]
     left_out: dict[str, int]
     notices: tuple[str, ...]
-    states: tuple[tuple[int, int], ...] = ()
+    states: tuple[tuple[int, int, int], ...] = ()
 
 
 def open_source(data: DataConfig) -> Source:
@@ -264,6 +265,8 @@ def _hub_table(data: DataConfig) -> Table:
     sizes = {name: info.num_examples for name, info in (rows.info.splits or {}).items()}
     left_out = _passed_over(Path(data.dataset_name), sum(sizes.values()))
     chosen = sizes if split == "all" else {part.split("[")[0] for part in split.split("+")}
+    if (beyond := sum(sizes[name] for name in chosen if name in sizes) - len(rows)) > 0:
+        left_out["images outside of the slice"] = beyond
     return Table(rows, _download_folders(data), other_splits(sizes, chosen) | left_out, notices)
 
 
@@ -295,9 +298,10 @@ def _download_folders(data: DataConfig) -> tuple[Path, ...]:
     )  # the last is one if it is local
 
 
-def _state(file: Path) -> tuple[int, int]:
+def _state(file: Path) -> tuple[int, int, int]:
+    """What changes with the content of a file: an archive may give all of its files one time, but not their ctime."""
     state = file.stat()
-    return state.st_size, state.st_mtime_ns
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _column_source(table: Table, column: str | None) -> Source:
@@ -394,7 +398,8 @@ def names_a_file(path: str) -> str:
 def _read_named(path: str, folders: tuple[Path, ...], open_zip: Callable[[Path], ZipFile]) -> bytes | str:
     *inner, outer = path.split("::")  # as `datasets` says what lies in an archive: zip://name::archive
     file = Path(outer).resolve()
-    is_ours = any(folder in file.parents for folder in folders)
+    # or a link in the folder that the user named, which is theirs as in --train_data_dir
+    is_ours = any(folder in place.parents for folder in folders for place in (file, Path(os.path.abspath(outer))))
     if not is_ours or len(inner) > 1 or not all(hop.startswith("zip://") for hop in inner):
         return names_a_file(path)
     if not file.is_file():

@@ -67,7 +67,8 @@ def draw_split(digests: Sequence[str], validation_fraction: float, seed: int, kn
         validation_fraction: Share of the images that is held out, at least two.
         seed: Another seed holds out other images.
         known: The split of the model that a run starts from. Its images stay on their side, as a model has seen what
-            it was trained on; the share is drawn from the other images.
+            it was trained on; the share is drawn from the other images. If it does not say what was trained on, as
+            that of a stream, and some of its images are here, no other ones are held out.
 
     Raises:
         ValueError: If no image is left to train on, or too few to hold out.
@@ -77,11 +78,18 @@ def draw_split(digests: Sequence[str], validation_fraction: float, seed: int, kn
     free = sorted(
         set(digests) - train - heldout, key=lambda digest: hashlib.sha256(f"{seed} {digest}".encode()).digest()
     )
+    if known and not known.train and heldout:
+        train, free = train.union(free), []
     if 0 < validation_fraction < 1:
         count = max(round(validation_fraction * len(free)), MIN_HELDOUT - len(heldout))
         train, heldout = train.union(free[count:]), heldout.union(free[:count])
         if train and len(heldout) >= MIN_HELDOUT:
             return Split(tuple(sorted(train)), tuple(sorted(heldout)))
+    if known and not free:
+        raise ValueError(
+            f"Of these {len(digests)} images, the model that the run starts from was trained on {len(train)} and held "
+            f"out {len(heldout)}; at least {MIN_HELDOUT} must be held out. Add images that it does not know."
+        )
     raise ValueError(
         f"validation_fraction={validation_fraction} of {len(digests)} images leaves none to train on or to hold out; "
         "choose a value between 0 and 1, such as 0.1, or add images."

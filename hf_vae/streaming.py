@@ -97,8 +97,7 @@ class ImageStream:
         self._num_parts, self._read_part, self._read, self._decode = num_parts, read_part, read, decode
         self._shuffle_buffer = shuffle_buffer
         self._heldout_places: set[tuple[int, int]] = set()
-        self._heldout_digests: set[bytes] = set()
-        self._known_heldout: set[str] = set()
+        self._heldout_digests: set[str] = set()
         self._num_read = self._num_broken = 0
         self._broken: dict[str, None] = {}  # in the order in which they were found
 
@@ -106,33 +105,55 @@ class ImageStream:
         """The same stream: its pictures are too many for any device."""
         return self
 
-    def hold_out(self, every: int, first: int, known: Split | None = None) -> tuple[torch.Tensor, list[str]]:
-        """Takes every `every`-th picture of the unshuffled source out of this stream, from number `first` on and up to
-        2,000 of them, and gives those that are neither broken nor copies: uint8 `(N, C, H, W)`, and their digests. An
-        image that a `known` split trained on is not held out, and one that it held out is not trained on.
+    def hold_out(
+        self, every: int, first: int, split: Split | None = None, known: Split | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Takes images out of this stream, which is read from its beginning for that, and gives those that are neither
+        broken nor copies, by their digests: uint8 `(C, H, W)` each.
+
+        Args:
+            every: Every so many rows one is held out, among the first 2,000 times as many.
+            first: The number of the first of them, from 0.
+            split: The split that a run recorded: its held-out images are taken out, wherever they are now.
+            known: The split of a model that the run starts from. What it trained on is not held out, and what it held
+                out is not trained on. Where it does not say what it trained on, as that of a stream, no other images
+                of the same source are held out.
 
         Raises:
             ValueError: If there are fewer than two, or none are left to train on.
         """
-        images, digests = [], []
-        trained = set(known.train) if known else set()
-        self._known_heldout = set(known.heldout) if known else set()
-        chosen = islice(islice(self._rows(range(self._num_parts)), first, None, every), HELDOUT_LIMIT)
+        trained, known_heldout = (set(known.train), set(known.heldout)) if known else (set(), set())
+        wanted = set(split.heldout) if split else set()
+        rows = self._rows(range(self._num_parts))
+        if split is None:
+            rows = islice(rows, first + (HELDOUT_LIMIT - 1) * every + 1)
+        images: dict[str, torch.Tensor] = {}
+        places: dict[str, tuple[int, int]] = {}  # the first of each content, which is the same whatever comes after
+        numbered = enumerate(rows)
         with ThreadPoolExecutor() as pool:
-            while chunk := list(islice(chosen, DECODE_CHUNK)):
-                self._heldout_places |= {(row.part, row.number) for row in chunk}
-                for digest, image in self._usable(pool, chunk):
-                    if digest not in self._heldout_digests and digest.hex()[:DIGEST_LETTERS] not in trained:
-                        images.append(image)
-                        digests.append(digest.hex()[:DIGEST_LETTERS])
-                    self._heldout_digests.add(digest)
+            while chunk := list(islice(numbered, DECODE_CHUNK)):
+                contents = pool.map(self._read_row, [row for _, row in chunk])
+                chosen = []
+                for (number, row), (name, content, digest) in zip(chunk, contents, strict=True):
+                    if not split or digest in wanted:
+                        places.setdefault(digest, (row.part, row.number))
+                    is_due = number % every == first and digest not in trained
+                    if digest in wanted if split else is_due or digest in known_heldout:
+                        chosen.append((name, content, digest))
+                images |= dict(self._judged(pool.map(self._decode_row, chosen)))
+                if split and wanted <= images.keys():
+                    break
+            if known and not known.train and known_heldout & images.keys():
+                images = {digest: image for digest, image in images.items() if digest in known_heldout}
+            self._heldout_places = {places[digest] for digest in images}
+            self._heldout_digests = known_heldout | images.keys()
             can_train = any(self._images(pool, [row]) for row in self._training_rows(range(self._num_parts)))
-        if len(images) < 2 or not can_train:
+        if not can_train or (len(images) < 2 and not split):
             raise ValueError(
-                "Too few distinct pictures were found to train on some and hold out others, which are one in "
+                "Too few distinct images were found to train on some and hold out others, which are one in "
                 f"{every}, from number {first + 1} on." + "".join(f"\n  {line}" for line in self._broken)
             )
-        return torch.stack(images), digests
+        return images
 
     def batches(self, num_images: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
         """The first `num_images` of the unshuffled stream, without the broken ones, or all if there are fewer: floats
@@ -224,31 +245,34 @@ class ImageStream:
                 yield _Row(part, number, value)
 
     def _images(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> list[torch.Tensor]:
-        return [image for digest, image in self._usable(pool, rows) if not self._is_heldout(digest)]
+        found = self._judged(pool.map(lambda row: self._decode_row(self._read_row(row)), rows))
+        return [image for digest, image in found if digest not in self._heldout_digests]
 
-    def _is_heldout(self, digest: bytes) -> bool:
-        return digest in self._heldout_digests or digest.hex()[:DIGEST_LETTERS] in self._known_heldout
-
-    def _usable(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> Iterator[tuple[bytes, torch.Tensor]]:
-        """The digest and the image of each row that is not broken. Previews and training may count at the same time:
-        a count that is lost then does not matter."""
-        for digest, image in pool.map(self._load, rows):
+    def _judged(self, decoded: Iterable[tuple[str, torch.Tensor | str]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The digest and the image of what is not broken. Previews and training may count at the same time: a count
+        that is lost then does not matter."""
+        for digest, image in decoded:
             self._num_read += 1
             if not isinstance(image, str):
                 yield digest, image
                 continue
             self._num_broken += 1
             if image not in self._broken:
-                print(f"Skipped a broken picture: {image}")
+                print(f"Skipped a broken image: {image}")
             self._broken[image] = None
             if self._num_broken > BROKEN_SHARE_LIMIT * max(self._num_read, JUDGED_AFTER):
                 raise too_many_broken(self._num_read, self._num_broken, list(self._broken))
 
-    def _load(self, row: _Row) -> tuple[bytes, torch.Tensor | str]:
+    def _read_row(self, row: _Row) -> tuple[str, bytes | str, str]:
+        """The name, the content and the digest of a row."""
         # a failure to read is no broken picture: it would not come again in a resumed run
         name = f"row {row.number}" + f" of part {row.part}" * (self._num_parts > 1)
         name, content = row_content(row.value, name, self._read)
-        digest = hashlib.sha256(content if isinstance(content, bytes) else b"").digest()
+        digest = hashlib.sha256(content if isinstance(content, bytes) else b"").hexdigest()
+        return name, content, digest[:DIGEST_LETTERS]
+
+    def _decode_row(self, read: tuple[str, bytes | str, str]) -> tuple[str, torch.Tensor | str]:
+        name, content, digest = read
         return digest, self._decode(name, content)
 
 
@@ -285,12 +309,12 @@ def open_stream(
     for notice in parts.notices:
         print(notice)
     stream = ImageStream(parts.count, parts.read_part, parts.read, decode, data.shuffle_buffer)
-    heldout, digests = stream.hold_out(every, data.split_seed % every, known)
+    images = stream.hold_out(every, data.split_seed % every, split, known)
     if split:
-        names = [f"image {digest}" for digest in digests]
-        refuse_other_images(split, digests, names, data.train_data_dir or data.dataset_name, exact)
+        refuse_other_images(split, sorted(images), sorted(images), data.train_data_dir or data.dataset_name, exact)
+    found = Split((), tuple(sorted(images)))
+    heldout = torch.stack([images[digest] for digest in found.heldout])
     facts = {"heldout": len(heldout)} | ({"left_out": parts.left_out} if parts.left_out else {})
-    found = Split((), tuple(sorted(digests)))
     return DataSplits(stream, ImageSet(heldout, torch.arange(len(heldout))), facts, found)
 
 

@@ -202,7 +202,8 @@ class Training:
             model.half()
         model.save_pretrained(self.output_dir)
         save_timelapse(self.output_dir / "previews", self.output_dir / config.timelapse_file)
-        write_facts(self.accelerator, self.progress, seconds, facts, self.data.facts, self.output_dir)
+        images = self.data.facts | ({"start_recorded_no_split": True} if self._may_hold_out_known_images else {})
+        write_facts(self.accelerator, self.progress, seconds, facts, images, self.output_dir)
         prior.remove()
         if config.checkpointing_steps == 0:
             shutil.rmtree(self._checkpoint)
@@ -388,13 +389,16 @@ class Training:
             ]
         )
 
+    @property
+    def _may_hold_out_known_images(self) -> bool:
+        """Whether the model that the run started from may have been trained on what the run holds out."""
+        return self.run.train.pretrained_model_name_or_path is not None and self._known_split is None
+
     def _plan_of_split(self) -> list[str]:
         start = self.run.train.pretrained_model_name_or_path
-        if not start:
-            return []
-        if self._known_split:
-            return [f"  split: images that {start} trained on or held out stay on their side"]
-        return [f"  split: {start} recorded none, so images that it was trained on may be held out here"]
+        if self._may_hold_out_known_images:
+            return [f"  split: {start} recorded none, so images that it was trained on may be held out here"]
+        return [f"  split: images that {start} trained on or held out stay on their side"] if start else []
 
 
 def _is_due(step: int, every: int, is_last: bool) -> bool:

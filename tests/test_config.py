@@ -314,3 +314,11 @@ def test_a_local_dataset_is_published_by_its_name_alone(tmp_path, monkeypatch):
     parse("vae", "--dataset_name CLIENT/cats").save(tmp_path)
     assert json.loads((tmp_path / "train_config.json").read_text())["data"]["dataset_name"] == "cats/"
     assert json.loads((tmp_path / "paths.json").read_text())["data"]["dataset_name"] == str(tmp_path / "CLIENT/cats")
+
+
+def test_the_target_of_a_link_is_not_published(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "CLIENT-2024").mkdir()
+    (tmp_path / "photos").symlink_to(tmp_path / "CLIENT-2024")
+    parse("vae", "--train_data_dir photos").save(tmp_path)
+    assert json.loads((tmp_path / "train_config.json").read_text())["data"]["train_data_dir"] == "photos/"

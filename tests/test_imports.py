@@ -15,22 +15,11 @@ from hf_vae.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {
-        "files",
-        "images",
-        "ranges",
-        "licenses",
-        "diffusers_flags",
-        "forecast",
-        "listing",
-        "batches",
-        "transforms",
-        "losses",
-    }
-    | {"directions"}
+    {"files", "ranges", "licenses", "diffusers_flags", "forecast", "batches", "transforms", "losses", "directions"}
     | {f"models.{name}" for name in ("flow", "blocks", "detail", "paths", "loading", "source")},
-    {"config", "models.prior"},
-    {"presets", "machine", "sources", "split"},
+    {"config", "images", "models.prior"},
+    {"presets", "machine", "listing", "split"},
+    {"sources"},
     {"models.base", "models.layers"},
     {"models.autoencoder", "models.vae", "models.dcgan", "models.vaegan"},
     {"models"},

@@ -321,7 +321,10 @@ def test_a_folder_of_test_and_validation_alone_asks_which(tmp_path):
     ],
 )
 def test_a_file_gets_the_way_out(name, message, tmp_path):
-    draw_picture(0).save(tmp_path / name, "PNG")
+    if name.endswith(".mp4"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypmp42")
+    else:
+        draw_picture(0).save(tmp_path / name, "PNG")
     with pytest.raises(ValueError, match=f"{name} {message}"):
         list_folder(str(tmp_path / name))
 
@@ -345,3 +348,18 @@ def test_a_folder_without_images_says_what_it_holds_and_the_way_out(name, messag
     with pytest.raises(ValueError, match=message):
         list_folder(str(tmp_path))
     assert only_datasets_reads(tmp_path) == bool(name and name.endswith((".zip", ".tar", ".arrow")))
+
+
+def test_an_unknown_ending_hides_no_image(tmp_path):
+    for number, name in enumerate(("subject01.happy", "photo.jpg_large", "shot.jpeg!d")):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / name, "GIF" if number == 0 else "JPEG")
+    Image.new("RGB", (32, 32)).save(tmp_path / "raw.arw", "TIFF")
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.jpg.bak", "JPEG")
+    (tmp_path / "notes.md").write_text("text")
+    found = list_folder(str(tmp_path))
+    assert {file.name for file in found.images} == {"subject01.happy", "photo.jpg_large", "shot.jpeg!d"}
+    assert sum(found.left_out.values()) == 3
+
+
+def test_a_name_is_no_split(tmp_path):
+    assert split_word("Kapil_Dev") is None and split_word("dev") == "dev" and split_word("val2017") == "val"

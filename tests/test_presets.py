@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from hf_vae.config import DataConfig
+from hf_vae.config import PRESET_NAMES, DataConfig, is_local_dataset
 from hf_vae.presets import PRESETS, with_preset
 
 
@@ -36,3 +36,10 @@ def test_the_callers_values_win_over_a_preset(chosen):
 def test_without_a_preset_nothing_is_filled_in():
     data = DataConfig(dataset_name="someone/pictures")
     assert with_preset(data) == data
+
+
+def test_the_names_of_presets_stand_for_no_folders(tmp_path, monkeypatch):
+    assert set(PRESET_NAMES) == set(PRESETS)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cats").mkdir()
+    assert not is_local_dataset("cats")

@@ -6,7 +6,8 @@ import shutil
 import sys
 
 import pytest
-from conftest import draw_picture, reset_accelerate, tiny_run
+import torch
+from conftest import draw_picture, reset_accelerate, tiny_run, weights
 
 from hf_vae import cli
 from hf_vae.cards import write_card
@@ -177,15 +178,34 @@ def test_a_model_of_the_first_edition_is_evaluated_on_the_split_that_it_had(phot
 
 
 def test_a_stream_records_what_it_holds_out_and_resumes_on_it_alone(photos, tmp_path):
-    settings = {"data": {"streaming": True}, "max_train_steps": 3, "prior_steps": 1}
-    retrain(photos, tmp_path / "run", **settings)
-    assert len(read_split(tmp_path / "run").heldout) == 4
+    settings = {"data": {"streaming": True}, "prior_steps": 1}
+    retrain(photos, tmp_path / "run", max_train_steps=3, **settings)
+    recorded = read_split(tmp_path / "run").heldout
+    assert len(recorded) == 4
     photos.rename(tmp_path / "elsewhere")
-    resumed = settings | {"max_train_steps": 4, "resume_from_checkpoint": "latest"}
-    retrain(tmp_path / "elsewhere", tmp_path / "run", **resumed)
-    add_images(tmp_path / "elsewhere", 9, "000")
+    settings |= {"resume_from_checkpoint": "latest"}
+    retrain(tmp_path / "elsewhere", tmp_path / "run", max_train_steps=4, **settings)
+    for number, file in enumerate(sorted((tmp_path / "elsewhere").iterdir(), reverse=True)):
+        file.rename(tmp_path / "elsewhere" / f"renamed-{number:02d}.jpg")
+    add_images(tmp_path / "elsewhere", 9, "000")  # which move every k-th image to another place
+    retrain(tmp_path / "elsewhere", tmp_path / "run", max_train_steps=5, **settings)
+    assert read_split(tmp_path / "run").heldout == recorded
+    for file in sorted((tmp_path / "elsewhere").iterdir())[9:30]:
+        file.unlink()
     with pytest.raises(ValueError, match="does not hold the images that the run recorded"):
-        retrain(tmp_path / "elsewhere", tmp_path / "run", **resumed | {"max_train_steps": 5})
+        retrain(tmp_path / "elsewhere", tmp_path / "run", max_train_steps=6, **settings)
+
+
+def test_a_stream_that_is_resumed_ends_with_the_same_weights(photos, tmp_path):
+    shutil.copy(photos / "00.jpg", photos / "a_copy_of_what_is_held_out.jpg")
+    (photos / "0_broken.jpg").write_bytes(b"")
+    settings = {"data": {"streaming": True}, "prior_steps": 1}
+    retrain(photos, tmp_path / "run", max_train_steps=3, **settings)
+    retrain(photos, tmp_path / "run", max_train_steps=6, resume_from_checkpoint="latest", **settings)
+    retrain(photos, tmp_path / "whole", max_train_steps=6, **settings)
+    assert weights(tmp_path / "run").keys() == weights(tmp_path / "whole").keys()
+    for name, value in weights(tmp_path / "run").items():
+        assert torch.equal(value, weights(tmp_path / "whole")[name]), name
 
 
 def test_a_stream_keeps_the_split_of_the_model_that_a_run_starts_from(photos):
@@ -194,14 +214,73 @@ def test_a_stream_keeps_the_split_of_the_model_that_a_run_starts_from(photos):
     drawn = open_stream(data, 28, 3).split.heldout
     known = Split(train=(drawn[0],), heldout=tuple(digest for digest in digests if digest not in drawn)[:5])
     stream = open_stream(data, 28, 3, known=known)
-    assert set(stream.split.heldout) == set(drawn[1:])
-    assert sum(len(batch) for batch in stream.train.batches(100)) == len(digests) - len(drawn) - 5
+    assert set(stream.split.heldout) == {*drawn[1:], *known.heldout}
+    assert sum(len(batch) for batch in stream.train.batches(100)) == len(digests) - len(stream.split.heldout)
+
+
+def test_of_a_streamed_model_s_images_only_those_that_it_held_out_are_held_out_again(photos, tmp_path):
+    retrain(photos, tmp_path / "streamed", max_train_steps=1, data={"streaming": True}, prior_steps=1)
+    start = {"pretrained_model_name_or_path": str(tmp_path / "streamed")}
+    recorded = read_split(tmp_path / "streamed").heldout
+    retrain(photos, tmp_path / "cached", max_train_steps=1, **start)
+    assert read_split(tmp_path / "cached").heldout == recorded
+    data = {"streaming": True, "validation_fraction": 0.5}
+    retrain(photos, tmp_path / "again", max_train_steps=1, data=data, prior_steps=1, **start)
+    assert read_split(tmp_path / "again").heldout == recorded
+
+
+def test_a_stream_from_a_model_that_recorded_its_images_is_measured(photos, tmp_path):
+    retrain(photos, tmp_path / "first", max_train_steps=1)
+    data = {"streaming": True, "validation_fraction": 0.5}
+    run = retrain(
+        photos,
+        tmp_path / "second",
+        max_train_steps=1,
+        prior_steps=1,
+        data=data,
+        pretrained_model_name_or_path=str(tmp_path / "first"),
+    )
+    assert read_split(run).heldout == read_split(tmp_path / "first").heldout
+    recorded = open_recorded(run, DataConfig(train_data_dir=str(photos), **data), 28, 3)
+    assert len(recorded.heldout) == len(read_split(run).heldout)
 
 
 def test_a_stream_is_evaluated_on_the_images_that_it_held_out(photos, tmp_path):
     data = DataConfig(train_data_dir=str(photos), streaming=True)
-    open_stream(data, 28, 3).split.save(tmp_path)
-    assert len(open_recorded(tmp_path, data, 28, 3).heldout) == 4
+    with pytest.raises(ValueError, match="which images of the stream it held out is not known"):
+        open_recorded(tmp_path, data, 28, 3)
+    before = open_stream(data, 28, 3)
+    before.split.save(tmp_path)
     add_images(photos, 9, "000")
+    assert torch.equal(open_recorded(tmp_path, data, 28, 3).heldout[:], before.heldout[:])
+    for file in sorted(photos.iterdir())[9:40]:
+        file.unlink()
     with pytest.raises(ValueError, match="held-out images missing"):
         open_recorded(tmp_path, data, 28, 3)
+
+
+def test_a_card_says_so_if_the_model_that_a_run_starts_from_recorded_no_split(photos, tmp_path):
+    first = retrain(photos, tmp_path / "first", max_train_steps=1)
+    (first / "split.json").unlink()
+    run = retrain(
+        photos, tmp_path / "second", max_train_steps=1, preview_steps=1, pretrained_model_name_or_path=str(first)
+    )
+    evaluate_folder(run, DataConfig(train_data_dir=str(photos)))
+    write_card(run)
+    text = (run / "README.md").read_text()
+    assert "it recorded no split" in text and "none of which was trained on" not in text
+
+
+def test_distances_to_training_images_are_left_out_where_some_are_missing(photos, tmp_path):
+    run = retrain(photos, tmp_path / "run", max_train_steps=1)
+    data = DataConfig(train_data_dir=str(photos))
+    digests = dict(zip(load_images(data, 28, 3).digests, sorted(photos.iterdir()), strict=True))
+    assert "training_distance_samples_ratio" in evaluate_folder(run, data)
+    digests[read_split(run).train[0]].unlink()
+    assert "training_distance_samples_ratio" not in evaluate_folder(run, data)
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_anew_over_its_model(photos, tmp_path):
+    run = retrain(photos, tmp_path / "run", max_train_steps=1, checkpointing_steps=0)
+    with pytest.raises(ValueError, match="holds a finished model and no checkpoint"):
+        retrain(photos, run, max_train_steps=2, checkpointing_steps=0, resume_from_checkpoint="latest")

@@ -140,10 +140,10 @@ def test_replaying_decodes_nothing(numbered, monkeypatch):
 
 def test_every_kth_picture_is_held_out_and_never_trained_on(numbered):
     splits = stream(numbered)
-    assert numbers(splits.heldout[:]) == HELDOUT and splits.facts == {"heldout": 5}
+    assert sorted(numbers(splits.heldout[:])) == HELDOUT and splits.facts == {"heldout": 5}
     assert not set(HELDOUT) & set(seen(splits.train.training_batches(6, 0), 20))
     other = stream(numbered, validation_fraction=0.25, split_seed=7)
-    assert numbers(other.heldout[:]) == list(range(3, NUM_PICTURES, 4))
+    assert sorted(numbers(other.heldout[:])) == list(range(3, NUM_PICTURES, 4))
 
 
 def test_only_so_many_are_held_out_and_the_rest_is_not_read_for_that(tmp_path, monkeypatch):
@@ -157,14 +157,14 @@ def test_only_so_many_are_held_out_and_the_rest_is_not_read_for_that(tmp_path, m
 
     monkeypatch.setattr(hf_vae.streaming, "_open_parts", counted)
     splits = stream(tmp_path)
-    assert numbers(splits.heldout[:]) == [0, 10, 20] and max(read) < 30
+    assert sorted(numbers(splits.heldout[:])) == [0, 10, 20] and max(read) < 30
     assert sorted(seen(splits.train.training_batches(97, 0), 1)) == sorted(set(range(100)) - {0, 10, 20})
 
 
 def test_a_copy_of_a_held_out_picture_is_not_trained_on(tmp_path):
     write_folder(tmp_path, [flat(number) for number in [*range(20), 0, 10]])
     splits = stream(tmp_path)
-    assert numbers(splits.heldout[:]) == [0, 10]
+    assert sorted(numbers(splits.heldout[:])) == [0, 10]
     assert set(seen(splits.train.training_batches(6, 0), 12)) == set(range(20)) - {0, 10}
 
 
@@ -188,7 +188,7 @@ def assert_streams_the_drawn(splits: DataSplits, count: int = 12) -> None:
     trained_on = [number for number in range(count) if number not in (0, 10)]
     epoch = next(splits.train.training_batches(len(trained_on), 0))
     assert as_set(epoch) == as_set(torch.stack([drawn(number) for number in trained_on]))
-    assert torch.equal(splits.heldout[:], torch.stack([drawn(0), drawn(10)]))
+    assert len(splits.heldout) == 2 and as_set(splits.heldout[:]) == as_set(torch.stack([drawn(0), drawn(10)]))
 
 
 @pytest.mark.parametrize("options", [{}, {"crop_box": (4, 6, 40, 41)}])
@@ -293,7 +293,7 @@ def test_a_failure_to_read_is_not_taken_for_a_broken_picture(tmp_path):
 )
 def test_too_few_pictures_are_refused(contents, tmp_path):
     write_parquet(tmp_path / "pictures.parquet", contents)
-    with pytest.raises(ValueError, match="Too few distinct pictures"):
+    with pytest.raises(ValueError, match="Too few distinct images"):
         stream(tmp_path)
 
 
@@ -446,7 +446,7 @@ def test_a_streamed_run_is_measured_on_what_it_held_out_and_gets_a_card(picture_
     assert evaluate_folder(tmp_path / "faces", run.data)["num_heldout"] == 4
     write_card(tmp_path / "faces")
     text = (tmp_path / "faces" / "README.md").read_text()
-    assert "4 images were held out: one in 10" in text and "buffer of 8" in text and "--streaming" in text
+    assert "4 images were held out" in text and "buffer of 8" in text and "--streaming" in text
     assert not any(word in text for word in ("{{", "{%", "None", "undefined"))
 
 
