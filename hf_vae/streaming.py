@@ -25,7 +25,6 @@ from pyarrow.parquet import ParquetFile, read_schema
 from .config import DataConfig
 from .datasets import (
     BROKEN_SHARE_LIMIT,
-    DECODE_CHUNK,
     DIGEST_LETTERS,
     DataSplits,
     ImageSet,
@@ -131,7 +130,7 @@ class ImageStream:
         places: dict[str, tuple[int, int]] = {}  # the first of each content, which is the same whatever comes after
         numbered = enumerate(rows)
         with ThreadPoolExecutor() as pool:
-            while chunk := list(islice(numbered, DECODE_CHUNK)):
+            while chunk := list(islice(numbered, ROWS_READ)):  # whose encoded images are in memory
                 contents = pool.map(self._read_row, [row for _, row in chunk])
                 chosen = []
                 for (number, row), (name, content, digest) in zip(chunk, contents, strict=True):

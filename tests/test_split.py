@@ -268,7 +268,7 @@ def test_a_card_says_so_if_the_model_that_a_run_starts_from_recorded_no_split(ph
     evaluate_folder(run, DataConfig(train_data_dir=str(photos)))
     write_card(run)
     text = (run / "README.md").read_text()
-    assert "it recorded no split" in text and "none of which was trained on" not in text
+    assert "it recorded no split" in text and "which it was not trained on" not in text
 
 
 def test_distances_to_training_images_are_left_out_where_some_are_missing(photos, tmp_path):
