@@ -20,7 +20,7 @@ try:
     from accelerate import PartialState
 
     from hf_vae import cards, dry_run, evaluation, features, hub, training
-    from hf_vae.config import FLAG_STYLE, RunConfig, flags_to_run
+    from hf_vae.config import FLAG_STYLE, RunConfig, flags_to_run, with_paths
     from hf_vae.diffusers_flags import complaints, without_center_crop
     from hf_vae.families import FAMILIES
     from hf_vae.recipes import flags_from_recipe, flags_type
@@ -64,7 +64,7 @@ def parse_arguments(arguments: list[str]) -> RunConfig:
         recipe = json.loads(known.recipe.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"--recipe {known.recipe} is no JSON: {error}") from error
-    defaults = flags_from_recipe(recipe)
+    defaults = flags_from_recipe(with_paths(recipe, known.recipe.parent))
     _refuse_flags(flags, [type(defaults)])
     return flags_to_run(recipe["family"], tyro.cli(type(defaults), default=defaults, args=flags, **FLAG_STYLE))
 

@@ -238,6 +238,15 @@ def without_paths(sections: dict[str, Any]) -> dict[str, Any]:
     return {**sections, "data": data, "train": train}
 
 
+def with_paths(sections: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The sections of a `train_config.json` with the place of the data that the run in `folder` had on this machine,
+    where its `paths.json` says so."""
+    has_data = isinstance(sections, dict) and isinstance(sections.get("data"), dict)
+    if not has_data or not (folder / PATHS_FILE).is_file():
+        return sections
+    return {**sections, "data": sections["data"] | json.loads((folder / PATHS_FILE).read_text())["data"]}
+
+
 def is_local_dataset(dataset_name: str | None) -> bool:
     """Whether `--dataset_name` names a folder or file here, as `datasets` allows, or once named one elsewhere."""
     if not dataset_name or dataset_name in PRESET_NAMES:

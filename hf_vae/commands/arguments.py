@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ..config import CONFIG_FILE, PATHS_FILE, SEEDS, DataConfig
+from ..config import CONFIG_FILE, SEEDS, DataConfig, with_paths
 from ..ranges import limited
 
 
@@ -35,10 +35,7 @@ def recorded_data(folder: Path, train_data_dir: str | None, dataset_name: str | 
     machine had them (`paths.json`), or where its published configuration says."""
     from ..cards import read_json
 
-    settings = read_json(folder, CONFIG_FILE)["data"]
-    if (folder / PATHS_FILE).is_file():
-        settings |= read_json(folder, PATHS_FILE)["data"]
-    data = DataConfig(**settings)
+    data = DataConfig(**with_paths(read_json(folder, CONFIG_FILE), folder)["data"])
     if not (train_data_dir or dataset_name):
         return data
     return dataclasses.replace(data, train_data_dir=train_data_dir, dataset_name=dataset_name)
