@@ -86,7 +86,7 @@ def find_checkpoint(
             f"None of the {len(present)} checkpoints in {output_dir} can be used; move them away to start from the "
             f"beginning. Of the newest, {present[-1].name}: {defect(present[-1], run)}."
         )
-    if (output_dir / CONFIG_NAME).is_file():
+    if (output_dir / CONFIG_NAME).is_file() and any(output_dir.glob("*.safetensors")):
         raise ValueError(
             f"{output_dir} holds a finished model and no checkpoint to resume from, and training from the beginning "
             "would replace it; choose another --output_dir."

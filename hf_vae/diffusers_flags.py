@@ -101,7 +101,8 @@ def complaints(arguments: Sequence[str], switches: Iterable[str]) -> list[str]:
     """A line for each argument that is a flag of diffusers' scripts and none here, or gives a value to one of the
     `switches`, the flags that take none."""
     found = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    followed = [*arguments, ""][1:]
+    for argument, following in zip(arguments, followed, strict=True):
         name = _name(argument)
         value = argument.partition("=")[2] or following
         if name in INSTEAD:

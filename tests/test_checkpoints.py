@@ -25,6 +25,7 @@ from hf_vae.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from hf_vae.config import with_paths
 from hf_vae.recipes import run_from_recipe
 from hf_vae.training import train
 
@@ -228,7 +229,7 @@ STAGES = ["after the networks", "in the manifest", "before the name"]
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_kill_inside_a_checkpoint_write_costs_nothing_but_time(stage, whole, picture_folder, tmp_path):
-    recipe = json.loads((whole / "train_config.json").read_text())
+    recipe = with_paths(json.loads((whole / "train_config.json").read_text()), whole)
     recipe["train"]["output_dir"] = str(tmp_path)
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     command = [sys.executable, "-c", KILLED_WHILE_WRITING, stage, "--recipe", str(tmp_path / "recipe.json")]
@@ -261,7 +262,7 @@ def test_a_full_disk_stops_with_one_error_and_keeps_what_was_there(whole, pictur
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True).returncode:
         pytest.skip("no private file system can be mounted here")
-    recipe = json.loads((whole / "train_config.json").read_text())
+    recipe = with_paths(json.loads((whole / "train_config.json").read_text()), whole)
     recipe["train"]["output_dir"] = str(tmp_path / "disk")
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     (tmp_path / "disk").mkdir()
