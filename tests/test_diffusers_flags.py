@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import train_accelerate
-from hf_vae.diffusers_flags import INSTEAD
+from hf_vae.diffusers_flags import INSTEAD, complaints, without_center_crop
 from hf_vae.families import FAMILIES
 from hf_vae.recipes import flags_type
 
@@ -117,3 +117,8 @@ def test_without_a_family_in_front_one_sentence_names_them_and_the_command(argum
 def test_a_recipe_brings_its_family(capsys):
     (line,) = refused(["vae", "--recipe", "r.json", "--seed", "3"], capsys)
     assert line.endswith("Leave out vae: python train_accelerate.py --recipe r.json --seed 3")
+
+
+def test_no_flags_are_nothing_to_complain_of():
+    assert complaints([], {"use_ema"}) == [] and without_center_crop([]) == []
+    assert without_center_crop(["--center_crop", "True", "--seed", "1"]) == ["--seed", "1"]
