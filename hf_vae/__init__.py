@@ -1,4 +1,4 @@
-"""Small image generators with a latent space that a person can hold: train, share and explore them on Hugging Face."""
+"""Small image generators with a latent space you can explore by hand: train, share and explore them."""
 
 from .families import FAMILIES, AutoGenerator
 from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator, LatentPrior

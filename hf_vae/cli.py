@@ -96,7 +96,7 @@ def convert(weights: tyro.conf.Positional[Path], recipe: Path, output_dir: Path,
     from . import conversion
 
     if (output_dir / "config.json").exists() and not overwrite:
-        raise ValueError(f"{output_dir} holds a model; choose another --output_dir, or say --overwrite.")
+        raise ValueError(f"{output_dir} holds a model; choose another --output_dir, or pass --overwrite.")
     conversion.convert(weights, recipe).save_pretrained(output_dir)
     print(f"Wrote {output_dir}")
 
@@ -118,9 +118,9 @@ def export(
     from .families import AutoGenerator
 
     if not onnx:
-        raise ValueError("Which format? There is one so far: say --onnx.")
+        raise ValueError("Which format? There is one so far: pass --onnx.")
     if (output_dir / "onnx.json").exists() and not overwrite:
-        raise ValueError(f"{output_dir} holds a model; choose another --output_dir, or say --overwrite.")
+        raise ValueError(f"{output_dir} holds a model; choose another --output_dir, or pass --overwrite.")
     for file in export_onnx(AutoGenerator.from_pretrained(model), output_dir):
         print(f"Wrote {file}, {file.stat().st_size:,} bytes")
 

@@ -11,7 +11,6 @@ from PIL import Image
 from pyarrow.parquet import read_metadata
 
 from .images import IMAGE_FORMATS
-from .models.loading import LFS_POINTER
 
 
 # of a file with an unknown ending: what its first bytes tell without doubt (camera raw files begin as TIFF does)
@@ -137,15 +136,6 @@ def is_image(file: Path) -> bool:
         with Image.open(file, formats=CERTAIN_FORMATS if ending else IMAGE_FORMATS):
             return True
     except Exception:  # Pillow raises whatever its decoders run into
-        return False
-
-
-def is_lfs_pointer(file: Path) -> bool:
-    """Whether Git left a pointer where the file should be; of a file that may not be read, who reads it says so."""
-    try:
-        with open(file, "rb") as content:
-            return content.read(len(LFS_POINTER)) == LFS_POINTER
-    except OSError:
         return False
 
 

@@ -172,6 +172,10 @@ class AdversarialObjective(Objective):
     discriminator_max_width: Annotated[int, limited(least=1)] = 256
     discriminator_layers: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if self.penalty_interval < 1:  # which would divide by it; other ranges are looked at before a run
+            raise ValueError(f"penalty_interval={self.penalty_interval} is not possible; it must be at least 1.")
+
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
         sizes = (model.config.image_size, model.config.image_channels)
         if self.discriminator_layers:

@@ -100,7 +100,7 @@ def _refuse_contradictions(run: RunConfig) -> None:
     if run.data.streaming and not run.train.max_train_steps:
         raise ValueError("--streaming does not know how long an epoch is; give the length as --max_train_steps.")
     if run.train.reconstruction_steps and not FAMILIES[run.family].model.has_encoder:
-        raise ValueError(f"--reconstruction_steps needs an encoder, which a {run.family} has not; leave it out.")
+        raise ValueError(f"--reconstruction_steps needs an encoder, and a {run.family} has none; leave it out.")
     if run.data.streaming and run.train.early_stopping_patience:
         raise ValueError("--streaming does not know how long an epoch is; leave out --early_stopping_patience.")
     if run.data.streaming and run.train.train_batch_size == "auto":

@@ -19,7 +19,8 @@ import datasets
 from huggingface_hub import constants
 
 from .config import DataConfig
-from .listing import LFS_HINT, Listing, is_lfs_pointer, list_folder, no_such_split, only_datasets_reads, printable
+from .listing import LFS_HINT, Listing, list_folder, no_such_split, only_datasets_reads, printable
+from .models.loading import is_lfs_pointer
 
 
 SAVED = [{"state.json", "dataset_info.json"}, {"dataset_dict.json"}]  # by `save_to_disk` of a Dataset, a DatasetDict

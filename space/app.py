@@ -21,7 +21,7 @@ MODEL_CARDS = (SPACE / "model_cards", SPACE.parent / "model_cards")  # on the Hu
 
 INTRODUCTION = """# Small VAEs and GANs, side by side
 
-Draw pictures that nobody has taken, see what a model keeps of yours, morph one into another, and measure sharpness.
+Generate new images, reconstruct and morph your own, and compare how sharp each model is.
 """
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # in malloc.h

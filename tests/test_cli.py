@@ -324,7 +324,7 @@ def test_compare_draws_samples_or_given_pictures_of_each_model(hf_vae, published
     [
         (["--pictures", "a.png"], "say where with --sheet"),
         (["--sheet", "sheet.png", "--pictures", "a.png"], "a.png does not exist"),
-        (["--sheet", "nowhere/sheet.png"], "nowhere is no folder"),
+        (["--sheet", "nowhere/sheet.png"], "nowhere does not exist"),
         (["--sheet", "sheet.pdf2"], "no ending of a picture"),
     ],
 )
@@ -418,7 +418,7 @@ def test_a_home_folder_is_one_in_every_argument_of_every_command(hf_vae, publish
     hf_vae("reconstruct", "~/model", "~/face.png", "~/face.png", "--output", "~/seen.png")
     hf_vae("compare", "~/model", "--sheet", "~/compared.png", "--pictures", "~/face.png")
     for name in ("drawn.png", "seen.png", "compared.png"):
-        Image.open(tmp_path / name).verify()
+        assert Image.open(tmp_path / name).format == "PNG"
 
 
 def test_a_recipe_may_lie_in_the_home_folder(monkeypatch, tmp_path):

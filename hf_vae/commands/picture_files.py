@@ -13,9 +13,9 @@ def refuse_output(path: Path, overwrite: bool, flag: str = "--output") -> None:
             picture.
     """
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists; choose another {flag}, or say --overwrite.")
+        raise ValueError(f"{path} exists; choose another {flag}, or pass --overwrite.")
     if not path.parent.is_dir():
-        raise ValueError(f"{path.parent} is no folder; make it first, or choose another {flag}.")
+        raise ValueError(f"{path.parent} does not exist; make it first, or choose another {flag}.")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{flag} {path} has no ending of a picture; choose one such as .png, .jpg or .webp.")
 

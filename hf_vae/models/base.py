@@ -34,7 +34,7 @@ class EncoderOutput(BaseOutput):
 
 
 class ImageGenerator(ModelMixin, ConfigMixin):
-    """A small image generator with a latent space that a person can hold.
+    """A small image generator with a latent space you can explore by hand.
 
     Images are `(B, C, H, W)` floats in [-1, 1]; latents are flat, `(B, Z)`. A family's `__init__` signature is its
     configuration, and holds `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`; it builds

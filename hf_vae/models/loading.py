@@ -114,12 +114,21 @@ def refuse_output_size(output_size: int | None) -> None:
 
 def refuse_lfs_pointer(file: Path, content: str) -> None:
     """Raises a `ValueError` if `file` is what git keeps in place of a large file, whose `content` was not fetched."""
-    with open(file, "rb") as start:
-        if start.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ValueError(
-                f"{file} is a Git LFS pointer, not the {content}: run `git lfs pull` in its repository, or download "
-                "the file itself."
-            )
+    if is_lfs_pointer(file):
+        raise ValueError(
+            f"{file} is a Git LFS pointer, not the {content}: run `git lfs pull` in its repository, or download the "
+            "file itself."
+        )
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether `file` is what git keeps in place of a large one. What cannot be opened is left to its reader, who says
+    why."""
+    try:
+        with open(file, "rb") as start:
+            return start.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
 
 
 def device_of_map(device_map: Any) -> torch.device:

@@ -14,7 +14,7 @@ from .paths import slerp
 PRIORS = ("flow", "mixture", "gaussian", "standard")
 PATHS = ("lerp", "slerp", "flow")
 DEFAULT_PATH = "slerp"  # halfway most shipped models draw sharper on it than on a line; docs/latents.md
-NUM_DIRECTIONS = 128  # more than a person moves along, and few enough for the file
+NUM_DIRECTIONS = 128  # more than users move along, and few enough for the file
 NUM_COMPONENTS = 16  # at most, of the mixture
 
 
@@ -23,7 +23,7 @@ class LatentPrior(nn.Module):
 
     - "standard": N(0, I).
     - "gaussian": `mean` (Z,), and K = min(Z, 128) orthonormal `directions` (K, Z) by falling standard deviation `stds`
-      (K,): the principal components, which are also what a person moves along. What they leave of each latent's
+      (K,): the principal components, which are also what sliders move along. What they leave of each latent's
       variance is independent, with standard deviation `rest` (Z,).
     - "mixture": the same, but the position along the directions, in standard deviations, is drawn from a mixture of up
       to 16 Gaussians with `mixture_weights` (M,), `mixture_means` and `mixture_stds` (M, K).
@@ -188,7 +188,7 @@ class LatentPrior(nn.Module):
         if kind not in PATHS:
             raise ValueError(f"Interpolation {kind!r} is unknown; choose one of {', '.join(PATHS)}.")
         if kind == "flow" and self.flow is None:
-            raise ValueError("Interpolation 'flow' needs a flow, which this model has not; choose lerp or slerp.")
+            raise ValueError("Interpolation 'flow' needs a flow, and this model has none; choose lerp or slerp.")
         weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
         starts, ends = starts[..., None, :], ends[..., None, :]
         if kind == "lerp":

@@ -169,12 +169,21 @@ def refuse_output_size(output_size: int | None) -> None:
 
 def refuse_lfs_pointer(file: Path, content: str) -> None:
     """Raises a `ValueError` if `file` is what git keeps in place of a large file, whose `content` was not fetched."""
-    with open(file, "rb") as start:
-        if start.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ValueError(
-                f"{file} is a Git LFS pointer, not the {content}: run `git lfs pull` in its repository, or download "
-                "the file itself."
-            )
+    if is_lfs_pointer(file):
+        raise ValueError(
+            f"{file} is a Git LFS pointer, not the {content}: run `git lfs pull` in its repository, or download the "
+            "file itself."
+        )
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether `file` is what git keeps in place of a large one. What cannot be opened is left to its reader, who says
+    why."""
+    try:
+        with open(file, "rb") as start:
+            return start.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
 
 
 def device_of_map(device_map: Any) -> torch.device:
@@ -519,7 +528,7 @@ from torch import nn
 PRIORS = ("flow", "mixture", "gaussian", "standard")
 PATHS = ("lerp", "slerp", "flow")
 DEFAULT_PATH = "slerp"  # halfway most shipped models draw sharper on it than on a line; docs/latents.md
-NUM_DIRECTIONS = 128  # more than a person moves along, and few enough for the file
+NUM_DIRECTIONS = 128  # more than users move along, and few enough for the file
 NUM_COMPONENTS = 16  # at most, of the mixture
 
 
@@ -528,7 +537,7 @@ class LatentPrior(nn.Module):
 
     - "standard": N(0, I).
     - "gaussian": `mean` (Z,), and K = min(Z, 128) orthonormal `directions` (K, Z) by falling standard deviation `stds`
-      (K,): the principal components, which are also what a person moves along. What they leave of each latent's
+      (K,): the principal components, which are also what sliders move along. What they leave of each latent's
       variance is independent, with standard deviation `rest` (Z,).
     - "mixture": the same, but the position along the directions, in standard deviations, is drawn from a mixture of up
       to 16 Gaussians with `mixture_weights` (M,), `mixture_means` and `mixture_stds` (M, K).
@@ -693,7 +702,7 @@ class LatentPrior(nn.Module):
         if kind not in PATHS:
             raise ValueError(f"Interpolation {kind!r} is unknown; choose one of {', '.join(PATHS)}.")
         if kind == "flow" and self.flow is None:
-            raise ValueError("Interpolation 'flow' needs a flow, which this model has not; choose lerp or slerp.")
+            raise ValueError("Interpolation 'flow' needs a flow, and this model has none; choose lerp or slerp.")
         weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
         starts, ends = starts[..., None, :], ends[..., None, :]
         if kind == "lerp":
@@ -776,7 +785,7 @@ class EncoderOutput(BaseOutput):
 
 
 class ImageGenerator(ModelMixin, ConfigMixin):
-    """A small image generator with a latent space that a person can hold.
+    """A small image generator with a latent space you can explore by hand.
 
     Images are `(B, C, H, W)` floats in [-1, 1]; latents are flat, `(B, Z)`. A family's `__init__` signature is its
     configuration, and holds `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`; it builds
