@@ -13,7 +13,7 @@ from .models import ImageGenerator
 from .models.blocks import Discriminator
 from .models.layers import ListedDiscriminator
 from .models.vae import VAEOutput
-from .ranges import limited
+from .ranges import limited, refuse_out_of_range
 from .transforms import DIFF_AUGMENT_CHANCES, diff_augment
 
 
@@ -173,8 +173,8 @@ class AdversarialObjective(Objective):
     discriminator_layers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.penalty_interval < 1:  # which would divide by it; other ranges are looked at before a run
-            raise ValueError(f"penalty_interval={self.penalty_interval} is not possible; it must be at least 1.")
+        # A step divides by it. All other ranges are looked at before a run.
+        refuse_out_of_range(AdversarialObjective, {"penalty_interval": self.penalty_interval})
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
         sizes = (model.config.image_size, model.config.image_channels)
