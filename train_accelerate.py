@@ -19,11 +19,13 @@ try:
     import tyro
     from accelerate import PartialState
 
-    from hf_vae import cards, dry_run, evaluation, features, hub, training
-    from hf_vae.config import FLAG_STYLE, RunConfig, flags_to_run, with_paths
-    from hf_vae.diffusers_flags import complaints, without_center_crop
+    from hf_vae.commands.diffusers_flags import complaints, without_center_crop
+    from hf_vae.config import RunConfig, with_paths
+    from hf_vae.evaluation import evaluate, features
     from hf_vae.families import FAMILIES
-    from hf_vae.recipes import flags_from_recipe, flags_type
+    from hf_vae.flags import FLAG_STYLE, flags_from_recipe, flags_to_run, flags_type
+    from hf_vae.publishing import cards, hub
+    from hf_vae.training import dry_run, loop
 except ModuleNotFoundError as error:
     sys.exit(
         f"Error: {error}. Training needs the extra [train]: run `make install` and `source .venv/bin/activate`, or "
@@ -109,16 +111,16 @@ def main() -> None:
             run.train.push_to_hub and os.environ.get("RANK", "0") == "0"
         ):  # what the Hub refuses is known before training
             hub.create_repository(repo_id, run.train.hub_private_repo, run.train.hub_token)
-        output_dir = published = training.train(run)
+        output_dir = published = loop.train(run)
         if PartialState().is_main_process:
-            evaluation.evaluate_folder(output_dir, run.data)
+            evaluate.evaluate_folder(output_dir, run.data)
             cards.write_card(output_dir)
             print(f"Published to {output_dir}: look at samples.png and README.md there.")
             if run.train.push_to_hub:
                 print(hub.push(output_dir, repo_id, run.train.hub_private_repo, run.train.hub_token))
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
-    except training.TrainingInterrupted as interruption:
+    except loop.TrainingInterrupted as interruption:
         print(f"{interruption} The same command with --resume_from_checkpoint latest goes on.", file=sys.stderr)
         sys.exit(interruption.exit_code)
     except KeyboardInterrupt:

@@ -8,15 +8,15 @@ from PIL import Image
 
 from benchmarks.plain_loop import NETWORK
 from hf_vae import VAE, ImagePipeline
-from hf_vae.batches import Batch
 from hf_vae.config import RunConfig
-from hf_vae.machine import computes_in_bfloat16, prepare_backends
+from hf_vae.hardware import computes_in_bfloat16, prepare_backends
 from hf_vae.objectives import VAEObjective
-from hf_vae.training import Training
+from hf_vae.objectives.batch import Batch
+from hf_vae.training.loop import Training
 
 
 class OurLoop:
-    """`hf_vae.training.Training`, as a user gets it."""
+    """`hf_vae.training.loop.Training`, as a user gets it."""
 
     def __init__(self, run: RunConfig):
         self.training = Training(run)

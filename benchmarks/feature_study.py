@@ -15,9 +15,9 @@ import tyro
 
 from benchmarks.report import print_header, print_table
 from hf_vae import AutoGenerator
-from hf_vae.config import FLAG_STYLE, DataConfig
-from hf_vae.datasets import load_images
-from hf_vae.features import (
+from hf_vae.config import DataConfig
+from hf_vae.data.cached import load_images
+from hf_vae.evaluation.features import (
     DEFAULT_NETWORKS,
     FeatureNetwork,
     extract,
@@ -27,9 +27,10 @@ from hf_vae.features import (
     precision_and_recall,
     shipped_network,
 )
-from hf_vae.latents import ENCODE_BATCH
-from hf_vae.metrics import laplacian_variance
-from hf_vae.transforms import picture_grid, to_float, to_pictures
+from hf_vae.evaluation.metrics import laplacian_variance
+from hf_vae.flags import FLAG_STYLE
+from hf_vae.latents.encoding import ENCODE_BATCH
+from hf_vae.pictures import picture_grid, to_float, to_pictures
 
 
 SHOWN = 8  # images of each set on the sheet

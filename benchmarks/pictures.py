@@ -8,7 +8,7 @@ import pyarrow.parquet
 from PIL import Image, ImageDraw
 
 from hf_vae.config import DataConfig
-from hf_vae.datasets import DataSplits, load_images
+from hf_vae.data.cached import DataSplits, load_images
 
 
 NUM_DRAWN, DRAWN_SIZE = 4096, 64

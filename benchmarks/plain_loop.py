@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from hf_vae import VAE
-from hf_vae.transforms import picture_to_uint8, to_float
+from hf_vae.pictures import picture_to_uint8, to_float
 
 
 NETWORK = {

@@ -22,10 +22,10 @@ from benchmarks.pictures import Pictures, draw_pictures, load_pictures
 from benchmarks.plain_loop import BATCH_SIZE, COLOR_JITTER, NETWORK, PlainLoop
 from benchmarks.report import flops_of_a_step, print_header, print_table, ratios, share_of_peak, spread
 from benchmarks.workers import Turn, Worker, take_turns
-from hf_vae.config import FLAG_STYLE, DataConfig, RunConfig, TrainConfig, flags_to_run
+from hf_vae.config import DataConfig, RunConfig, TrainConfig
+from hf_vae.flags import FLAG_STYLE, flags_from_recipe, flags_to_run
 from hf_vae.objectives import VAEObjective
-from hf_vae.recipes import flags_from_recipe
-from hf_vae.transforms import to_float
+from hf_vae.pictures import to_float
 
 
 MODEL_CARDS = Path(__file__).parent.parent / "model_cards"

@@ -21,9 +21,10 @@ from benchmarks.plain_loop import BATCH_SIZE, COLOR_JITTER, PlainLoop
 from benchmarks.report import print_header, print_table
 from benchmarks.workers import Worker
 from hf_vae import VAE
-from hf_vae.config import FLAG_STYLE, DataConfig, RunConfig, TrainConfig
+from hf_vae.config import DataConfig, RunConfig, TrainConfig
+from hf_vae.flags import FLAG_STYLE
 from hf_vae.objectives import VAEObjective
-from hf_vae.transforms import to_float
+from hf_vae.pictures import to_float
 
 
 MEASURE_BATCH = 128

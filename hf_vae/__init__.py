@@ -1,7 +1,8 @@
 """Small image generators with a latent space you can explore by hand: train, share and explore them."""
 
-from .families import FAMILIES, AutoGenerator
+from .families import FAMILIES
 from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator, LatentPrior
+from .models.auto import AutoGenerator
 from .pipeline import ImagePipeline
 
 

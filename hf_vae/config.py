@@ -1,21 +1,17 @@
 """What a run is: the data, training, objective and model sections, as dataclasses, as flags and as JSON."""
 
 import dataclasses
-import inspect
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import docstring_parser
 import tyro
 
-from .files import write_text_whole
-from .ranges import limited, refuse_out_of_range
+from .atomic import write_text_whole
+from .ranges import limited
 
-
-FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
 
 CONFIG_FILE = "train_config.json"
 PATHS_FILE = "paths.json"  # where the data lies on this machine
@@ -28,19 +24,6 @@ PRESET_NAMES = (
 )  # of `presets.PRESETS`: not folders that have such a name
 PATHS = {"data": ("train_data_dir", "dataset_name"), "train": ("output_dir", "pretrained_model_name_or_path")}
 SEEDS = {"least": 0, "most": 2**32 - 1}  # what NumPy takes
-# of the sizes that models have; they are code that travels with the weights, so their signatures hold types alone
-MODEL_RANGES: dict[str, dict[str, int]] = {
-    "image_size": {"least": 1},
-    "image_channels": {"least": 1},
-    "latent_dim": {"least": 1},
-    "latent_size": {"least": 1},
-    "width": {"least": 1},
-    "max_width": {"least": 1},
-    "detail_dim": {"least": 0},
-    "output_size": {"least": 1},
-}
-
-NOT_SECTIONS = {"family", "published", "notes"}  # the last two are for people
 ONE_LAUNCH = {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "dry_run"}
 CHANGEABLE = {"data_notes", "data_license", "output_size", "prior"}  # what a resumed run may change: no weight follows
 # where the images are; that they are the same is known by their content, which `split.json` records
@@ -277,49 +260,6 @@ def _absolute(path: str) -> str:
     return absolute if path not in PRESET_NAMES and os.path.exists(absolute) else path
 
 
-def run_flags_type(family: str, model_class: type, objective_class: type) -> type:
-    """The dataclass that a family's flags are read into: one field a section, the model's from its `__init__`
-    signature."""
-    model_section = _signature_as_dataclass(model_class)
-    train_defaults = TrainConfig(**objective_class.train_defaults)
-    return dataclasses.make_dataclass(
-        f"{family}Flags",
-        [
-            ("model", model_section, field(default_factory=model_section)),
-            ("objective", objective_class, field(default_factory=objective_class)),
-            ("data", DataConfig, field(default_factory=DataConfig)),
-            ("train", TrainConfig, field(default_factory=lambda: train_defaults)),
-        ],
-        frozen=True,
-    )
-
-
-def flags_to_run(family: str, flags: Any) -> RunConfig:
-    """The `RunConfig` of parsed flags."""
-    return RunConfig(family, dataclasses.asdict(flags.model), flags.objective, flags.data, flags.train)
-
-
-def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
-    """The flags that a recipe's sections stand for; what a section leaves out keeps its default.
-
-    Raises:
-        ValueError: If a section or a field is unknown, or its value is not of its kind; the message names it and what
-            exists.
-    """
-    defaults = flags_type()
-    fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(flags_type)}
-    _refuse_unknown("section", set(sections) - NOT_SECTIONS, set(fields))
-    for name, values in sections.items():
-        if name not in NOT_SECTIONS:
-            _refuse_unknown(
-                f"field of section {name!r}", set(values), {f.name for f in dataclasses.fields(fields[name])}
-            )
-            values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-            refuse_out_of_range(type(fields[name]), values)
-            fields[name] = dataclasses.replace(fields[name], **values)
-    return flags_type(**fields)
-
-
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """The fields, as `section.field: theirs -> ours`, in which two configurations would train different weights:
     family, model, objective and data, but not where the data is. Where both name the `split` of their images by its
@@ -343,20 +283,3 @@ def _expand_home(section: Any, *names: str) -> None:
     for name in names:
         if value := getattr(section, name):
             object.__setattr__(section, name, os.path.expanduser(value))
-
-
-def _refuse_unknown(what: str, given: set[str], known: set[str]) -> None:
-    if unknown := given - known:
-        raise ValueError(f"Unknown {what}: {', '.join(sorted(unknown))}. There are: {', '.join(sorted(known))}.")
-
-
-def _signature_as_dataclass(model_class: type) -> type:
-    documented = [docstring_parser.parse(ancestor.__doc__ or "").params for ancestor in reversed(model_class.__mro__)]
-    helps = {argument.arg_name: argument.description for arguments in documented for argument in arguments}
-    fields = []
-    for name, parameter in list(inspect.signature(model_class.__init__).parameters.items())[1:]:
-        # diffusers' scripts call the size --resolution
-        settings = {"help": helps[name], "aliases": ["--resolution"] if name == "image_size" else None}
-        flag = limited(**MODEL_RANGES[name], **settings) if name in MODEL_RANGES else tyro.conf.arg(**settings)
-        fields.append((name, Annotated[parameter.annotation, flag], field(default=parameter.default)))
-    return dataclasses.make_dataclass(f"{model_class.__name__}Arguments", fields, frozen=True)

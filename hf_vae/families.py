@@ -3,21 +3,25 @@ here."""
 
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from diffusers.utils import CONFIG_NAME
 
 from .config import RunConfig
 from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator
-from .models.loading import find_folder, read_config, refuse_output_size
+from .models.auto import AutoGenerator
+from .models.loading import refuse_output_size
 from .objectives import AutoencoderObjective, DCGANObjective, Objective, VAEGANObjective, VAEObjective
 
 
 @dataclass(frozen=True)
 class Family:
-    """A model class and what it is trained on."""
+    """A model class and what it is trained on.
 
+    Args:
+        title: What people call it.
+        model: Its class.
+        objective: Its losses and training steps.
+    """
+
+    title: str
     model: type[ImageGenerator]
     objective: type[Objective]
 
@@ -28,10 +32,10 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "autoencoder": Family(Autoencoder, AutoencoderObjective),
-    "vae": Family(VAE, VAEObjective),
-    "dcgan": Family(DCGAN, DCGANObjective),
-    "vaegan": Family(VAEGAN, VAEGANObjective),
+    "autoencoder": Family("Autoencoder", Autoencoder, AutoencoderObjective),
+    "vae": Family("VAE", VAE, VAEObjective),
+    "dcgan": Family("DC-GAN", DCGAN, DCGANObjective),
+    "vaegan": Family("VAE-GAN", VAEGAN, VAEGANObjective),
 }
 
 
@@ -59,30 +63,3 @@ def new_model(run: RunConfig) -> ImageGenerator:
                 f"give both the same sizes. {error}"
             ) from error
     return model
-
-
-class AutoGenerator:
-    """Loads any family's model, by the class name in its `config.json`."""
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> ImageGenerator:
-        """Loads the model at `path`, a folder or a Hub id, in evaluation mode. `kwargs` go to the class's own
-        `from_pretrained`.
-
-        Raises:
-            ValueError: If there is no such model, or its `config.json` names a class that is no family of ours.
-        """
-        return cls.class_of(path, **kwargs).from_pretrained(path, **kwargs)
-
-    @classmethod
-    def class_of(cls, path: str | Path, **kwargs: Any) -> type[ImageGenerator]:
-        """The class of the model at `path`, without loading its weights. The arguments are those of `from_pretrained`.
-
-        Raises:
-            ValueError: As `from_pretrained` does.
-        """
-        class_name = read_config(find_folder(path, [CONFIG_NAME], **kwargs))["_class_name"]
-        classes = {family.model.__name__: family.model for family in FAMILIES.values()}
-        if class_name not in classes:
-            raise ValueError(f"{path} is a model of class {class_name!r}; the families here are {', '.join(classes)}.")
-        return classes[class_name]

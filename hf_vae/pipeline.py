@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .families import AutoGenerator
-from .images import ImageLike, to_pil_image, to_pil_images
-from .inversion import invert
-from .latents import encode_all
+from .latents.encoding import encode_all
+from .latents.inversion import invert
 from .models import ImageGenerator
+from .models.auto import AutoGenerator
 from .models.prior import DEFAULT_PATH
-from .transforms import picture_to_uint8, square_picture, to_float, to_pictures
+from .pictures import ImageLike, picture_to_uint8, square_picture, to_float, to_pictures, to_pil_image, to_pil_images
 
 
 DECODE_BATCH = 64
@@ -40,7 +39,7 @@ class PicturesOutput:
 class ImagePipeline:
     """A model with images at both ends. Any image may go in: rotated by EXIF, transparent, grey, of any size; its
     largest centred square is used. It may be a PIL image, the path of a file, or a uint8 array or tensor, see
-    `hf_vae.images.to_pil_images`; most methods take one image or several."""
+    `hf_vae.pictures.to_pil_images`; most methods take one image or several."""
 
     def __init__(self, model: ImageGenerator):
         self.model = model.eval()

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from hf_vae.transforms import upright_picture
+from hf_vae.pictures import upright_picture
 
 
 SEARCH_EDGE = 640  # pixels; a larger picture is searched at this size

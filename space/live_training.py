@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from hf_vae.transforms import upright_picture
+from hf_vae.pictures import upright_picture
 from uploads import UploadError, open_upload
 
 

@@ -15,10 +15,11 @@ import gradio as gr
 import torch
 from PIL import Image
 
-from hf_vae.directions import Direction, read_directions
-from hf_vae.families import FAMILIES, AutoGenerator
-from hf_vae.metrics import NUM_BANDS
+from hf_vae.evaluation.metrics import NUM_BANDS
+from hf_vae.families import FAMILIES
+from hf_vae.latents.directions import Direction, read_directions
 from hf_vae.models import ImageGenerator
+from hf_vae.models.auto import AutoGenerator
 from hf_vae.models.loading import checked_folder, find_folder, read_config
 from hf_vae.pipeline import ImagePipeline, PicturesOutput
 

@@ -21,7 +21,7 @@ class UploadError(ValueError):
 def open_upload(path: str | Path) -> Image.Image:
     """Decodes the first frame of a picture, scaled down to at most `MAX_EDGE` pixels an edge.
 
-    EXIF rotation and transparency are left in: `hf_vae.transforms.square_picture` deals with both.
+    EXIF rotation and transparency are left in: `hf_vae.pictures.square_picture` deals with both.
 
     Raises:
         UploadError: If the file is no JPEG, PNG, WebP, GIF or BMP, has more than `MAX_PIXELS_DECODED` pixels

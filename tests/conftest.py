@@ -3,6 +3,8 @@
 import inspect
 import json
 import os
+import subprocess
+import sys
 import tempfile
 
 
@@ -11,18 +13,19 @@ os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")  # read w
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
-from hf_vae.checkpoints import MANIFEST, list_checkpoints
 from hf_vae.config import DataConfig, RunConfig, TrainConfig
-from hf_vae.evaluation import evaluate, save_metrics
+from hf_vae.evaluation.evaluate import evaluate, save_metrics
 from hf_vae.families import FAMILIES
 from hf_vae.models import ImageGenerator
-from hf_vae.transforms import to_pictures
+from hf_vae.pictures import to_pictures
+from hf_vae.training.checkpoints import MANIFEST, list_checkpoints
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -164,6 +167,29 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     assert states[0].keys() == states[1].keys() and "optimizer.bin" in states[0]
     for name, digest in states[0].items():
         assert digest == states[1][name] or name.startswith("random_states"), name  # of generators that are not used
+
+
+def launch_two(script: Path, arguments: list[str]) -> subprocess.CompletedProcess:
+    config = REPOSITORY / "docs" / "launch" / "cpu_processes.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    command += ["--main_process_port", "0", str(script)]  # any that is free
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+
+
+def flags_of(family: str, pictures: Path, output_dir: Path, batch_size: int, steps: int = 20) -> list[str]:
+    flags = [family, "--train_data_dir", str(pictures), "--output_dir", str(output_dir), *tiny_flags(family)]
+    flags += ["--train_batch_size", str(batch_size), "--max_train_steps", str(steps), "--color_jitter", "0.1"]
+    flags += ["--lr_warmup_steps", "2", "--prior_steps", "2", "--mixed_precision", "no"]
+    return [*flags, "--logging_steps", "2", "--preview_steps", "20", "--checkpointing_steps", "10"]
+
+
+def run_onnx(file, values: torch.Tensor) -> np.ndarray:
+    """What onnxruntime makes of values."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file)
+    return session.run(None, {session.get_inputs()[0].name: values.numpy()})[0]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from benchmarks.plain_loop import PlainLoop
 from benchmarks.throughput import _our_run
 from benchmarks.time_to_quality import OurContestant, PlainContestant
 from benchmarks.workers import Turn, Worker, take_turns
-from hf_vae.transforms import to_float
+from hf_vae.pictures import to_float
 
 
 @pytest.fixture

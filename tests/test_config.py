@@ -11,19 +11,11 @@ import numpy as np
 import pytest
 import tyro
 
-from hf_vae.config import (
-    FLAG_STYLE,
-    DataConfig,
-    RunConfig,
-    TrainConfig,
-    differences,
-    flags_from_dict,
-    flags_to_run,
-    run_flags_type,
-)
+from hf_vae.config import DataConfig, RunConfig, TrainConfig, differences
 from hf_vae.families import FAMILIES
-from hf_vae.preflight import refuse_impossible
+from hf_vae.flags import FLAG_STYLE, flags_from_dict, flags_to_run, run_flags_type
 from hf_vae.ranges import Range, limited, range_of, refuse_out_of_range, with_ranges
+from hf_vae.training.preflight import refuse_impossible
 
 
 OTHER_FLAGS = (

@@ -1,14 +1,12 @@
-"""The documentation says what is so: Python runs, commands exist, links lead somewhere, the API page is up to date.
+"""The documentation says what is so: Python runs, commands exist, links lead somewhere.
 
 docs/your-own-pictures.md, whose commands all run, has a test of its own.
 """
 
 import functools
-import importlib.util
 import os
 import re
 import shlex
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -16,13 +14,12 @@ import tyro
 from conftest import REPOSITORY, draw_picture
 
 import train_accelerate
-from hf_vae import cli
-from hf_vae.config import FLAG_STYLE
+from hf_vae.commands import main
+from hf_vae.flags import FLAG_STYLE
 
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-HAND_WRITTEN = [page for page in PAGES if page.name != "api.md"]
-WITHOUT_A_HUB = [page for page in HAND_WRITTEN if page.name != "hub.md"]  # whose Python test_hub.py runs
+WITHOUT_A_HUB = [page for page in PAGES if page.name != "hub.md"]  # whose Python test_hub.py runs
 
 
 def blocks(page, language: str) -> list[str]:
@@ -52,17 +49,17 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_pat
 def recorded(name: str, calls: list[str]) -> Callable[..., None]:
     """A command that takes the same arguments, and does nothing."""
 
-    @functools.wraps(cli.COMMANDS[name])
+    @functools.wraps(main.COMMANDS[name])
     def record(*_, **__) -> None:
         calls.append(name)
 
     return record
 
 
-HF_VAE = [(page.name, words) for page in HAND_WRITTEN for words in commands(page) if words[0] == "hf-vae"]
+HF_VAE = [(page.name, words) for page in PAGES for words in commands(page) if words[0] == "hf-vae"]
 TRAINING = [
     (page.name, words[words.index("train_accelerate.py") + 1 :])
-    for page in HAND_WRITTEN
+    for page in PAGES
     for words in commands(page)
     if "train_accelerate.py" in words
 ]
@@ -71,7 +68,7 @@ TRAINING = [
 @pytest.mark.parametrize(("page", "words"), HF_VAE, ids=lambda value: value if isinstance(value, str) else value[1])
 def test_commands_of_a_page_take_the_arguments_that_it_gives(page, words):
     calls: list[str] = []
-    stand_ins = {name: recorded(name, calls) for name in cli.COMMANDS}
+    stand_ins = {name: recorded(name, calls) for name in main.COMMANDS}
     tyro.extras.subcommand_cli_from_dict(stand_ins, args=words[1:], **FLAG_STYLE)
     assert calls == [words[1]]
 
@@ -83,7 +80,7 @@ def test_trainings_of_a_page_can_be_started(page, arguments, monkeypatch):
     assert run.data.dataset_name or run.data.train_data_dir
 
 
-@pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_to_files_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text())
     missing = [target for target in targets if not os.path.exists(page.parent / target)]
@@ -93,12 +90,3 @@ def test_links_to_files_lead_somewhere(page):
 def test_every_page_is_listed():
     listed = set(re.findall(r"\]\(([^)]+)\)", (REPOSITORY / "docs" / "README.md").read_text()))
     assert {page.name for page in PAGES if page.parent.name == "docs" and page.name != "README.md"} <= listed
-
-
-def test_the_api_page_is_what_the_docstrings_say():
-    place = REPOSITORY / "docs" / "make_api.py"
-    spec = importlib.util.spec_from_file_location("make_api", place)
-    make_api = importlib.util.module_from_spec(spec)
-    sys.modules["make_api"] = make_api
-    spec.loader.exec_module(make_api)
-    assert make_api.PAGE.read_text() == make_api.page(), "run `python docs/make_api.py`"

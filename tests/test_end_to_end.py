@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import app
 import published
 from hf_vae import AutoGenerator
-from hf_vae.checkpoints import checkpoint_step, list_checkpoints
+from hf_vae.training.checkpoints import checkpoint_step, list_checkpoints
 from tabs import sample
 
 
@@ -82,7 +82,7 @@ def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_pat
     for name, value in load_file(quiet / "diffusion_pytorch_model.safetensors").items():
         assert torch.equal(value, load_file(killed / "diffusion_pytorch_model.safetensors")[name]), name
 
-    hf_vae = [sys.executable, "-c", "from hf_vae.cli import main; main()"]
+    hf_vae = [sys.executable, "-c", "from hf_vae.commands.main import main; main()"]
     measured = json.loads(run([*hf_vae, "evaluate", str(killed), "--train_data_dir", str(pictures), "--json"]))
     recorded = json.loads((killed / "metrics.json").read_text())
     assert measured["num_heldout"] == recorded["num_heldout"] == 4

@@ -9,16 +9,16 @@ import tyro
 from conftest import TINY, draw_picture, reset_accelerate
 from diffusers.configuration_utils import register_to_config
 
-from hf_vae import AutoGenerator, ImagePipeline, losses
-from hf_vae.batches import Batch
-from hf_vae.cards import write_card
-from hf_vae.config import FLAG_STYLE, flags_to_run, run_flags_type
-from hf_vae.evaluation import evaluate_folder
+from hf_vae import AutoGenerator, ImagePipeline
+from hf_vae.evaluation.evaluate import evaluate_folder
 from hf_vae.families import FAMILIES, Family
+from hf_vae.flags import FLAG_STYLE, flags_to_run, run_flags_type
 from hf_vae.models.base import EncoderOutput, ImageGenerator
 from hf_vae.models.blocks import Decoder, Encoder
-from hf_vae.objectives import Logs, Networks, Objective
-from hf_vae.training import train
+from hf_vae.objectives import Logs, Networks, Objective, losses
+from hf_vae.objectives.batch import Batch
+from hf_vae.publishing.cards import write_card
+from hf_vae.training.loop import train
 from published import open_models
 from tabs import sample
 
@@ -77,7 +77,7 @@ class LinearCodeObjective(Objective):
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setitem(FAMILIES, "linear-code", Family(LinearCode, LinearCodeObjective))
+    monkeypatch.setitem(FAMILIES, "linear-code", Family("Linear code", LinearCode, LinearCodeObjective))
 
 
 def test_a_line_in_the_registry_is_all_that_a_new_family_needs(registered, picture_folder, tmp_path):

@@ -47,7 +47,7 @@ def place(tmp_path) -> Path:
     (tmp_path / "space").symlink_to(REPOSITORY / "space")
     (tmp_path / "train_accelerate.py").write_text(TINY_TRAINING)
     (tmp_path / "bin").mkdir()
-    hf_vae = f"#!{sys.executable}\nfrom hf_vae.cli import main\n\nmain()\n"
+    hf_vae = f"#!{sys.executable}\nfrom hf_vae.commands.main import main\n\nmain()\n"
     (tmp_path / "bin" / "hf-vae").write_text(hf_vae)
     (tmp_path / "bin" / "hf-vae").chmod(0o755)
     return tmp_path

@@ -10,8 +10,8 @@ from conftest import draw_picture, tiny_model
 from PIL import Image
 
 from hf_vae import FAMILIES, ImagePipeline
-from hf_vae.images import MAX_PIXELS, open_image, to_pil_images
 from hf_vae.models.prior import DEFAULT_PATH
+from hf_vae.pictures import MAX_PIXELS, open_image, to_pil_images
 
 
 ENCODERS = [name for name, family in FAMILIES.items() if family.model.has_encoder]
@@ -155,7 +155,7 @@ def test_an_image_may_be_given_in_any_form(family, tmp_path):
 
 
 def test_a_search_starts_from_an_image_in_any_form(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_vae.inversion.NUM_STEPS", 1)
+    monkeypatch.setattr("hf_vae.latents.inversion.NUM_STEPS", 1)
     pipe = ImagePipeline(tiny_model("dcgan"))
     image, forms = write_inputs(tmp_path)
     expected = pipe.invert([image])
@@ -195,7 +195,7 @@ def test_a_grey_array_is_a_grey_image(shape):
         (np.zeros((3, 9, 9), np.uint8), ValueError, r"array of shape \(3, 9, 9\) is not an image: \(H, W\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"array of shape \(0, 4, 3\)"),
         (np.zeros(4, np.uint8), ValueError, r"array of shape \(4,\)"),
-        (torch.zeros(3, 4, 4), ValueError, "tensor of torch.float32 is not taken .* hf_vae.transforms.to_pictures"),
+        (torch.zeros(3, 4, 4), ValueError, "tensor of torch.float32 is not taken .* hf_vae.pictures.to_pictures"),
         (torch.zeros(9, 9, 3, dtype=torch.uint8), ValueError, r"tensor of shape \(9, 9, 3\) is not an image"),
         ("https://example.com/cat.jpg", ValueError, "is an address, and addresses are not fetched: download the file"),
         (Path("https://example.com/cat.jpg"), ValueError, "is an address, and addresses are not fetched"),

@@ -33,7 +33,7 @@ def with_home_folders(arguments: Sequence[str]) -> list[str]:
 def recorded_data(folder: Path, train_data_dir: str | None, dataset_name: str | None) -> DataConfig:
     """Where the images lie that the model in `folder` was trained on: where the caller says, where the run on this
     machine had them (`paths.json`), or where its published configuration says."""
-    from ..cards import read_json
+    from ..publishing.cards import read_json
 
     data = DataConfig(**with_paths(read_json(folder, CONFIG_FILE), folder)["data"])
     if not (train_data_dir or dataset_name):

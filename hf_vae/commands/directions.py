@@ -22,12 +22,12 @@ def directions(
         train_data_dir: Where the pictures that it was trained on lie; as in train_config.json if left out.
         dataset_name: The same for a preset or a dataset on the Hub.
     """
-    from .. import cards, comparison
-    from ..directions import write_directions
-    from ..evaluation import open_recorded
-    from ..families import AutoGenerator
-    from ..labels import load_labels
-    from ..probes import fit_directions
+    from ..data.labels import load_labels
+    from ..evaluation.evaluate import open_recorded
+    from ..latents.directions import write_directions
+    from ..latents.fit_directions import fit_directions
+    from ..models.auto import AutoGenerator
+    from ..publishing import cards, tables
 
     model = AutoGenerator.from_pretrained(folder)
     data = recorded_data(folder, train_data_dir, dataset_name)
@@ -36,7 +36,5 @@ def directions(
     found = fit_directions(model, splits, {name: load_labels(data, name, splits) for name in labels})
     write_directions(folder, found)
     print(
-        comparison.markdown(
-            ["label", "from", "to", "balanced accuracy", "held-out pictures"], cards.direction_rows(found)
-        )
+        tables.markdown(["label", "from", "to", "balanced accuracy", "held-out pictures"], cards.direction_rows(found))
     )

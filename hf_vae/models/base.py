@@ -16,7 +16,7 @@ from diffusers.utils import CONFIG_NAME, BaseOutput
 from .detail import Detail
 from .loading import HUB_OPTIONS, checked_folder, device_of_map
 from .prior import DEFAULT_PATH, LatentPrior
-from .source import standalone_source
+from .standalone import standalone_source
 
 
 @dataclass

@@ -8,7 +8,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from .flow import LatentFlow
-from .paths import slerp
+from .interpolation import slerp
 
 
 PRIORS = ("flow", "mixture", "gaussian", "standard")

@@ -8,7 +8,7 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 
 from .base import EncoderOutput, ImageGenerator
 from .detail import Detail
-from .layers import make_decoder, make_encoder
+from .listed_layers import make_decoder, make_encoder
 
 
 # Standard deviations from 0.0067 to 7.4: never so wide that an overflow in half precision hides it.
@@ -50,8 +50,8 @@ class VAE(ImageGenerator):
         output_size: Edge of the pictures that people get, in pixels; None for image_size.
         prior: What samples are drawn from, fitted after training: "flow" (a network that learns the latents),
             "mixture" (of Gaussians) or "gaussian"; or "standard" (N(0, I)).
-        encoder_layers: The encoder layer by layer, as a recipe lists it, see `hf_vae.models.layers`; width, max_width,
-            block, shortcut and latent_size then say nothing about it.
+        encoder_layers: The encoder layer by layer, as a recipe lists it, see `hf_vae.models.listed_layers`; width,
+            max_width, block, shortcut and latent_size then say nothing about it.
         decoder_layers: The same for the decoder.
     """
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from .paths import slerp
+from .interpolation import slerp
 from .vae import VAE, VAEOutput
 
 

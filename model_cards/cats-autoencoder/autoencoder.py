@@ -1410,8 +1410,8 @@ class Autoencoder(ImageGenerator):
         output_size: Edge of the pictures that people get, in pixels; None for image_size.
         prior: What samples are drawn from, fitted after training: "flow" (a network that learns the latents),
             "mixture" (of Gaussians) or "gaussian"; or "standard" (N(0, I)).
-        encoder_layers: The encoder layer by layer, as a recipe lists it, see `hf_vae.models.layers`; width, max_width,
-            block, shortcut and latent_size then say nothing about it.
+        encoder_layers: The encoder layer by layer, as a recipe lists it, see `hf_vae.models.listed_layers`; width,
+            max_width, block, shortcut and latent_size then say nothing about it.
         decoder_layers: The same for the decoder.
     """
 

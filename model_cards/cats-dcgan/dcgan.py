@@ -1405,7 +1405,7 @@ class DCGAN(ImageGenerator):
         output_size: Edge of the pictures that people get, in pixels; None for image_size.
         prior: What samples are drawn from; "standard" (N(0, I)) is what the network is trained on.
         decoder_layers: The decoder layer by layer, as a recipe lists it; width, max_width, block and latent_size then
-            say nothing. See `hf_vae.models.layers`.
+            say nothing. See `hf_vae.models.listed_layers`.
     """
 
     has_encoder = False

@@ -11,8 +11,8 @@ from PIL import Image
 import checks
 from animation import enlarge
 from faces import crop_to_face
-from hf_vae.metrics import high_frequency_energy, laplacian_variance, radial_power_spectrum
-from hf_vae.transforms import picture_grid
+from hf_vae.evaluation.metrics import high_frequency_energy, laplacian_variance, radial_power_spectrum
+from hf_vae.pictures import picture_grid
 from published import WITHOUT_DETAILS, PublishedModel, comparable_models
 from tabs import GALLERY, UPLOAD, model_event
 

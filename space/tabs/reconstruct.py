@@ -7,8 +7,8 @@ from PIL import Image
 import checks
 from animation import enlarge
 from faces import crop_to_face, whole_picture
-from hf_vae.metrics import laplacian_variance, mse, psnr, ssim
-from hf_vae.transforms import square_picture
+from hf_vae.evaluation.metrics import laplacian_variance, mse, psnr, ssim
+from hf_vae.pictures import square_picture
 from published import PublishedModel, by_data_set
 from tabs import PICTURE, UPLOAD, model_event
 

@@ -1,0 +1,150 @@
+"""The commands that draw pictures with a model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..models.prior import DEFAULT_PATH
+from ..pictures import GRID_COLUMNS, open_image, picture_grid
+from ..pipeline import ImagePipeline
+from ..ranges import limited
+from .arguments import Model, PictureFile, PictureFiles, Seed
+from .picture_files import refuse_output, save_picture
+
+
+SWEPT_COMPONENTS = 8  # unless some are named: those in which pictures differ most
+
+
+def sample(
+    model: Model,
+    num: Annotated[int, limited(least=1)] = 16,
+    seed: Seed = 0,
+    temperature: Annotated[float, limited(least=0)] = 1.0,
+    prior: str | None = None,
+    columns: Annotated[int, limited(least=1)] = GRID_COLUMNS,
+    output: Path = Path("samples.png"),
+    overwrite: bool = False,
+) -> None:
+    """Draws new pictures, as one grid.
+
+    Example: hf-vae sample model_cards/cats-vae --num 64 --seed 0 --output grid.png
+
+    Args:
+        model: Folder or Hub id of a model.
+        num: How many pictures.
+        seed: The same seed gives the same pictures.
+        temperature: Scale of the noise; below 1 is more typical and less varied.
+        prior: flow, mixture, gaussian or standard; the model's own if left out.
+        columns: Pictures in a row.
+        output: File to write.
+        overwrite: Replace the file if it exists.
+    """
+    refuse_output(output, overwrite)
+    save_picture(picture_grid(_open_model(model).sample(num, seed, temperature, prior).images, columns), output)
+
+
+def reconstruct(
+    model: Model,
+    pictures: PictureFiles,
+    output: Path = Path("reconstructions.png"),
+    overwrite: bool = False,
+) -> None:
+    """Encodes and decodes pictures: what the model sees in the upper row, what it makes of it in the lower.
+
+    Example: hf-vae reconstruct model_cards/cats-vae photos/tom.jpg photos/kitty.jpg --output seen.png
+
+    Args:
+        model: Folder or Hub id of a model with an encoder.
+        pictures: Picture files.
+        output: File to write.
+        overwrite: Replace the file if it exists.
+    """
+    refuse_output(output, overwrite)
+    originals = [open_image(path) for path in pictures]
+    pipeline = _open_model(model)
+    reconstructions = pipeline.reconstruct(originals).images
+    seen = [pipeline.prepare(picture).resize(reconstructions[0].size) for picture in originals]
+    save_picture(picture_grid(seen + reconstructions, len(seen)), output)
+
+
+def interpolate(
+    model: Model,
+    start: PictureFile,
+    end: PictureFile,
+    frames: Annotated[int, limited(least=2)] = 8,
+    kind: str = DEFAULT_PATH,
+    output: Path = Path("interpolation.png"),
+    overwrite: bool = False,
+) -> None:
+    """Morphs one picture into another, as a strip of frames.
+
+    Example: hf-vae interpolate model_cards/cats-vae photos/tom.jpg photos/kitty.jpg --frames 12 --output morph.png
+
+    Args:
+        model: Folder or Hub id of a model with an encoder.
+        start: Picture file to start from.
+        end: Picture file to end at.
+        frames: Number of frames, the reconstructions of both pictures included.
+        kind: slerp, lerp or flow: along a great circle, a straight line, or through the noise of the learned prior.
+        output: File to write.
+        overwrite: Replace the file if it exists.
+    """
+    refuse_output(output, overwrite)
+    pictures = _open_model(model).interpolate(open_image(start), open_image(end), frames, kind).images
+    save_picture(picture_grid(pictures, frames), output)
+
+
+def sweep(
+    model: Model,
+    picture: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[PICTURE]")]] = None,
+    seed: Seed = 0,
+    components: tuple[int, ...] | None = None,
+    frames: Annotated[int, limited(least=2)] = 7,
+    reach: Annotated[float, limited(least=0)] = 3.0,
+    output: Path = Path("sweep.png"),
+    overwrite: bool = False,
+) -> None:
+    """Moves a picture, or a drawn one, along principal components: one strip for each, itself in the middle.
+
+    Example: hf-vae sweep model_cards/cats-vae --seed 7 --components 0 1 5 --output sweep.png
+
+    Args:
+        model: Folder or Hub id of a model.
+        picture: Picture file to start from, for a model with an encoder; without one, a picture is drawn.
+        seed: Seed of the picture that is drawn.
+        components: Which components, from 0 by falling variance; the first eight if left out.
+        frames: Pictures in a strip.
+        reach: Standard deviations to move by, either way.
+        output: File to write.
+        overwrite: Replace the file if it exists.
+    """
+    refuse_output(output, overwrite)
+    pipeline = _open_model(model)
+    latents = pipeline.encode(picture) if picture else pipeline.sample(1, seed).latents
+    if components is None:
+        components = tuple(range(min(SWEPT_COMPONENTS, pipeline.num_components)))
+    values = [reach * (2 * frame / (frames - 1) - 1) for frame in range(frames)]
+    strips = [pipeline.vary_latents(latents, component, values).images for component in components]
+    save_picture(picture_grid(sum(strips, []), frames), output)
+
+
+def sheet(model: Model, seed: Seed = 0, output: Path = Path("sheet.png"), overwrite: bool = False) -> None:
+    """Decodes noise of standard deviation 0.25 to 2.0, one row each, to show where a latent space ends.
+
+    Example: hf-vae sheet model_cards/cats-vae --output sheet.png
+
+    Args:
+        model: Folder or Hub id of a model.
+        seed: The same seed gives the same pictures.
+        output: File to write.
+        overwrite: Replace the file if it exists.
+    """
+    from ..publishing.tables import std_sheet
+
+    refuse_output(output, overwrite)
+    save_picture(std_sheet(_open_model(model).model, seed), output)
+
+
+def _open_model(model: str) -> ImagePipeline:
+    return ImagePipeline.from_pretrained(model).show_progress()

@@ -1,0 +1,130 @@
+"""What a set of pictures holds, found out before anyone trains on it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..config import DataConfig
+from ..pictures import picture_grid, to_float, to_pictures
+from .cached import BROKEN_SHARE_LIMIT, MIN_USABLE, decode_files
+from .labels import read_columns
+from .listing import as_text
+from .presets import with_preset
+from .sources import open_source
+
+
+SHEET_PICTURES = 64
+SHEET_SIZE = 64  # pixels of a picture on the sheet: the size that models have by default
+SHOWN = 5  # sizes, values and broken files that are spelled out
+
+
+@dataclass
+class Findings:
+    """What `inspect_pictures` found.
+
+    Args:
+        count: Pictures found.
+        sizes: How many have which width and height.
+        modes: How many have which mode of Pillow's, such as RGB.
+        formats: How many are of which of the formats that are read, such as JPEG.
+        duplicates: Exact copies of another image, which training drops.
+        broken: A line for each file that does not decode, which training skips.
+        left_out: How many files are no part of the set, for each reason.
+        notices: Sentences that whoever trains on the set should read, such as which split is used.
+        labels: How many pictures have which value, for each column of labels.
+        examples: Some of the pictures, evenly spread, cut and scaled as in training: uint8 `(C, H, W)` each.
+    """
+
+    count: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    broken: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    labels: dict[str, Counter[Any]] = field(default_factory=dict)
+    examples: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def usable(self) -> int:
+        """Distinct pictures that training would use, held-out ones included; 0 if it would refuse the set."""
+        usable = self.count - self.duplicates - len(self.broken)
+        return usable if len(self.broken) <= BROKEN_SHARE_LIMIT * self.count and usable >= MIN_USABLE else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The findings as plain values, without the examples."""
+        return {
+            "count": self.count,
+            "usable": self.usable,
+            "duplicates": self.duplicates,
+            "broken": self.broken,
+            "left_out": self.left_out,
+            "notices": self.notices,
+            "sizes": {f"{width}x{height}": number for (width, height), number in self.sizes.most_common()},
+            "modes": dict(self.modes),
+            "formats": dict(self.formats),
+            "labels": {name: {str(k): v for k, v in values.most_common()} for name, values in self.labels.items()},
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"pictures     {self.count:,}, of which training would use {self.usable:,}",
+            f"copies       {self.duplicates:,}",
+            f"broken       {len(self.broken):,}" + "".join(f"\n  {line}" for line in self.broken[:SHOWN]),
+            f"left out     {as_text(self.left_out) or 'nothing'}",
+            f"sizes        {_most_common({f'{w}x{h}': number for (w, h), number in self.sizes.items()})}",
+        ]
+        if self.sizes:
+            edges = sorted(min(size) for size in self.sizes.elements())
+            lines.append(f"shorter edge {edges[0]} to {edges[-1]} pixels, median {median(edges):g}")
+        lines += [f"modes        {_most_common(self.modes)}", f"formats      {_most_common(self.formats)}"]
+        lines += [f"label {name}: {_most_common(values)}" for name, values in self.labels.items()]
+        lines += self.notices
+        if not self.usable:
+            lines.append("Training would refuse this set: too much of it is broken, or there are too few pictures.")
+        return "\n".join(lines)
+
+
+def _most_common(values: dict[Any, int]) -> str:
+    """The most frequent values, and how many others there are."""
+    common = Counter(values).most_common(SHOWN)
+    listed = ", ".join(f"{value} ({number:,})" for value, number in common) or "none"
+    return listed + (f" and {len(values) - SHOWN:,} others" if len(values) > SHOWN else "")
+
+
+def inspect_pictures(data: DataConfig) -> Findings:
+    """Reads and decodes every picture that `data` names, and keeps none.
+
+    Raises:
+        ValueError: If `data` names no source or two, or the source or its image column does not exist.
+    """
+    data = with_preset(data)
+    source = open_source(data)
+    findings = Findings(count=source.length, left_out=source.left_out, notices=source.notices)
+    findings.labels = {name: Counter(map(_countable, values)) for name, values in read_columns(data).items()}
+    shown = {position * source.length // SHEET_PICTURES for position in range(SHEET_PICTURES)}
+    for file in decode_files(source, SHEET_SIZE, 3, data.crop_box, "Inspecting images"):
+        if file.problem:
+            findings.broken.append(file.problem)
+            continue
+        findings.sizes[file.looks.size] += 1
+        findings.modes[file.looks.mode] += 1
+        findings.formats[file.looks.format] += 1
+        findings.duplicates += file.image is None
+        if file.row in shown and file.image is not None:
+            findings.examples.append(file.image)
+    return findings
+
+
+def contact_sheet(findings: Findings) -> Image.Image:
+    """The example pictures as one grid."""
+    return picture_grid(to_pictures(to_float(torch.stack(findings.examples))))
+
+
+def _countable(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

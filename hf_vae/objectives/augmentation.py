@@ -1,0 +1,47 @@
+"""Random changes of whole batches: of training images, and of what a discriminator sees."""
+
+import torch
+import torch.nn.functional as F
+
+
+AUGMENT_CHANCES, DIFF_AUGMENT_CHANCES = 4, 5  # random numbers that an image takes
+
+
+def augment(images: torch.Tensor, chances: torch.Tensor, flip: bool = True, color_jitter: float = 0.0) -> torch.Tensor:
+    """Mirrors half of the images `(B, C, H, W)` in [-1, 1] and, if `color_jitter` > 0, changes brightness, contrast
+    and saturation of each by a factor within 1 +- `color_jitter`; the result is clipped to [-1, 1]. `chances`
+    `(B, 4)` in [0, 1) decide."""
+    mirror, *factors = chances[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    if flip:
+        images = torch.where(mirror < 0.5, images.flip(3), images)
+    if color_jitter > 0:
+        brightness, contrast, saturation = (1 + color_jitter * (2 * factor - 1) for factor in factors)
+        # brightness and contrast are affine, and done at once: each pass over a batch costs as much as a layer's norm
+        mean = (images.mean((1, 2, 3), keepdim=True) + 1) * brightness - 1
+        images = images * (brightness * contrast) + ((brightness - 1) * contrast + mean * (1 - contrast))
+        images = _blend(images, images.mean(1, keepdim=True), saturation).clamp_(-1, 1)
+    return images
+
+
+def diff_augment(images: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:
+    """Differentiable augmentation for a discriminator (Zhao et al. 2020, policy "color,translation"): per image a
+    brightness offset within 0.5, a saturation within 0 to 2, a contrast within 0.5 to 1.5, and a shift of up to an
+    eighth of the edge, filled with grey. `(B, C, H, W)` to the same; `chances` `(B, 5)` in [0, 1) decide."""
+    num_images, _, height, width = images.shape
+    offset, saturation, contrast = chances[:, :3, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    images = images + (offset - 0.5)
+    images = _blend(images, images.mean(1, keepdim=True), 2 * saturation)
+    images = _blend(images, images.mean((1, 2, 3), keepdim=True), 0.5 + contrast)
+    reach = width // 8
+    rows, columns = (
+        (chance * (2 * reach + 1)).long() + torch.arange(edge, device=images.device)
+        for chance, edge in zip(chances[:, 3:, None].unbind(1), (height, width), strict=True)
+    )  # (B, H), (B, W)
+    padded = F.pad(images, [reach] * 4)
+    every_image = torch.arange(num_images, device=images.device)[:, None, None]
+    shifted = padded.permute(0, 2, 3, 1)[every_image, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+    return shifted.permute(0, 3, 1, 2)
+
+
+def _blend(images: torch.Tensor, anchor: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return anchor + (images - anchor) * factor

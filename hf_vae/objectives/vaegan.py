@@ -1,0 +1,102 @@
+"""The objective of the VAE-GAN."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+
+from ..models.vae import VAEOutput
+from ..ranges import limited
+from . import losses
+from .adversarial import ADVERSARIAL_LEGEND, AdversarialObjective
+from .base import ERRORS, Logs, Networks, draw_latents
+from .batch import Batch
+
+
+@dataclass(frozen=True)
+class VAEGANObjective(AdversarialObjective):
+    """A variational autoencoder whose reconstructions a discriminator learns to tell from the pictures themselves
+    (Larsen and others 2016): `error / (C H W) + adversarial_weight * adversarial + feature_weight * feature distance +
+    kl_weight * calibration * KL / (C H W)`. The calibration is what makes a KL weight of 1 the evidence lower bound of
+    the decoder whose scale is the best for the batch: twice the mean squared error, or the mean absolute one. Without,
+    the last term is `kl_weight * KL / Z`.
+
+    Args:
+        reconstruction_loss: "mse" (squared) or "l1" (absolute).
+        kl_weight: Weight of the KL divergence to N(0, I).
+        calibrated_kl: Whether that weight follows the error.
+        adversarial_weight: Weight of the adversarial loss, once it has its whole weight.
+        feature_weight: Weight of the difference between what the discriminator's layers see in a picture and in its
+            reconstruction, which rises as the adversarial one.
+        adversarial_start: Batches during which the discriminator learns and the model does not listen to it.
+        adversarial_ramp: Batches after that, over which its weight rises from 0.
+        other_fakes: What has to look real beside reconstructions: "none", decoded "noise" of N(0, I), as in the
+            original, or "paths", pictures between those of the batch.
+        train_encoder: Whether the encoder learns as well. Without, the latent space stays that of the model that the
+            run starts from, and its prior stays valid.
+    """
+
+    # a slower average would lag behind the sharpness that comes last, see model_cards/EXPERIMENTS.md
+    train_defaults: ClassVar[dict[str, Any]] = AdversarialObjective.train_defaults | {"ema_decay": 0.98}
+
+    reconstruction_loss: Literal["mse", "l1"] = "l1"
+    kl_weight: Annotated[float, limited(least=0)] = 1.0
+    calibrated_kl: bool = True
+    adversarial_weight: Annotated[float, limited(least=0)] = 0.1
+    feature_weight: Annotated[float, limited(least=0)] = 1.0
+    adversarial_start: Annotated[int, limited(least=0)] = 500
+    adversarial_ramp: Annotated[int, limited(least=0)] = 1000
+    other_fakes: Literal["none", "noise", "paths"] = "none"
+    train_encoder: bool = True
+
+    @property
+    def legend(self) -> str:
+        error = ERRORS[self.reconstruction_loss]
+        return f"loss is the {error}, plus weighted KL, adversarial loss and feature distance; {ADVERSARIAL_LEGEND}"
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return super().frozen if self.train_encoder else super().frozen | {"encoder"}
+
+    def fakes(self, networks: Networks, batch: Batch) -> torch.Tensor:
+        return _fakes(self._draw(networks, batch))
+
+    def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
+        output = self._draw(networks, batch)
+        num_values = batch.images[0].numel()
+        error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.reconstructions, batch.images)
+        error = error.mean() / num_values
+        scale = 1 / output.mean.shape[1]
+        if self.calibrated_kl:
+            scale = (
+                batch.mean_over_ranks(error.detach()) * (2 if self.reconstruction_loss == "mse" else 1) / num_values
+            )
+        kl = losses.gaussian_kl(output.mean, output.logvar).mean()
+        loss = error + self.kl_weight * scale * kl
+        mse = losses.squared_error(output.reconstructions.detach(), batch.images).mean() / num_values
+        logs = {"mse": mse, "kl": kl.detach()}
+        if heard := self._heard(batch):
+            adversarial = self.generator_loss(networks, batch, _fakes(output))
+            features = self._feature_distance(networks, batch, output.reconstructions)
+            loss = loss + heard * (self.adversarial_weight * adversarial + self.feature_weight * features)
+            logs |= {"g_loss": adversarial.detach(), "feature_distance": features.detach()}
+        return loss, {"loss": loss.detach(), **logs}
+
+    def _draw(self, networks: Networks, batch: Batch) -> VAEOutput:
+        latents = draw_latents(networks, batch) if self.other_fakes == "noise" else None
+        places = batch.uniform(1) if self.other_fakes == "paths" else None
+        return networks["model"](batch.images, draw_latents(networks, batch), latents, places)
+
+    def _heard(self, batch: Batch) -> float:
+        """How much of its weight the discriminator has by now, from 0 to 1."""
+        return min(1.0, max(0.0, (batch.number - self.adversarial_start) / max(1, self.adversarial_ramp)))
+
+    def _feature_distance(self, networks: Networks, batch: Batch, reconstructions: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            references = networks["discriminator"].features(batch.images)
+        return losses.feature_distance(networks["discriminator"].features(reconstructions), references).mean()
+
+
+def _fakes(output: VAEOutput) -> torch.Tensor:
+    """Everything that was drawn: reconstructions, and samples if there are any."""
+    return output.reconstructions if output.samples is None else torch.cat([output.reconstructions, output.samples])

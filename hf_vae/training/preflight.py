@@ -1,0 +1,108 @@
+"""What is known to be impossible before a run starts, and whether a folder holds the run that is to be resumed."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from diffusers.utils import CONFIG_NAME
+
+from ..config import CONFIG_FILE, RunConfig, differences
+from ..data.licenses import check_license
+from ..data.split import SPLIT_FILE, read_split
+from ..families import FAMILIES
+from ..flags import run_flags_type
+from ..models.loading import find_folder
+from ..pictures import picture_mode, refuse_crop_box
+from ..ranges import refuse_out_of_range
+from .checkpoints import list_checkpoints
+from .logs import LOG_FILE
+from .previews import TIMELAPSES, preview_name
+from .trackers import tracker_names
+
+
+def refuse_impossible(run: RunConfig) -> None:
+    """Refuses a run that could not end well, before any picture is decoded.
+
+    Raises:
+        ValueError: If a number is out of its range, a licence, tracker or file name is none, or two settings
+            contradict each other.
+    """
+    _refuse_out_of_range(run)
+    _refuse_contradictions(run)
+    if run.data.data_license is not None:
+        check_license(run.data.data_license)
+    tracker_names(run.train.report_to)
+    preview_name(run.train.preview_file, 0, 0, 1, None)
+
+
+def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
+    """The configuration of the run that is to be resumed in `output_dir`; None for a new one.
+
+    Raises:
+        ValueError: If the folder holds another run.
+    """
+    recorded = output_dir / CONFIG_FILE
+    if run.train.resume_from_checkpoint and recorded.is_file():
+        try:
+            sections = json.loads(recorded.read_text())
+        except ValueError as error:
+            raise ValueError(f"{recorded} cannot be read: {error}. Restore it, or start the run anew.") from error
+        if changed := differences(run.to_dict(), sections):
+            raise ValueError(
+                f"{output_dir} was trained differently, so it cannot be resumed. Changed: {'; '.join(changed)}."
+            )
+        return sections
+    if (output_dir / LOG_FILE).is_file() and not run.train.resume_from_checkpoint:
+        raise ValueError(
+            f"{output_dir} holds another run: choose another --output_dir, or --resume_from_checkpoint latest."
+        )
+    return None
+
+
+def recorded_splits(run: RunConfig, output_dir: Path) -> dict[str, Any]:
+    """The splits that a run has to keep, as arguments of `load_images` and `open_stream`: that of the run that is
+    resumed, and that of the model that it starts from.
+
+    Raises:
+        ValueError: If the run to resume recorded no split, or a split or the model to start from cannot be read.
+    """
+    kept: dict[str, Any] = {}
+    if start := run.train.pretrained_model_name_or_path:
+        kept["known"] = read_split(find_folder(start, [CONFIG_NAME, SPLIT_FILE]))
+    if wanted := run.train.resume_from_checkpoint:
+        folders = [output_dir] if wanted == "latest" else [output_dir, Path(wanted).parent]
+        split = next((split for split in map(read_split, folders) if split), None)
+        if split:
+            return kept | {"split": split, "exact": True}
+        if list_checkpoints(output_dir):
+            raise ValueError(
+                f"{output_dir} has no {SPLIT_FILE}, so it is not known which images the run held out. Restore the "
+                "file, or start a new run: another --output_dir."
+            )
+    return kept
+
+
+def _refuse_out_of_range(run: RunConfig) -> None:
+    family, sections = FAMILIES[run.family], run.to_dict()
+    for section in dataclasses.fields(run_flags_type(run.family, family.model, family.objective)):
+        refuse_out_of_range(section.type, sections[section.name])
+    picture_mode(run.model.get("image_channels", 3))
+    refuse_crop_box(run.data.crop_box)
+
+
+def _refuse_contradictions(run: RunConfig) -> None:
+    if run.train.prior_steps == 0 and not run.train.keeps_prior:
+        raise ValueError(
+            "prior_steps=0 keeps the prior of --pretrained_model_name_or_path, which is not given; pass at least 1."
+        )
+    if run.train.timelapse_file not in TIMELAPSES:
+        raise ValueError(f"timelapse_file={run.train.timelapse_file} must be {' or '.join(TIMELAPSES)}.")
+    if run.data.streaming and not run.train.max_train_steps:
+        raise ValueError("--streaming does not know how long an epoch is; give the length as --max_train_steps.")
+    if run.train.reconstruction_steps and not FAMILIES[run.family].model.has_encoder:
+        raise ValueError(f"--reconstruction_steps needs an encoder, and a {run.family} has none; leave it out.")
+    if run.data.streaming and run.train.early_stopping_patience:
+        raise ValueError("--streaming does not know how long an epoch is; leave out --early_stopping_patience.")
+    if run.data.streaming and run.train.train_batch_size == "auto":
+        raise ValueError("--streaming does not know how many pictures there are; give a --train_batch_size, not auto.")

@@ -1,0 +1,173 @@
+"""The networks of a run and what moves them: optimizers, learning-rate schedules and the running average."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from diffusers.optimization import get_scheduler
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from ..config import TrainConfig
+from ..hardware import Choices
+from ..models import ImageGenerator
+from ..objectives import Logs, Objective
+from ..objectives.batch import Batch
+
+
+@dataclass
+class Trainees:
+    """The networks of a run, bare and prepared for distribution, and what moves them.
+
+    Args:
+        bare: The modules themselves; what a step's frozen partners are called through.
+        prepared: The same, wrapped where there is more than one process; what the trained network is called through.
+        optimizers: One for each network.
+        schedulers: One for each network.
+        trained: The parameters of each that its step changes; the others stay as they are.
+        averaged: The running average of the model, or None without EMA.
+    """
+
+    bare: dict[str, nn.Module]
+    prepared: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    schedulers: dict[str, torch.optim.lr_scheduler.LambdaLR]
+    trained: dict[str, list[nn.Parameter]]
+    averaged: ImageGenerator | None
+
+    @property
+    def published(self) -> ImageGenerator:
+        """The model that previews and the snapshot show: the running average where there is one."""
+        return self.averaged or self.bare["model"]
+
+    @property
+    def learning_rate(self) -> float:
+        """The model's, for the next update."""
+        return self.schedulers["model"].get_last_lr()[0]
+
+    def resume_at(self, step: int, config: TrainConfig) -> None:
+        """Sets what follows from the configuration and the number of updates. An optimizer's state, which was loaded,
+        brings its old settings along; a resumed run may have been given others."""
+        for name, scheduler in self.schedulers.items():
+            scheduler.last_epoch = step
+            rates = [rate * shape(step) for rate, shape in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+            scheduler._last_lr = rates
+            for group, rate in zip(self.optimizers[name].param_groups, rates, strict=True):
+                group |= {"lr": rate, "betas": (config.adam_beta1, config.adam_beta2)}
+                group |= {"weight_decay": config.adam_weight_decay}
+
+
+def prepare(
+    accelerator: Accelerator,
+    model: ImageGenerator,
+    objective: Objective,
+    config: TrainConfig,
+    choices: Choices,
+    num_steps: int,
+) -> Trainees:
+    """Builds what is trained beside `model`, and prepares all of it for the device and the processes.
+
+    Raises:
+        ValueError: If FSDP is asked for what it cannot do here.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        _refuse_to_shard(objective, config)
+    networks = objective.networks(model)
+    for name in objective.frozen & dict(model.named_children()).keys():
+        model.get_submodule(name).requires_grad_(False)
+    if config.init_std is not None:
+        for name, network in networks.items():
+            if name != "model" or not config.pretrained_model_name_or_path:
+                draw_weights(network, config.init_mean, config.init_std)
+    if choices.channels_last:
+        networks = {name: network.to(memory_format=torch.channels_last) for name, network in networks.items()}
+    averaged = copy.deepcopy(model).to(accelerator.device).requires_grad_(False) if config.use_ema else None
+    prepared, optimizers, schedulers = {}, {}, {}
+    trained = {}
+    for name, network in networks.items():
+        network.train()
+        if choices.compile_mode and name not in objective.differentiated_twice:
+            network.compile(mode=choices.compile_mode)
+        optimizer = torch.optim.AdamW(
+            [parameter for parameter in network.parameters() if parameter.requires_grad],
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            weight_decay=config.adam_weight_decay,
+            fused=True,
+        )
+        # Not prepared: accelerate would step it once for each process, and we count updates.
+        schedulers[name] = get_scheduler(
+            config.lr_scheduler, optimizer, num_warmup_steps=config.lr_warmup_steps, num_training_steps=num_steps
+        )
+        prepared[name], optimizers[name] = accelerator.prepare(network, optimizer)
+        trained[name] = [parameter for parameter in prepared[name].parameters() if parameter.requires_grad]
+    for name in objective.frozen & dict(model.named_children()).keys():
+        model.get_submodule(name).eval()  # batch statistics are weights, too
+    return Trainees(networks, prepared, optimizers, schedulers, trained, averaged)
+
+
+def draw_weights(network: nn.Module, mean: float, std: float) -> None:
+    """Draws the weights of all convolutions of a network from N(mean, std), and makes their biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, mean, std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def update(
+    accelerator: Accelerator, trainees: Trainees, objective: Objective, batch: Batch, config: TrainConfig
+) -> Logs:
+    """Takes one batch through the objective's steps. In each, only the trained network may be wrapped: its partners
+    are bare and frozen, so that no gradient is computed or averaged that nobody uses. Returns what they log, and each
+    network's gradient norm before clipping."""
+    logs: Logs = {}
+    for name, step in objective.steps.items():
+        trained = trainees.prepared[name]
+        for partner, parameters in trainees.trained.items():
+            for parameter in parameters:
+                parameter.requires_grad_(partner == name)
+        with accelerator.autocast():  # all of the step: accelerate covers what `forward` computes, and nothing else
+            loss, step_logs = step({**trainees.bare, name: trained}, batch)
+        accelerator.backward(loss)
+        logs |= step_logs
+        if accelerator.sync_gradients:
+            # not accelerate's own clipping, which unscales the other optimizers' half-gathered fp16 gradients, too
+            accelerator.unscale_gradients(trainees.optimizers[name])
+            norm = nn.utils.clip_grad_norm_(trainees.trained[name], config.max_grad_norm or torch.inf)
+            logs[f"grad_norm_{name}"] = _whole(norm.detach())
+        trainees.optimizers[name].step()
+        trainees.optimizers[name].zero_grad()
+    return logs
+
+
+def _refuse_to_shard(objective: Objective, config: TrainConfig) -> None:
+    if objective.differentiated_twice:
+        names = ", ".join(objective.differentiated_twice)
+        raise ValueError(
+            f"FSDP cannot shard {names}: the loss holds its gradient, and FSDP gives the weights back "
+            "after the first differentiation. Such networks fit on every GPU: launch with "
+            "docs/launch/many_gpus.yaml."
+        )
+    if not config.use_ema:
+        raise ValueError("FSDP needs the running average, which is what every rank has whole: leave out --no_use_ema.")
+
+
+@torch.no_grad()
+def follow(averaged: nn.Module, model: nn.Module, num_updates: int, decay: float) -> None:
+    """Moves the weights and buffers of `averaged` towards those of `model` by 1 - `decay`, faster in the first
+    updates; `num_updates` came before this one."""
+    state = averaged.state_dict()
+    target = {name: _whole(value) for name, value in model.state_dict().items()}
+    moving = [name for name, value in state.items() if value.is_floating_point()]
+    speed = 1 - min(decay, (1 + num_updates) / (10 + num_updates))
+    torch._foreach_lerp_([state[name] for name in moving], [target[name] for name in moving], speed)
+    for name in state.keys() - moving:  # BatchNorm's counter of batches
+        state[name].copy_(target[name])
+
+
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    """A tensor, gathered from all ranks where it is sharded over them (FSDP)."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

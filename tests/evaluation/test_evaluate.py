@@ -1,0 +1,138 @@
+"""The numbers that are published."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import draw_picture, tiny_model
+
+from hf_vae.config import DataConfig
+from hf_vae.data.cached import load_images
+from hf_vae.evaluation import metrics
+from hf_vae.evaluation.evaluate import SHARPNESS, evaluate, evaluate_folder
+from hf_vae.evaluation.features import extract, frechet_distance, kernel_distance, open_networks
+from hf_vae.latents.fit_detail import fit_detail
+from hf_vae.pictures import picture_to_uint8, square_picture, to_float
+from hf_vae.publishing.cards import measure_titles
+
+
+@pytest.fixture(scope="module")
+def images():
+    return to_float(torch.stack([picture_to_uint8(square_picture(draw_picture(number), 28)) for number in range(12)]))
+
+
+def test_what_is_measured_is_what_the_names_say(family, images):
+    model = tiny_model(family)
+    found = evaluate(model, images, seed=3)
+    assert found["num_heldout"] == found["num_samples"] == len(images) and found["image_size"] == 28
+    samples = model.sample(len(images), generator=torch.Generator().manual_seed(3))
+    for name, measure in SHARPNESS.items():
+        assert found[f"{name}_real"] == pytest.approx(measure(images).mean().item())
+        assert found[f"{name}_samples"] == pytest.approx(measure(samples).mean().item(), rel=1e-4)
+        assert found[f"{name}_samples_ratio"] == pytest.approx(found[f"{name}_samples"] / found[f"{name}_real"])
+    assert found["median_distance_real"] == pytest.approx(metrics.median_distance(images))
+    assert ("reconstruction_mse" in found) == model.has_encoder
+    if model.has_encoder:
+        reconstructions = model.decode(model.encode(images).latents).sample.clamp(-1, 1)
+        assert found["reconstruction_mse"] == pytest.approx(
+            metrics.mse(reconstructions, images).mean().item(), rel=1e-4
+        )
+
+
+def test_what_is_reconstructed_without_residual_latents_stands_beside_what_is_with_them(images):
+    model = tiny_model("vae", latent_size=7, latent_dim=49, detail_dim=588).requires_grad_(False)
+    fit_detail(model, [images])
+    found = evaluate(model, images)
+    assert (found["num_latents"], found["num_image_values"]) == (49 + 588, 3 * 28 * 28)
+    bare = model.decoder(model.posterior(images).latents).clamp(-1, 1)
+    for name, measure in (("mse", metrics.mse), ("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+        without = found[f"reconstruction_{name}_without_details"]
+        assert without == pytest.approx(measure(bare, images).mean().item(), rel=1e-3)
+    assert found["reconstruction_mse"] < 0.9 * found["reconstruction_mse_without_details"]
+    for name, measure in SHARPNESS.items():
+        ratio = measure(bare).mean().item() / found[f"{name}_real"]
+        assert found[f"{name}_reconstructions_without_details_ratio"] == pytest.approx(ratio, rel=1e-3)
+    titles = list(measure_titles(found))
+    place = titles.index("Reconstruction MSE, images in [-1, 1]")
+    assert titles[place + 1] == "Reconstruction MSE without residual latents, images in [-1, 1]"
+    assert len([title for title in titles if "without residual latents" in title]) == 5
+
+
+def test_a_model_without_residual_latents_has_no_figures_of_them(family, images):
+    model = tiny_model(family)
+    found = evaluate(model, images)
+    assert not any("without_details" in name for name in found)
+    assert found.get("num_latents") == (model.config.latent_dim if model.has_encoder else None)
+
+
+def test_samples_are_compared_in_two_networks_and_the_second_measures_the_own_prior_alone(images):
+    model = tiny_model("vae")
+    training_images = ((images.flip(3) + 1) * 127.5).round().to(torch.uint8)
+    found = evaluate(model, images, training_images, seed=3)
+    assert found["feature_networks"] == ["simclr", "efficientnet"] and found["feature_network"] == "simclr"
+    own = f"prior_{model.config.prior}"
+    groups = {key.removeprefix("frechet_efficientnet_") for key in found if key.startswith("frechet_efficientnet_")}
+    assert groups == {own, "training_images"}
+    assert found.keys() >= {f"frechet_simclr_prior_{prior}" for prior in ("mixture", "gaussian", "standard")}
+    samples = model.sample(len(images), generator=torch.Generator().manual_seed(3))
+    for network in open_networks():
+        extracted, references = extract(network, samples), extract(network, images)
+        distance = frechet_distance(extracted, references)
+        assert found[f"frechet_{network.name}_{own}"] == pytest.approx(distance, rel=1e-2)
+        distance = kernel_distance(extracted, references)
+        assert found[f"kernel_{network.name}_{own}"] == pytest.approx(distance, rel=1e-2)
+
+
+def test_titles_name_the_network_call_fid_what_is_fid_and_do_not_make_a_ratio_a_frequency():
+    found = {"feature_network": "simclr", "feature_networks": ["simclr", "inception"], "sample_prior": "flow"}
+    found |= {"num_samples": 1200, "frechet_simclr_prior_flow": 1.0, "frechet_inception_prior_flow": 50.0}
+    found |= {"frechet_inception_training_images": 20.0, "kernel_inception_prior_flow": 0.1}
+    found |= {f"spectrum_band_{band}_samples_ratio": band / 4 for band in range(1, 9)}
+    assert measure_titles(found) == {
+        "Power spectrum of samples against real images: smallest ratio over 8 frequency bands": 0.25,
+        "Power spectrum of samples against real images: largest ratio over 8 frequency bands": 2.0,
+        "Frechet distance (simclr features), samples, flow prior": 1.0,
+        "FID of 1,200 images, samples, flow prior": 50.0,
+        "FID of 1,200 images, training images": 20.0,
+        "Kernel distance (inception features), samples, flow prior": 0.1,
+    }
+    old = {key: value for key, value in found.items() if key != "feature_networks"}
+    assert "FID of 1,200 images, samples, flow prior" not in measure_titles(old)
+
+
+def test_measuring_again_gives_the_same(family, images):
+    assert evaluate(tiny_model(family), images) == evaluate(tiny_model(family), images)
+
+
+def test_a_model_that_always_draws_the_same_has_no_distance_between_samples(family, images):
+    model = tiny_model(family)
+    torch.nn.init.zeros_(model.decoder.head.weight)
+    assert evaluate(model, images)["median_distance_samples_ratio"] < 0.01
+
+
+def test_a_ratio_to_pictures_of_even_colour_is_left_out(family, images):
+    measured = evaluate(tiny_model(family), torch.zeros_like(images), torch.zeros(9, 3, 28, 28, dtype=torch.uint8))
+    assert measured["laplacian_variance_real"] == measured["nearest_distance_real"] == 0
+    assert not measured.keys() & {"laplacian_variance_samples_ratio", "nearest_distance_samples_ratio"}
+    assert all(math.isfinite(value) for value in measured.values() if isinstance(value, (int, float)))
+
+
+def test_images_of_another_size_are_refused(family, images):
+    with pytest.raises(ValueError, match=r"\(3, 28, 28\) do not suit.*\(3, 32, 32\)"):
+        evaluate(tiny_model(family, image_size=32), images)
+
+
+def test_only_held_out_pictures_are_measured_and_saved_when_told(family, published_models, picture_folder, tmp_path):
+    folder = tmp_path / "model"
+    tiny_model(family).save_pretrained(folder)
+    data = DataConfig(train_data_dir=str(picture_folder), validation_fraction=0.25)
+    with pytest.raises(ValueError, match="which images it was trained on is not known"):
+        evaluate_folder(folder, data, save=False)
+    load_images(data, 28, 3).split.save(folder)
+    found = evaluate_folder(folder, data, save=False)
+    assert found["num_heldout"] == 10 and not (folder / "metrics.json").exists()
+    evaluate_folder(folder, data)
+    saved = json.loads((folder / "metrics.json").read_text())
+    assert saved.keys() == found.keys()
+    assert saved["laplacian_variance_real"] == pytest.approx(found["laplacian_variance_real"], rel=1e-5)

@@ -1,0 +1,119 @@
+"""Latents for what the networks leave of a picture."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_picture, run_onnx, tiny_model, tiny_run
+
+from hf_vae import AutoGenerator, ImagePipeline
+from hf_vae.latents.encoding import encode_all
+from hf_vae.latents.fit_detail import fit_detail
+from hf_vae.latents.fit_prior import fit_prior
+from hf_vae.models.prior import PATHS, PRIORS
+from hf_vae.pictures import to_float
+from hf_vae.publishing.export import export_onnx
+from hf_vae.training.loop import train
+
+
+GRID = {"image_size": 32, "latent_size": 4, "latent_dim": 32}  # cells of 8x8 pixels
+EVERYTHING = 32 * 32 * 3
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    drawn = np.stack([np.asarray(draw_picture(number, (32, 32))) for number in range(30)])
+    return to_float(torch.from_numpy(drawn).permute(0, 3, 1, 2))
+
+
+def detailed_model(pictures: torch.Tensor, detail_dim: int, **changes):
+    model = tiny_model("vae", **GRID, detail_dim=detail_dim, **changes).requires_grad_(False)
+    fit_detail(model, pictures.split(8))
+    return model
+
+
+def test_with_as_many_details_as_pixels_nothing_is_lost(pictures):
+    model = detailed_model(pictures, EVERYTHING)
+    latents = encode_all(model, pictures)
+    assert latents.shape == (30, model.num_latents) == (30, 32 + EVERYTHING)
+    torch.testing.assert_close(model.reconstruct(pictures), pictures, rtol=0, atol=1e-3)
+
+
+def test_details_are_the_principal_components_of_what_is_left_in_standard_deviations(pictures):
+    errors = []
+    for detail_dim in (16, 64, 256):
+        model = detailed_model(pictures, detail_dim)
+        details = model.encode(pictures).latents[:, 32:]
+        np.testing.assert_allclose(details.unflatten(1, (-1, 16)).square().mean((0, 2)), 1, rtol=1e-3)
+        errors.append((model.decode(model.encode(pictures).latents).sample - pictures).square().mean().item())
+    bare = tiny_model("vae", **GRID).requires_grad_(False)
+    left = bare.left_of(pictures, bare.encode(pictures).latents)
+    cells = torch.nn.functional.pixel_unshuffle(left, 8).movedim(1, -1).flatten(0, -2)
+    variances = torch.linalg.svdvals(cells).square() / cells.numel()
+    expected = [variances[count:].sum().item() for count in (1, 4, 16)]
+    np.testing.assert_allclose(errors, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_samples_are_those_of_the_networks_alone(pictures, prior):
+    bare, model = tiny_model("vae", **GRID), detailed_model(pictures, 64)
+    for one in (bare, model):
+        fit_prior(one, pictures.split(8), flow_steps=2)
+    drawn = [one.sample(3, torch.Generator().manual_seed(0), prior=prior) for one in (bare, model)]
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_path_keeps_the_details_of_its_ends(pictures, kind):
+    model = detailed_model(pictures, 64)
+    fit_prior(model, pictures.split(8), flow_steps=2)
+    ends = model.encode(pictures[:2]).latents
+    path = model.latent_prior.path(*ends, 5, kind)
+    torch.testing.assert_close(path[[0, -1]], ends, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(path[2, 32:], ends[:, 32:].mean(0))
+
+
+def test_a_picture_that_is_varied_keeps_its_details(pictures):
+    model = detailed_model(pictures, 64)
+    fit_prior(model, pictures.split(8), flow_steps=2)
+    latents = model.encode(pictures[:1]).latents
+    moved = ImagePipeline(model).move(latents, torch.tensor([[0.0, 2.0]]))
+    assert torch.equal(moved[:, 32:], latents[:, 32:]) and not torch.equal(moved, latents)
+    steps = [model.latent_prior.coordinates(some)[0, :2] for some in (latents, moved)]
+    torch.testing.assert_close(steps[1] - steps[0], torch.tensor([0.0, 2.0]), rtol=0, atol=1e-3)
+
+
+def test_the_onnx_files_have_them(pictures, tmp_path):
+    model = detailed_model(pictures, 64, prior="gaussian")
+    export_onnx(model, tmp_path)
+    latents = torch.from_numpy(run_onnx(tmp_path / "encoder.onnx", pictures))
+    torch.testing.assert_close(latents, model.encode(pictures).latents, rtol=0, atol=1e-4)
+    decoded = torch.from_numpy(run_onnx(tmp_path / "decoder.onnx", latents))
+    torch.testing.assert_close(decoded, model.reconstruct(pictures), rtol=0, atol=1e-4)
+
+
+def test_a_run_fits_them_last_and_may_start_from_a_model_that_has_none(picture_folder, pictures, tmp_path):
+    first = tiny_run("vae", picture_folder, tmp_path / "vae")
+    first = dataclasses.replace(first, model=first.model | GRID)
+    train(first)
+    start = {"pretrained_model_name_or_path": str(tmp_path / "vae"), "prior_steps": 0, "save_precision": "fp16"}
+    second = tiny_run("vaegan", picture_folder, tmp_path / "vaegan", **start)
+    train(dataclasses.replace(second, model=second.model | GRID | {"detail_dim": 64}))
+    model = AutoGenerator.from_pretrained(tmp_path / "vaegan")
+    assert model.detail.components.square().sum(1).tolist() == pytest.approx([1, 1, 1, 1], rel=1e-2)
+    latents = model.encode(pictures).latents
+    versions = (latents, model.latent_prior.with_details(latents[:, :32]))
+    with_details, without = ((model.decode(each).sample - pictures).square().mean() for each in versions)
+    assert with_details < without
+
+
+@pytest.mark.parametrize("detail_dim", [-16, 20, EVERYTHING + 16])
+def test_details_that_do_not_fill_the_cells_are_refused(detail_dim):
+    with pytest.raises(ValueError, match=f"detail_dim={detail_dim} .* a multiple of its 16 cells up to 3072"):
+        tiny_model("vae", **GRID, detail_dim=detail_dim)
+
+
+def test_latents_without_a_place_have_no_details():
+    with pytest.raises(ValueError, match="detail_dim=8 does not suit latent_size=1 "):
+        tiny_model("vae", detail_dim=8)

@@ -1,0 +1,304 @@
+"""The prior inside a model, and how it is fitted."""
+
+import copy
+
+import pytest
+import torch
+from conftest import skip_without_encoder, tiny_model
+
+from hf_vae.families import FAMILIES
+from hf_vae.latents.encoding import encode_all
+from hf_vae.latents.fit_prior import fit_flow, fit_gaussian, fit_mixture, fit_prior, learns_flow, seconds_per_update
+from hf_vae.models import EncoderOutput, LatentPrior
+from hf_vae.models.flow import LatentFlow
+
+
+MEAN = torch.tensor([1.0, -2.0, 0.5])
+COVARIANCE = torch.tensor([[4.0, 1.5, 0.0], [1.5, 1.0, 0.2], [0.0, 0.2, 0.25]])
+
+
+def gaussian_samples(num_samples: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return MEAN + torch.randn(num_samples, 3, generator=generator) @ torch.linalg.cholesky(COVARIANCE).T
+
+
+@pytest.fixture
+def fitted_prior() -> LatentPrior:
+    prior = LatentPrior(3)
+    prior.fit(gaussian_samples(20_000))
+    return prior
+
+
+def test_samples_of_a_fitted_prior_follow_the_gaussian_it_was_fitted_on(fitted_prior):
+    samples = fitted_prior.sample(20_000, "gaussian", torch.Generator().manual_seed(1))
+    torch.testing.assert_close(samples.mean(0), MEAN, atol=0.1, rtol=0)
+    torch.testing.assert_close(samples.T.cov(), COVARIANCE, atol=0.2, rtol=0)
+
+
+def test_directions_are_the_principal_components(fitted_prior):
+    directions, stds = fitted_prior.directions, fitted_prior.stds
+    torch.testing.assert_close(directions @ directions.T, torch.eye(3))
+    assert (stds.diff() <= 0).all()
+    torch.testing.assert_close(directions.T @ stds.square().diag() @ directions, gaussian_samples(20_000).T.cov())
+
+
+def test_explained_variance_sums_to_one_and_falls(fitted_prior):
+    shares = fitted_prior.explained_variance
+    assert shares.sum().item() == pytest.approx(1)
+    expected = torch.linalg.eigvalsh(COVARIANCE).flip(0) / COVARIANCE.trace()
+    torch.testing.assert_close(shares, expected, atol=0.02, rtol=0)
+
+
+def test_a_direction_has_one_sign(fitted_prior):
+    other = LatentPrior(3)
+    other.set_directions(-fitted_prior.directions, fitted_prior.stds, fitted_prior.variances)
+    torch.testing.assert_close(other.directions, fitted_prior.directions)
+
+
+def test_fewer_latents_than_dimensions_can_be_fitted():
+    prior = LatentPrior(16)
+    prior.fit(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
+    assert prior.sample(8).isfinite().all()
+    assert (prior.stds >= 0).all() and (prior.stds > 1e-3).sum() == 3
+    fit_mixture(prior, torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
+    assert prior.sample(8, "mixture").isfinite().all()
+
+
+@pytest.mark.parametrize("num_latents", [0, 1])
+def test_a_prior_needs_two_latents(num_latents):
+    with pytest.raises(ValueError, match=f"at least 2 latents.*got {num_latents}"):
+        LatentPrior(3).fit(torch.zeros(num_latents, 3))
+
+
+def test_an_unfitted_prior_is_the_standard_normal():
+    prior = LatentPrior(3)
+    gaussian, standard = (prior.sample(5, kind, torch.Generator().manual_seed(0)) for kind in ("gaussian", "standard"))
+    torch.testing.assert_close(gaussian, standard)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "standard"])
+def test_temperature_scales_the_distance_from_the_mean(fitted_prior, kind):
+    mean = fitted_prior.mean if kind == "gaussian" else torch.zeros(3)
+    assert torch.equal(fitted_prior.sample(4, kind, temperature=0), mean.expand(4, 3))
+    half, whole = (fitted_prior.sample(4, kind, torch.Generator().manual_seed(0), scale) for scale in (0.5, 1))
+    torch.testing.assert_close(half - mean, 0.5 * (whole - mean))
+
+
+def test_an_unknown_prior_is_refused():
+    with pytest.raises(ValueError, match="'uniform'.*gaussian, standard"):
+        LatentPrior(3).sample(1, "uniform")
+
+
+def two_clusters(num_samples: int, latent_dim: int = 2) -> torch.Tensor:
+    """Latents around (3, 0, ...) and (-3, 0, ...), with a standard deviation of 0.3."""
+    generator = torch.Generator().manual_seed(0)
+    latents = 0.3 * torch.randn(num_samples, latent_dim, generator=generator)
+    latents[:, 0] += 6 * torch.randint(2, (num_samples,), generator=generator) - 3
+    return latents
+
+
+def share_in_a_cluster(samples: torch.Tensor) -> float:
+    return (((samples[:, 0].abs() - 3).abs() < 1) & (samples[:, 1].abs() < 1)).float().mean().item()
+
+
+def test_a_mixture_and_a_flow_learn_what_a_gaussian_cannot():
+    latents = two_clusters(1000)
+    prior = LatentPrior(2)
+    prior.fit(latents)
+    before = torch.get_rng_state()
+    fit_mixture(prior, latents)
+    losses = fit_flow(prior, latents, num_steps=300)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (prior.mixture_weights > 0).sum() >= 2 and losses[-1] < losses[0]
+    shares = {
+        kind: share_in_a_cluster(prior.sample(500, kind, torch.Generator().manual_seed(1)))
+        for kind in ("gaussian", "mixture", "flow")
+    }
+    assert shares["gaussian"] < 0.5 and shares["mixture"] > 0.95 and shares["flow"] > 0.9
+    sides = prior.sample(500, "flow", torch.Generator().manual_seed(2))[:, 0].sign()
+    assert sides.mean().abs() < 0.3
+
+
+def test_samples_of_a_flow_vary_as_much_as_latents_do_and_lead_back_to_their_noise():
+    latents = two_clusters(1000)
+    prior = LatentPrior(2)
+    prior.fit(latents)
+    fit_flow(prior, latents, num_steps=100)
+    samples = prior.normalised(prior.sample(4000, "flow", torch.Generator().manual_seed(1)))
+    assert torch.allclose(samples.std(0), torch.ones(2), atol=0.05) and samples.mean(0).abs().max() < 0.1
+    noise = torch.randn(100, 2, generator=torch.Generator().manual_seed(2))
+    assert (prior.flow.noise_of(prior.flow.sample(noise)) - noise).square().mean() < 0.1
+
+
+@pytest.mark.parametrize("num_directions", [2, 8])
+def test_a_flow_starts_from_the_gaussian_of_the_latents(monkeypatch, num_directions):
+    monkeypatch.setattr("hf_vae.models.flow.NUM_GAUSSIAN_DIRECTIONS", num_directions)
+    generator = torch.Generator().manual_seed(0)
+    stds = torch.tensor([3.0, 0.1, *[0.5] * 6])
+    mixing = torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
+    latents = torch.randn(20_000, 8, generator=generator) * stds @ mixing
+    flow = LatentFlow(8, 1)
+    torch.nn.init.zeros_(flow.network.last[1].weight)  # nothing is added
+    torch.nn.init.zeros_(flow.network.last[1].bias)
+    flow.start_from(latents)
+    samples = flow.sample(torch.randn(20_000, 8, generator=generator))
+    error = (samples.T.cov() - latents.T.cov()).abs().max()
+    assert error < (0.3 if num_directions == 8 else 0.6)  # two directions leave out how narrow the second is
+    assert (samples @ mixing.T)[:, 0].std() == pytest.approx(3, rel=0.1)
+
+
+def test_the_times_of_a_flow_are_those_at_which_its_latents_emerge_from_the_noise():
+    flow, times = LatentFlow(8, 1), torch.linspace(0, 1, 5)
+    assert torch.equal(flow.shifted(times), times)
+    flow.start_from(4 * torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)) * torch.eye(8)[:1])
+    torch.testing.assert_close(flow.shifted(times), 4 * times / (1 + 3 * times), rtol=0, atol=0.01)
+    torch.testing.assert_close(flow.sampling_times()[[0, 5, -1]], torch.tensor([1, 0.8, 0]), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(("latent_dim", "latent_size"), [(8, 1), (64, 4)])
+def test_a_flow_draws_in_half_precision(latent_dim, latent_size):
+    flow = LatentFlow(latent_dim, latent_size).bfloat16()
+    assert flow.sample(torch.randn(3, latent_dim, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_one_gaussian_is_enough_for_latents_that_are_one(fitted_prior):
+    fit_mixture(fitted_prior, gaussian_samples(2000))
+    samples = fitted_prior.sample(20_000, "mixture", torch.Generator().manual_seed(1))
+    torch.testing.assert_close(samples.T.cov(), COVARIANCE, atol=0.4, rtol=0)
+
+
+def test_more_latents_than_directions_keep_their_variance():
+    scales = torch.linspace(0.5, 2, 160)
+    latents = scales * torch.randn(4000, 160, generator=torch.Generator().manual_seed(0))
+    prior = LatentPrior(160)
+    torch.testing.assert_close(prior.variances, torch.ones(160))
+    prior.fit(latents)
+    assert prior.directions.shape == (128, 160) and prior.explained_variance.sum() < 1
+    torch.testing.assert_close(prior.variances, latents.var(0), rtol=1e-3, atol=1e-4)
+    samples = prior.sample(4000, "gaussian", torch.Generator().manual_seed(1))
+    torch.testing.assert_close(samples.std(0), scales, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize(("latent_dim", "latent_size"), [(8, 1), (2 * 49, 7), (3 * 64, 8), (196, 14)])
+def test_a_flow_suits_every_layout(latent_dim, latent_size):
+    flow = LatentFlow(latent_dim, latent_size).eval()
+    noise = torch.randn(3, latent_dim, generator=torch.Generator().manual_seed(0))
+    together = flow.sample(noise)
+    assert together.shape == noise.shape
+    torch.testing.assert_close(flow.sample(noise[1:2]), together[1:2], rtol=1e-4, atol=1e-4)
+
+
+def test_a_flow_that_was_not_trained_is_refused(fitted_prior):
+    with pytest.raises(ValueError, match="'flow' was not trained.*mixture, gaussian or standard"):
+        fitted_prior.sample(1, "flow")
+
+
+@pytest.mark.parametrize("prior", ["flow", "mixture", "gaussian", "standard"])
+def test_a_model_gets_the_prior_that_its_configuration_names(prior, images):
+    model = tiny_model("autoencoder", prior=prior)
+    fit_prior(model, [images], flow_steps=2)
+    assert (model.latent_prior.flow is not None) == (prior == "flow")
+    ours, named = (model.sample(2, torch.Generator().manual_seed(0), prior=kind) for kind in (None, prior))
+    assert torch.equal(ours, named)
+
+
+def test_fitting_is_deterministic_and_leaves_the_global_generator_alone(family, images):
+    models = [tiny_model(family), tiny_model(family)]
+    for number, model in enumerate(models):
+        torch.manual_seed(number)
+        before = torch.get_rng_state()
+        fit_prior(model, [images], flow_steps=2)
+        assert torch.equal(torch.get_rng_state(), before)
+    first, second = (model.latent_prior.state_dict() for model in models)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_fitted_model_has_orthonormal_directions_and_keeps_its_weights(family, images):
+    model, untouched = tiny_model(family), tiny_model(family)
+    fit_gaussian(model, [images])
+    directions = model.latent_prior.directions
+    torch.testing.assert_close(directions @ directions.T, torch.eye(len(directions)), atol=1e-5, rtol=0)
+    for name, value in untouched.state_dict().items():
+        assert name.startswith("latent_prior.") or torch.equal(value, model.state_dict()[name])
+
+
+def test_a_prior_is_fitted_on_pictures_and_their_mirror_images(family, images):
+    skip_without_encoder(family)
+    priors = []
+    for views in (images, images.flip(3)):
+        model = tiny_model(family)
+        encode = model.encode
+        model.encode = lambda batch, encode=encode: EncoderOutput(encode(batch).latents)  # no noise
+        fit_gaussian(model, [views])
+        priors.append(model.latent_prior)
+    torch.testing.assert_close(priors[0].mean, priors[1].mean)
+    torch.testing.assert_close(priors[0].stds, priors[1].stds)
+
+
+def test_a_prior_is_fitted_on_draws_of_the_posterior(family, images):
+    skip_without_encoder(family)
+    model = tiny_model(family)
+    if model.encode(images).logvar is None:
+        pytest.skip("has no posterior")
+    fit_gaussian(model, [images])
+    spread_of_means = encode_all(model, images).var(0).sum()
+    assert (
+        model.latent_prior.stds.square().sum()
+        > spread_of_means + 0.5 * model.encode(images).logvar.exp().mean(0).sum()
+    )
+
+
+def test_without_an_encoder_the_prior_stays_standard_and_directions_fall_in_effect(family, images):
+    model = tiny_model(family)
+    if model.has_encoder:
+        pytest.skip("has an encoder")
+    fit_gaussian(model, [images])
+    prior = model.latent_prior
+    assert torch.equal(prior.mean, torch.zeros(8)) and torch.equal(prior.stds, torch.ones(8))
+    effects = (model.decoder.head.weight @ prior.directions.T).norm(dim=0)
+    assert (effects.diff() <= 1e-5).all()
+
+
+@pytest.mark.parametrize(("latent_dim", "latent_size"), [(2, 1), (64, 4)])
+def test_a_flow_goes_on_from_its_state_bit_for_bit(latent_dim, latent_size):
+    latents = two_clusters(200, latent_dim)
+    prior = LatentPrior(latent_dim, latent_size)
+    prior.fit(latents)
+    states = []
+    losses = fit_flow(prior, latents, 7, after_update=lambda training: states.append(copy.deepcopy(training.state())))
+    whole = copy.deepcopy(prior.flow.state_dict())
+    assert len(states) == 7
+    for done in (1, 4, 7):
+        prior.flow, updates = None, []
+        again = fit_flow(prior, latents, 7, state=states[done - 1], after_update=updates.append)
+        assert again == losses and len(updates) == 7 - done
+        for name, value in prior.flow.state_dict().items():
+            assert torch.equal(value, whole[name]), name
+
+
+def test_an_update_of_a_flow_is_timed_without_a_trace(fitted_prior):
+    before, random_state = copy.deepcopy(fitted_prior.state_dict()), torch.get_rng_state()
+    assert 0 < seconds_per_update(fitted_prior) < 10
+    assert fitted_prior.flow is None and torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, before[name]) for name, value in fitted_prior.state_dict().items())
+
+
+def test_a_flow_is_learned_where_the_configuration_names_it_and_there_is_an_encoder(family):
+    assert learns_flow(tiny_model(family, prior="flow")) == FAMILIES[family].model.has_encoder
+    assert not learns_flow(tiny_model(family, prior="gaussian"))
+
+
+def test_a_flow_computes_in_the_precision_that_was_asked_for(fitted_prior, monkeypatch):
+    seen = []
+    forward = LatentFlow.added_velocity
+
+    def record(flow, points, times):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return forward(flow, points, times)
+
+    monkeypatch.setattr(LatentFlow, "added_velocity", record)
+    latents = torch.randn(64, fitted_prior.latent_dim, generator=torch.Generator().manual_seed(0))
+    for asked in (True, False):
+        fit_flow(copy.deepcopy(fitted_prior), latents, 1, in_bfloat16=asked)
+        assert seen[0] == asked
+        seen.clear()

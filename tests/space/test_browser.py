@@ -1,0 +1,260 @@
+"""The Space as a visitor meets it: started as a program, driven through headless Chromium."""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+from conftest import REPOSITORY, draw_picture
+from PIL import Image, ImageStat
+from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
+from space_process import running_space
+
+
+SCREENSHOTS = REPOSITORY / "screenshots"
+VIEWPORTS = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+MILLISECONDS = 30_000  # the machine may be busy training
+
+
+@pytest.fixture(scope="module")
+def address(published_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where `python space/app.py` answers, with the repository's models if it has any, and a broken one."""
+    cards = REPOSITORY / "model_cards"
+    folders = sorted(config.parent for config in (cards if cards.is_dir() else published_models).glob("*/config.json"))
+    broken = tmp_path_factory.mktemp("models") / "broken-vae"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    folders.append(broken)
+    cache = tmp_path_factory.mktemp("space") / "cache"
+    with running_space(cache, HF_VAE_MODELS=",".join(map(str, folders)), PYTHONPATH=str(REPOSITORY)) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "no chromium is on the PATH"
+        pytest.fail(reason) if os.environ.get("HF_VAE_REQUIRE_BROWSER") == "1" else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two pictures as a phone would send them: larger than a model's, and not square."""
+    folder = tmp_path_factory.mktemp("photos")
+    paths = [folder / "first.jpg", folder / "second.png"]
+    for number, path in enumerate(paths, 1):
+        draw_picture(number, (300, 400)).save(path)
+    return paths
+
+
+def pixels(image: Locator) -> Image.Image:
+    """The file behind an <img>, as the browser got it."""
+    return Image.open(BytesIO(image.page.request.get(image.evaluate("image => image.currentSrc")).body()))
+
+
+def expect_picture(image: Locator) -> Image.Image:
+    """Waits for an <img> to be on screen and asserts that it shows something, losslessly and unsmoothed."""
+    expect(image).to_be_visible()
+    image.evaluate("image => image.decode().catch(() => image.decode())")  # it may be replaced meanwhile
+    picture = pixels(image)
+    assert max(ImageStat.Stat(picture.convert("L")).var) > 1, "the picture is blank"
+    assert image.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+    return picture
+
+
+def open_page(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.get_by_role("tab", name="Sample", exact=True)).to_be_visible(timeout=MILLISECONDS)
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Chooses a tab; on a narrow screen the last ones are in a menu."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.locator(".overflow-menu > button").click()
+        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
+    tab.click()
+
+
+def visit_sample(page: Page, photos: list[Path]) -> None:
+    page.get_by_label("New seed for each draw").check()
+    gallery = page.locator("#samples")
+    assert expect_picture(gallery.locator("img").first).format == "PNG"  # without a click
+    expect(gallery.locator("img")).to_have_count(16)
+    before = gallery.locator("img").first.get_attribute("src")
+    page.get_by_role("button", name="Another one").click()
+    expect(gallery.locator("img").first).not_to_have_attribute("src", before)
+    assert expect_picture(gallery.locator("img").last).format == "PNG"
+    link = page.locator("#link textarea, #link input").first
+    caption = gallery.locator("img").first.get_attribute("alt")
+    expect(link).to_have_value(re.compile(rf"[?]model=.*&seed={re.search('seed ([0-9]+),', caption)[1]}&"))
+    shown = expect_picture(gallery.locator("img").first).tobytes()
+    page.goto(link.input_value())
+    expect(gallery.locator("img").first).to_have_attribute("alt", caption)
+    assert expect_picture(gallery.locator("img").first).tobytes() == shown
+    page.locator("#rows").click()
+    expect(gallery.locator("img")).to_have_count(64)
+
+
+def visit_reconstruct(page: Page, photos: list[Path]) -> None:
+    page.locator("#reconstruct-upload input[type=file]").set_input_files(photos[0])
+    assert expect_picture(page.locator("#seen img")).format == "PNG"
+    expect(page.locator("#found")).to_contain_text("square")
+    seen, reconstructed = (expect_picture(image) for image in expect_all(page.locator("#reconstruction-0 img"))[:2])
+    assert seen.size == reconstructed.size
+    assert seen.tobytes() != reconstructed.tobytes()
+    expect(page.locator("#nearness")).to_contain_text("-vae")
+
+
+def visit_interpolate(page: Page, photos: list[Path]) -> None:
+    for name, photo in zip(("start", "end"), photos, strict=True):
+        page.locator(f"#{name}-upload input[type=file]").set_input_files(photo)
+        expect(page.locator(f"#{name}-upload img")).to_be_visible()
+    page.locator("#morph").click()
+    animation = expect_picture(page.locator("#animation img"))
+    assert animation.format == "WEBP"
+    assert animation.n_frames == 2 * 24 - 2  # there and back, neither end twice
+    expect(page.locator("#strip img")).to_have_count(24)
+    assert expect_picture(page.locator("#strip img").first).format == "PNG"
+    with page.expect_download() as download:
+        page.locator("#animation").get_by_label("Download").click()
+    assert Image.open(download.value.path()).n_frames == animation.n_frames
+    with page.expect_download() as download:
+        page.locator("#download-morph").click()
+    assert b"ftyp" in Path(download.value.path()).read_bytes()[:12]  # an MP4
+    halfway = expect_picture(page.locator("#frame img")).tobytes()
+    page.locator("#position input[type=number]").fill("100")
+    page.locator("#position input[type=number]").press("Enter")
+    expect_change(page.locator("#frame img"), halfway)
+
+
+def visit_compare(page: Page, photos: list[Path]) -> None:
+    for grid in expect_all(page.locator("#grids img")):
+        assert expect_picture(grid).format == "PNG"
+    expect(page.locator("#sentence")).to_contain_text("Sharper is not better")
+    expect(page.locator("#published")).to_contain_text("-dcgan")
+    for plot in ("sharpness", "energy", "spectrum"):
+        expect(page.locator(f"#{plot}-plot canvas, #{plot}-plot svg.marks").first).to_be_visible()
+
+
+def visit_sliders(page: Page, photos: list[Path]) -> None:
+    before = expect_picture(page.locator("#moved img")).tobytes()
+    first = page.get_by_label(re.compile("^number input for Component 1 ")).first
+    expect(first).to_be_visible()
+    first.fill("3")
+    first.press("Enter")
+    moved = expect_change(page.locator("#moved img"), before)
+    page.get_by_role("button", name="Reset", exact=True).click()
+    expect_change(page.locator("#moved img"), moved)
+    page.locator("#sweep").click()
+    expect(page.locator("#sweeps img")).to_have_count(70)
+
+
+def visit_training(page: Page, photos: list[Path]) -> None:
+    page.get_by_label("Folder of pictures").fill("my cats")
+    expect(page.locator("#command")).to_contain_text("--train_data_dir 'my cats'")
+    page.locator("#train-files input[type=file]").set_input_files(many_photos(photos[0].parent))
+    expect(page.locator("#train-files")).to_contain_text("photo-23")
+    page.get_by_label("number input for Updates").last.fill("20")
+    page.locator("#train").click()
+    expect(page.locator("#train-sentence")).to_contain_text("20 of 20 updates", timeout=4 * MILLISECONDS)
+    expect(page.locator("#live img")).to_have_attribute("src", re.compile("timelapse"), timeout=4 * MILLISECONDS)
+    assert expect_picture(page.locator("#live img")).n_frames == 2
+    expect(page.locator("#losses canvas, #losses svg.marks").first).to_be_visible()
+
+
+def many_photos(folder: Path) -> list[Path]:
+    paths = [folder / f"photo-{number}.jpg" for number in range(24)]
+    for number, path in enumerate(paths):
+        draw_picture(number, (90, 70)).save(path)
+    return paths
+
+
+def visit_about(page: Page, photos: list[Path]) -> None:
+    expect(page.get_by_text("Do not use them to identify anybody")).to_be_visible()
+    expect(page.locator("#broken")).to_contain_text("broken-vae cannot be loaded: broken-vae/config.json")
+    page.get_by_role("button", name="Model cards").click()
+    expect(page.locator("#card")).to_contain_text("held out")
+
+
+def expect_change(image: Locator, before: bytes) -> bytes:
+    """Waits until an <img> shows another picture than `before`, and returns that."""
+    deadline = time.monotonic() + MILLISECONDS / 1000
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Error):  # the browser does not decode what is just being replaced
+            now = expect_picture(image).tobytes()
+            if now != before:
+                return now
+        time.sleep(0.1)
+    pytest.fail("the picture did not change")
+
+
+def expect_all(images: Locator) -> list[Locator]:
+    """All of what a locator finds, once there are at least two."""
+    expect(images.nth(1)).to_be_visible()
+    return images.all()
+
+
+VISITS = {
+    "Sample": visit_sample,
+    "Reconstruct": visit_reconstruct,
+    "Interpolate": visit_interpolate,
+    "GAN vs VAE": visit_compare,
+    "Latent sliders": visit_sliders,
+    "Train your own": visit_training,
+    "About": visit_about,
+}
+
+
+@pytest.mark.parametrize("screen", VIEWPORTS)
+def test_every_tab_works(browser: Browser, address: str, photos: list[Path], screen: str) -> None:
+    page = browser.new_page(viewport=VIEWPORTS[screen])
+    page.set_default_timeout(MILLISECONDS)
+    expect.set_options(timeout=MILLISECONDS)
+    complaints, hosts = [], set()
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
+    open_page(page, address)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    for name, visit in VISITS.items():
+        open_tab(page, name)
+        visit(page, photos)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        page.screenshot(path=SCREENSHOTS / f"{screen}-{name.lower().replace(' ', '-')}.png", full_page=True)
+        assert width <= VIEWPORTS[screen]["width"], f"{name} scrolls sideways"
+    page.close()
+    assert complaints == []
+    assert hosts - {None} == {"127.0.0.1"}  # None: data and blob addresses
+
+
+def test_a_refusal_is_shown_as_a_sentence(browser: Browser, address: str, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(MILLISECONDS)
+    fake = tmp_path / "fake.png"
+    fake.write_bytes(b"this is no picture")
+    open_page(page, address)
+    open_tab(page, "Reconstruct")
+    page.locator("#reconstruct-upload input[type=file]").set_input_files(fake)
+    expect(page.get_by_text("This file is no JPEG, PNG, WebP, GIF or BMP picture")).to_be_visible(timeout=MILLISECONDS)
+    page.close()

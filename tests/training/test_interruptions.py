@@ -1,0 +1,202 @@
+"""SIGTERM and Ctrl-C: a checkpoint is written, the exit code says which, and the rest of the run is the same."""
+
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPOSITORY, assert_equal_runs, reset_accelerate, tiny_flags, tiny_run, weights
+
+import train_accelerate
+from hf_vae.flags import run_from_recipe
+from hf_vae.latents.fit_prior import FlowTraining
+from hf_vae.training import loop
+from hf_vae.training.checkpoints import PRIOR_CHECKPOINT, list_checkpoints
+from hf_vae.training.interruptions import StopSignals, TrainingInterrupted
+
+
+pytestmark = pytest.mark.fault("signals", "a checkpoint, and the same weights bit for bit")
+
+
+def signal_in_update(number: int, signal_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has this process get a signal while it computes its `number`-th update."""
+    calls, update = [], loop.update
+
+    def update_and_signal(*arguments):
+        calls.append(1)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal_number)
+        return update(*arguments)
+
+    monkeypatch.setattr(loop, "update", update_and_signal)
+
+
+@pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
+    signal_number, exit_code, family, picture_folder, tmp_path, monkeypatch
+):
+    quiet, stopped = tmp_path / "quiet", tmp_path / "stopped"
+    loop.train(tiny_run(family, picture_folder, quiet))
+    reset_accelerate()
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted) as caught:
+        signal_in_update(5, signal_number, patch)
+        loop.train(tiny_run(family, picture_folder, stopped))
+    assert caught.value.exit_code == exit_code
+    assert [path.name for path in list_checkpoints(stopped)] == ["checkpoint-3", "checkpoint-5"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    reset_accelerate()
+    loop.train(tiny_run(family, picture_folder, stopped, resume_from_checkpoint="latest"))
+    assert_equal_runs(quiet, stopped)
+
+
+def signal_in_prior(number: int, signal_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has this process get a signal while it computes the `number`-th update of the flow of a prior."""
+    update = FlowTraining.update
+
+    def update_and_signal(flow_training: FlowTraining) -> None:
+        if len(flow_training.losses) == number - 1:
+            os.kill(os.getpid(), signal_number)
+        update(flow_training)
+
+    monkeypatch.setattr(FlowTraining, "update", update_and_signal)
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "exit_code", "settings"),
+    [
+        (signal.SIGTERM, 143, {}),
+        (signal.SIGINT, 130, {"use_ema": False, "save_precision": "fp16"}),
+        (signal.SIGTERM, 143, {"checkpointing_steps": 0}),
+    ],
+    ids=["plain", "no_ema_fp16", "no_checkpoints"],
+)
+def test_a_run_that_is_stopped_in_its_prior_goes_on_there_to_the_same_weights(
+    signal_number, exit_code, settings, picture_folder, tmp_path, monkeypatch, capsys
+):
+    quiet, stopped = tmp_path / "quiet", tmp_path / "stopped"
+    settings = {"prior_steps": 5, **settings}
+    loop.train(tiny_run("vae", picture_folder, quiet, **settings))
+    reset_accelerate()
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(TrainingInterrupted, match=rf"{PRIOR_CHECKPOINT} at update 3 of 5 of the prior") as caught,
+    ):
+        signal_in_prior(3, signal_number, patch)
+        loop.train(tiny_run("vae", picture_folder, stopped, **settings))
+    assert caught.value.exit_code == exit_code and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert list_checkpoints(stopped)[-1].name == "checkpoint-6" and (stopped / PRIOR_CHECKPOINT).is_file()
+    assert not (stopped / "training.json").exists() and not (stopped / "diffusion_pytorch_model.safetensors").exists()
+    reset_accelerate()
+    updates, update = [], FlowTraining.update
+    monkeypatch.setattr(FlowTraining, "update", lambda self: updates.append(1) or update(self))
+    loop.train(tiny_run("vae", picture_folder, stopped, resume_from_checkpoint="latest", **settings))
+    assert len(updates) == 2 and "the prior goes on after 3 of its 5 updates" in capsys.readouterr().out
+    for name, value in weights(quiet).items():
+        assert torch.equal(value, weights(stopped)[name]), name
+    if "checkpointing_steps" in settings:
+        assert not list_checkpoints(quiet) and not list_checkpoints(stopped)
+    else:
+        assert_equal_runs(quiet, stopped)
+    assert not (stopped / PRIOR_CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("moment", ["last update", "details", "encoding"])
+def test_a_stop_right_before_the_prior_learns_leaves_the_trained_networks(
+    moment, picture_folder, tmp_path, monkeypatch
+):
+    run = tiny_run("vae", picture_folder, tmp_path)
+    run = dataclasses.replace(run, model=run.model | {"latent_size": 7, "latent_dim": 98, "detail_dim": 98})
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted, match="after writing checkpoint-6"):
+        if moment == "last update":
+            signal_in_update(6, signal.SIGTERM, patch)
+        else:
+            name = "fit_detail" if moment == "details" else "fit_prior"
+            fit = getattr(loop, name)
+
+            def signal_and_fit(*arguments):
+                os.kill(os.getpid(), signal.SIGTERM)
+                fit(*arguments)
+
+            patch.setattr(loop, name, signal_and_fit)
+        loop.train(run)
+    reset_accelerate()
+    loop.train(dataclasses.replace(run, train=dataclasses.replace(run.train, resume_from_checkpoint="latest")))
+    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 6
+
+
+KILLED_IN_THE_PRIOR = """
+import os, signal, sys
+from hf_vae.latents import fit_prior as priors
+from hf_vae.training import checkpoints, loop as training
+import train_accelerate
+
+checkpoints.PRIOR_SAVE_SECONDS = 0.0
+update = priors.FlowTraining.update
+def update_or_die(flow_training):
+    if len(flow_training.losses) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    update(flow_training)
+priors.FlowTraining.update = update_or_die
+training.train(train_accelerate.parse_arguments(["--recipe", sys.argv[1]]))
+"""
+
+
+def test_a_kill_while_the_prior_is_learned_costs_minutes_at_most(picture_folder, tmp_path, monkeypatch, capsys):
+    quiet, killed = tmp_path / "quiet", tmp_path / "killed"
+    loop.train(tiny_run("vae", picture_folder, quiet, prior_steps=6))
+    recipe = tiny_run("vae", picture_folder, killed, prior_steps=6).to_dict()
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    command = [sys.executable, "-c", KILLED_IN_THE_PRIOR, str(tmp_path / "recipe.json")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    reset_accelerate()
+    recipe["train"]["resume_from_checkpoint"] = "latest"
+    loop.train(run_from_recipe(recipe))
+    assert "the prior goes on after 4 of its 6 updates" in capsys.readouterr().out
+    assert_equal_runs(quiet, killed)
+
+
+def test_the_exit_code_of_the_script_tells_a_stop_from_a_failure(picture_folder, tmp_path, monkeypatch, capsys):
+    arguments = ["train_accelerate.py", "vae", *tiny_flags("vae"), "--train_batch_size", "4"]
+    arguments += ["--output_dir", str(tmp_path), "--train_data_dir", str(picture_folder)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--max_train_steps", "5"])
+    signal_in_update(2, signal.SIGTERM, monkeypatch)
+    with pytest.raises(SystemExit) as caught:
+        train_accelerate.main()
+    assert caught.value.code == 143
+    assert "checkpoint-2" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_evaluation_says_that_the_model_is_there(picture_folder, tmp_path, monkeypatch, capsys):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_accelerate.evaluation, "evaluate_folder", stop)
+    arguments = ["train_accelerate.py", "vae", *tiny_flags("vae"), "--train_batch_size", "4", "--prior", "gaussian"]
+    arguments += ["--output_dir", str(tmp_path), "--train_data_dir", str(picture_folder), "--max_train_steps", "1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as caught:
+        train_accelerate.main()
+    assert caught.value.code == 130
+    assert f"The model is in {tmp_path}. hf-vae evaluate {tmp_path} --save" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_stops_at_once_and_an_echo_of_the_first_does_not(monkeypatch):
+    clock = iter([10.0, 10.1, 10.1, 20.0])
+    monkeypatch.setattr("hf_vae.training.interruptions.time.monotonic", lambda: next(clock))
+    with StopSignals():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interruption_reaches_another_process_as_it_is():
+    sent = pickle.loads(pickle.dumps(TrainingInterrupted(signal.SIGTERM, "checkpoint-7")))
+    assert sent.exit_code == 143 and str(sent) == "Stopped by SIGTERM after writing checkpoint-7."
