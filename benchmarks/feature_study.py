@@ -21,13 +21,10 @@ from hf_vae.evaluation.features import (
     DEFAULT_NETWORKS,
     FeatureNetwork,
     extract,
-    frechet_distance,
-    kernel_distance,
     open_networks,
-    precision_and_recall,
     shipped_network,
 )
-from hf_vae.evaluation.metrics import laplacian_variance
+from hf_vae.evaluation.metrics import frechet_distance, kernel_distance, laplacian_variance, precision, recall
 from hf_vae.flags import FLAG_STYLE
 from hf_vae.latents.encoding import ENCODE_BATCH
 from hf_vae.pictures import picture_grid, to_float, to_pictures
@@ -181,9 +178,8 @@ def main(
         rows.append([name, f"{laplacian_variance(images).mean() / sharpness:.2f}"])
         for network, reference in zip(networks, references, strict=True):
             found = extract(network, images)
-            precision, recall = precision_and_recall(found, reference)
             rows[-1] += [f"{frechet_distance(found, reference):.3g}", f"{kernel_distance(found, reference):.3f}"]
-            rows[-1] += [f"{precision:.2f}, {recall:.2f}"]
+            rows[-1] += [f"{precision(found, reference):.2f}, {recall(found, reference):.2f}"]
     columns = ["", "sharpness"]
     for network in networks:
         columns += [f"{network.name}: Frechet", "kernel", "precision, recall"]

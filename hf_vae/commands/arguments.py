@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and what they stand for."""
+"""Arguments that several commands share."""
 
 import dataclasses
 import os
@@ -15,14 +15,14 @@ from ..ranges import limited
 Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
 Models = tyro.conf.Positional[Annotated[list[str], tyro.conf.arg(metavar="MODEL [MODEL ...]")]]
 RunFolder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FOLDER")]]
-PictureFile = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="PICTURE")]]
-PictureFiles = tyro.conf.Positional[Annotated[list[Path], tyro.conf.arg(metavar="PICTURE [PICTURE ...]")]]
+PictureFile = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="IMAGE")]]
+PictureFiles = tyro.conf.Positional[Annotated[list[Path], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]]
 Seed = Annotated[int, limited(**SEEDS)]
 AsJson = Annotated[bool, tyro.conf.arg(name="json")]  # `json` itself is the module
 
 
 def with_home_folders(arguments: Sequence[str]) -> list[str]:
-    """The words of a command line, with a home folder for `~`: a shell leaves it alone in quotes and behind `=`."""
+    """The words of a command line with `~` expanded. A shell does not expand it in quotes or behind `=`."""
     expanded = []
     for argument in arguments:
         flag, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
@@ -31,8 +31,8 @@ def with_home_folders(arguments: Sequence[str]) -> list[str]:
 
 
 def recorded_data(folder: Path, train_data_dir: str | None, dataset_name: str | None) -> DataConfig:
-    """Where the images lie that the model in `folder` was trained on: where the caller says, where the run on this
-    machine had them (`paths.json`), or where its published configuration says."""
+    """The location of the images that the model in `folder` was trained on: the arguments if given, else the paths of
+    the run on this machine (`paths.json`), else its published configuration."""
     from ..publishing.cards import read_json
 
     data = DataConfig(**with_paths(read_json(folder, CONFIG_FILE), folder)["data"])

@@ -1,4 +1,4 @@
-"""The command that finds where labels lie in a model's latent space."""
+"""The command that fits labelled directions."""
 
 import contextlib
 import sys
@@ -9,18 +9,18 @@ from .arguments import RunFolder, recorded_data
 def directions(
     folder: RunFolder, labels: list[str], train_data_dir: str | None = None, dataset_name: str | None = None
 ) -> None:
-    """Learns directions of latent space from labels, and keeps them in the model's folder for the Space.
+    """Fits directions of labels in latent space, and saves them in the model's folder for the Space.
 
-    Each is a linear probe on the latents of the training pictures, measured on those that were held out. Run
-    `hf-vae card` afterwards: the card says how good they are.
+    A direction is a linear probe on the latents of the training images. Its accuracy is measured on the held-out
+    images. Run `hf-vae card` afterwards to add it to the card.
 
     Example: hf-vae directions runs/utkface-vae --labels age gender --train_data_dir utkface/
 
     Args:
         folder: Folder of a trained model with an encoder.
-        labels: Columns of the data, as `hf-vae data inspect` lists them.
-        train_data_dir: Where the pictures that it was trained on lie; as in train_config.json if left out.
-        dataset_name: The same for a preset or a dataset on the Hub.
+        labels: Label columns of the dataset, as `hf-vae inspect` lists them.
+        train_data_dir: Location of the images that it was trained on (default: as in train_config.json).
+        dataset_name: The same, for a preset or a dataset on the Hub.
     """
     from ..data.labels import load_labels
     from ..evaluation.evaluate import open_recorded
@@ -36,5 +36,5 @@ def directions(
     found = fit_directions(model, splits, {name: load_labels(data, name, splits) for name in labels})
     write_directions(folder, found)
     print(
-        tables.markdown(["label", "from", "to", "balanced accuracy", "held-out pictures"], cards.direction_rows(found))
+        tables.markdown(["label", "from", "to", "balanced accuracy", "held-out images"], cards.direction_rows(found))
     )

@@ -1,4 +1,4 @@
-"""The commands that draw pictures with a model."""
+"""The commands that generate images with a model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from .arguments import Model, PictureFile, PictureFiles, Seed
 from .picture_files import refuse_output, save_picture
 
 
-SWEPT_COMPONENTS = 8  # unless some are named: those in which pictures differ most
+SWEPT_COMPONENTS = 8  # unless --components names some: those with the largest variance
 
 
 def sample(
@@ -26,17 +26,17 @@ def sample(
     output: Path = Path("samples.png"),
     overwrite: bool = False,
 ) -> None:
-    """Draws new pictures, as one grid.
+    """Generates images, and saves them as one grid.
 
     Example: hf-vae sample model_cards/cats-vae --num 64 --seed 0 --output grid.png
 
     Args:
         model: Folder or Hub id of a model.
-        num: How many pictures.
-        seed: The same seed gives the same pictures.
-        temperature: Scale of the noise; below 1 is more typical and less varied.
-        prior: flow, mixture, gaussian or standard; the model's own if left out.
-        columns: Pictures in a row.
+        num: Number of images.
+        seed: The same seed gives the same images.
+        temperature: Scale of the noise. Images are more typical and less varied below 1.
+        prior: flow, mixture, gaussian or standard (default: the model's own).
+        columns: Images in a row.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
@@ -50,13 +50,13 @@ def reconstruct(
     output: Path = Path("reconstructions.png"),
     overwrite: bool = False,
 ) -> None:
-    """Encodes and decodes pictures: what the model sees in the upper row, what it makes of it in the lower.
+    """Reconstructs images. The upper row has the images as the model sees them, the lower row the reconstructions.
 
     Example: hf-vae reconstruct model_cards/cats-vae photos/tom.jpg photos/kitty.jpg --output seen.png
 
     Args:
         model: Folder or Hub id of a model with an encoder.
-        pictures: Picture files.
+        pictures: Image files.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
@@ -77,16 +77,16 @@ def interpolate(
     output: Path = Path("interpolation.png"),
     overwrite: bool = False,
 ) -> None:
-    """Morphs one picture into another, as a strip of frames.
+    """Morphs one image into another, and saves the frames as a strip.
 
     Example: hf-vae interpolate model_cards/cats-vae photos/tom.jpg photos/kitty.jpg --frames 12 --output morph.png
 
     Args:
         model: Folder or Hub id of a model with an encoder.
-        start: Picture file to start from.
-        end: Picture file to end at.
-        frames: Number of frames, the reconstructions of both pictures included.
-        kind: slerp, lerp or flow: along a great circle, a straight line, or through the noise of the learned prior.
+        start: Image file to start from.
+        end: Image file to end at.
+        frames: Number of frames, including the reconstructions of both images.
+        kind: slerp (along a great circle), lerp (along a straight line) or flow (through the noise of the flow).
         output: File to write.
         overwrite: Replace the file if it exists.
     """
@@ -97,7 +97,7 @@ def interpolate(
 
 def sweep(
     model: Model,
-    picture: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[PICTURE]")]] = None,
+    picture: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[IMAGE]")]] = None,
     seed: Seed = 0,
     components: tuple[int, ...] | None = None,
     frames: Annotated[int, limited(least=2)] = 7,
@@ -105,17 +105,17 @@ def sweep(
     output: Path = Path("sweep.png"),
     overwrite: bool = False,
 ) -> None:
-    """Moves a picture, or a drawn one, along principal components: one strip for each, itself in the middle.
+    """Moves an image along principal components, and saves a strip for each, with the image in the middle.
 
     Example: hf-vae sweep model_cards/cats-vae --seed 7 --components 0 1 5 --output sweep.png
 
     Args:
         model: Folder or Hub id of a model.
-        picture: Picture file to start from, for a model with an encoder; without one, a picture is drawn.
-        seed: Seed of the picture that is drawn.
-        components: Which components, from 0 by falling variance; the first eight if left out.
-        frames: Pictures in a strip.
-        reach: Standard deviations to move by, either way.
+        picture: Image file to start from; the model needs an encoder. Without it, a sample is generated.
+        seed: Seed of that sample.
+        components: Numbers of the components, from 0, by falling variance (default: the first eight).
+        frames: Images in a strip.
+        reach: Largest shift in either direction, in standard deviations.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
@@ -130,13 +130,13 @@ def sweep(
 
 
 def sheet(model: Model, seed: Seed = 0, output: Path = Path("sheet.png"), overwrite: bool = False) -> None:
-    """Decodes noise of standard deviation 0.25 to 2.0, one row each, to show where a latent space ends.
+    """Decodes noise with standard deviations from 0.25 to 2.0, one row each, to show the limits of the latent space.
 
     Example: hf-vae sheet model_cards/cats-vae --output sheet.png
 
     Args:
         model: Folder or Hub id of a model.
-        seed: The same seed gives the same pictures.
+        seed: The same seed gives the same images.
         output: File to write.
         overwrite: Replace the file if it exists.
     """

@@ -1,10 +1,10 @@
-"""The command that looks at pictures before anyone trains on them."""
+"""The command that inspects a dataset before training."""
 
 import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -13,8 +13,7 @@ from .arguments import AsJson
 from .picture_files import refuse_output, save_picture
 
 
-def data(
-    action: tyro.conf.Positional[Literal["inspect"]],
+def inspect(
     source: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="SOURCE")]],
     dataset_config_name: str | None = None,
     revision: str | None = None,
@@ -25,20 +24,19 @@ def data(
     as_json: AsJson = False,
     overwrite: bool = False,
 ) -> None:
-    """Shows what a set of images holds, before training: sizes, copies, broken files, what is left out, labels.
+    """Reports what a dataset contains: image sizes, copies, broken files, what is left out, and labels.
 
-    Example: hf-vae data inspect photos/ --sheet photos.png
+    Example: hf-vae inspect photos/ --sheet photos.png
 
     Args:
-        action: What to do; there is only inspect.
-        source: A folder of images, a parquet file or a folder of them; or a preset or Hub id of a dataset. A folder
-            that holds archives is read as a dataset, as with --dataset_name.
-        dataset_config_name: Configuration of the Hub dataset, where it has several.
-        revision: Branch, tag or commit of the Hub dataset; a preset brings its own.
+        source: A folder of images, a parquet file, a folder of parquet files, a preset, or the Hub id of a dataset. A
+            folder with archives is read as a dataset, as with --dataset_name.
+        dataset_config_name: Configuration of the Hub dataset, if it has several.
+        revision: Branch, tag or commit of the Hub dataset. A preset has its own.
         dataset_split: Split to use, as in training.
-        image_column: Column that holds the images; found by itself where there is only one.
-        crop_box: Left, top, right and bottom of the part of each picture that is used, as in training.
-        sheet: File to draw 64 pictures into, evenly spread over the set and cut as in training.
+        image_column: Column with the images. It is needed if there are several.
+        crop_box: Left, top, right and bottom edge of the crop, in pixels, as in training.
+        sheet: File for a contact sheet: 64 images, evenly spread over the dataset and cropped as in training.
         as_json: Print JSON.
         overwrite: Replace the sheet if it exists.
     """

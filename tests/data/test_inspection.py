@@ -58,7 +58,7 @@ def test_what_is_left_out_is_shown_as_training_says_it(folder, monkeypatch, caps
     capsys.readouterr()
 
     def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["hf-vae", "data", "inspect", str(folder), *arguments])
+        monkeypatch.setattr(sys, "argv", ["hf-vae", "inspect", str(folder), *arguments])
         main.main()
         return capsys.readouterr().out
 
@@ -87,7 +87,7 @@ def test_what_datasets_reads_is_inspected_by_its_folder(kind, tmp_path, monkeypa
         shutil.make_archive(str(source / "train"), "zip", tmp_path / "faces")
     else:
         datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "faces"), split="train").save_to_disk(source)
-    monkeypatch.setattr(sys, "argv", ["hf-vae", "data", "inspect", str(source), "--json"])
+    monkeypatch.setattr(sys, "argv", ["hf-vae", "inspect", str(source), "--json"])
     main.main()
     found = json.loads(capsys.readouterr().out)
     assert (found["count"], found["usable"], found["broken"]) == (6, 6, [])
@@ -116,7 +116,7 @@ def test_the_command_writes_the_sheet_and_prints_json(folder, monkeypatch, capsy
     sheet = tmp_path / "sheet.png"
 
     def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["hf-vae", "data", "inspect", *arguments])
+        monkeypatch.setattr(sys, "argv", ["hf-vae", "inspect", *arguments])
         main.main()
         return capsys.readouterr().out
 

@@ -10,11 +10,12 @@ from conftest import draw_picture, tiny_model
 from hf_vae.config import DataConfig
 from hf_vae.data.cached import load_images
 from hf_vae.evaluation import metrics
-from hf_vae.evaluation.evaluate import SHARPNESS, evaluate, evaluate_folder
-from hf_vae.evaluation.features import extract, frechet_distance, kernel_distance, open_networks
+from hf_vae.evaluation.evaluate import evaluate, evaluate_folder
+from hf_vae.evaluation.features import extract, open_networks
+from hf_vae.evaluation.metrics import frechet_distance, kernel_distance
+from hf_vae.evaluation.titles import measured
 from hf_vae.latents.fit_detail import fit_detail
 from hf_vae.pictures import picture_to_uint8, square_picture, to_float
-from hf_vae.publishing.cards import measure_titles
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def test_what_is_measured_is_what_the_names_say(family, images):
     found = evaluate(model, images, seed=3)
     assert found["num_heldout"] == found["num_samples"] == len(images) and found["image_size"] == 28
     samples = model.sample(len(images), generator=torch.Generator().manual_seed(3))
-    for name, measure in SHARPNESS.items():
+    for name, measure in ((name, metric.measure) for name, metric in metrics.SHARPNESS.items()):
         assert found[f"{name}_real"] == pytest.approx(measure(images).mean().item())
         assert found[f"{name}_samples"] == pytest.approx(measure(samples).mean().item(), rel=1e-4)
         assert found[f"{name}_samples_ratio"] == pytest.approx(found[f"{name}_samples"] / found[f"{name}_real"])
@@ -50,10 +51,10 @@ def test_what_is_reconstructed_without_residual_latents_stands_beside_what_is_wi
         without = found[f"reconstruction_{name}_without_details"]
         assert without == pytest.approx(measure(bare, images).mean().item(), rel=1e-3)
     assert found["reconstruction_mse"] < 0.9 * found["reconstruction_mse_without_details"]
-    for name, measure in SHARPNESS.items():
-        ratio = measure(bare).mean().item() / found[f"{name}_real"]
+    for name, metric in metrics.SHARPNESS.items():
+        ratio = metric.measure(bare).mean().item() / found[f"{name}_real"]
         assert found[f"{name}_reconstructions_without_details_ratio"] == pytest.approx(ratio, rel=1e-3)
-    titles = list(measure_titles(found))
+    titles = [row.title for row in measured(found)]
     place = titles.index("Reconstruction MSE, images in [-1, 1]")
     assert titles[place + 1] == "Reconstruction MSE without residual latents, images in [-1, 1]"
     assert len([title for title in titles if "without residual latents" in title]) == 5
@@ -89,7 +90,7 @@ def test_titles_name_the_network_call_fid_what_is_fid_and_do_not_make_a_ratio_a_
     found |= {"num_samples": 1200, "frechet_simclr_prior_flow": 1.0, "frechet_inception_prior_flow": 50.0}
     found |= {"frechet_inception_training_images": 20.0, "kernel_inception_prior_flow": 0.1}
     found |= {f"spectrum_band_{band}_samples_ratio": band / 4 for band in range(1, 9)}
-    assert measure_titles(found) == {
+    assert {row.title: row.value for row in measured(found)} == {
         "Power spectrum of samples against real images: smallest ratio over 8 frequency bands": 0.25,
         "Power spectrum of samples against real images: largest ratio over 8 frequency bands": 2.0,
         "Frechet distance (simclr features), samples, flow prior": 1.0,
@@ -98,7 +99,7 @@ def test_titles_name_the_network_call_fid_what_is_fid_and_do_not_make_a_ratio_a_
         "Kernel distance (inception features), samples, flow prior": 0.1,
     }
     old = {key: value for key, value in found.items() if key != "feature_networks"}
-    assert "FID of 1,200 images, samples, flow prior" not in measure_titles(old)
+    assert "FID of 1,200 images, samples, flow prior" not in [row.title for row in measured(old)]
 
 
 def test_measuring_again_gives_the_same(family, images):

@@ -124,7 +124,7 @@ def test_median_distance_is_that_of_the_middle_pair(values, expected):
 
 @pytest.mark.parametrize("measure", [metrics.median_distance, metrics.nearest_distance])
 def test_a_distance_needs_two_images(measure, images):
-    with pytest.raises(ValueError, match="at least 2 images; got 1"):
+    with pytest.raises(ValueError, match="at least 2 images in each set; got 1"):
         measure(images[:1])
 
 

@@ -19,10 +19,11 @@ from hf_vae.config import DataConfig, RunConfig, TrainConfig
 from hf_vae.data.presets import PRESETS
 from hf_vae.data.split import read_split
 from hf_vae.evaluation.evaluate import evaluate_folder
+from hf_vae.evaluation.titles import measured
 from hf_vae.flags import training_command
 from hf_vae.latents.directions import Direction, write_directions
 from hf_vae.pictures import picture_grid, to_pictures
-from hf_vae.publishing.cards import describe_data, measure_titles, write_card
+from hf_vae.publishing.cards import describe_data, write_card
 from hf_vae.training.loop import train
 
 
@@ -69,7 +70,8 @@ def assert_filled_in_and_true(folder: Path) -> None:
     assert all(len(section.split()) > 15 for section in sections)
     card = ModelCard.load(folder / "README.md")
     published = {result.metric_name: result.metric_value for result in card.data.eval_results}
-    assert published == measure_titles(metrics) and len(published) > 8
+    assert published == {row.title: row.value for row in measured(metrics)} and len(published) > 8
+    assert len({result.metric_type for result in card.data.eval_results}) == len(published)
     assert all(value in metrics.values() for value in published.values())
     for title, value in published.items():
         assert f"| {title} | {value:.4g} |" in text

@@ -1,0 +1,85 @@
+"""The measures in `metrics.json` as people read them: on cards, and in the tables of `hf-vae`."""
+
+import re
+from typing import Any, NamedTuple
+
+from .metrics import DISTANCES, LIKENESS, NUM_BANDS, SHARPNESS, VARIETY
+
+
+GROUPS = {
+    "reconstructions": "reconstructions",
+    "reconstructions_without_details": "reconstructions without residual latents",
+    "samples": "samples",
+}
+OTHER_TITLES = {
+    "training_distance_samples_ratio": "Median distance to the nearest training image, samples to held-out",
+    "interpolation_lerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a line, ratio to the ends",
+    "interpolation_slerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a circle, ratio to the ends",
+    "interpolation_flow_sharpness_middle_ratio": "Variance of the Laplacian midway in the flow, ratio to the ends",
+}
+NETWORK_NOTES = {
+    "simclr": "simclr is a small network of hf_vae, which is blind to part of what eyes see",
+    "efficientnet": "efficientnet is EfficientNet-Lite0, trained on ImageNet, at 128x128 pixels",
+    "inception": "inception is the network of FID, at 299x299 pixels",
+}
+
+
+class Measured(NamedTuple):
+    """A measure of a model.
+
+    Args:
+        key: Its name in `metrics.json`. The summary of a power spectrum is not in there; its key says whether it is the
+            smallest or the largest ratio.
+        title: What people read.
+        value: Its value.
+    """
+
+    key: str
+    title: str
+    value: float
+
+
+def measured(found: dict[str, Any]) -> list[Measured]:
+    """What cards and tables show of the content of a `metrics.json`, in their order."""
+    rows = [Measured(key, title, found[key]) for key, title in _titles().items() if key in found]
+    for group in ("samples", "reconstructions"):
+        bands = [found[key] for key in found if re.fullmatch(rf"spectrum_band_\d_{group}_ratio", key)]
+        for name, choose in (("smallest", min), ("largest", max)) if bands else ():
+            title = f"Power spectrum of {group} against real images: {name} ratio over {NUM_BANDS} frequency bands"
+            rows.append(Measured(f"spectrum_{group}_{name}_ratio", title, choose(bands)))
+    for name, metric in DISTANCES.items():
+        for network in _networks(found):
+            prefix, title = f"{name}_{network}_", f"{metric.title} ({network} features)"
+            if (name, network) == ("frechet", "inception"):
+                title = f"FID of {found['num_samples']:,} images"
+            for key in (key for key in found if key.startswith(prefix)):
+                group = key.removeprefix(prefix)
+                if name == "frechet" or group in (f"prior_{found['sample_prior']}", "training_images"):
+                    what = "training images" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
+                    rows.append(Measured(key, f"{title}, {what}", found[key]))
+    return rows
+
+
+def network_notes(found: dict[str, Any]) -> str:
+    """What the networks are whose features the distances of a `metrics.json` are measured in, in one or two
+    sentences."""
+    networks = _networks(found)
+    notes = "; ".join(NETWORK_NOTES.get(name, f"{name} is a network of the trainer's own") for name in networks)
+    return f"{notes}." if "inception" in networks else f"{notes}. These values are not FID."
+
+
+def _networks(found: dict[str, Any]) -> list[str]:
+    return found.get("feature_networks", [found["feature_network"]])
+
+
+def _titles() -> dict[str, str]:
+    titles: dict[str, str] = {}
+    for name, metric in LIKENESS.items():
+        unit = f", {metric.unit}" if metric.unit else ""
+        titles[f"reconstruction_{name}"] = f"Reconstruction {metric.title}{unit}"
+        without = f"Reconstruction {metric.title} without residual latents{unit}"
+        titles[f"reconstruction_{name}_without_details"] = without
+    for name, metric in SHARPNESS.items():
+        titles |= {f"{name}_{group}_ratio": f"{metric.title} of {of}, ratio to real" for group, of in GROUPS.items()}
+    titles |= {f"{name}_samples_ratio": f"{metric.title}, ratio to real" for name, metric in VARIETY.items()}
+    return titles | OTHER_TITLES
