@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
 from hf_vae.families import FAMILIES
 
@@ -48,6 +49,12 @@ def imported_modules(file: Path) -> set[str]:
             candidates = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
             found.add(next((candidate for candidate in candidates if candidate in MODULES), "__init__"))
     return found
+
+
+def test_imports_keep_the_contracts_of_every_folder(monkeypatch):
+    """They are in pyproject.toml; `lint-imports` explains what breaks them."""
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(cache_dir=None) == 0
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] == "models"])

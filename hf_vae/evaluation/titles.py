@@ -28,8 +28,8 @@ class Measured(NamedTuple):
     """A measure of a model.
 
     Args:
-        key: Its name in `metrics.json`. The summary of a power spectrum is not in there; its key says whether it is the
-            smallest or the largest ratio.
+        key: Its name in `metrics.json`. The summary of a power spectrum is not in there; its key says which
+            ratio of the bands it is, the smallest or the largest.
         title: What people read.
         value: Its value.
     """
