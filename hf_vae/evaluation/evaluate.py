@@ -1,4 +1,4 @@
-"""A snapshot and held-out images to the numbers in `metrics.json`."""
+"""Measures of a model on held-out images, as in `metrics.json`."""
 
 import json
 import math
@@ -25,8 +25,8 @@ Measures = dict[str, float | int | str | list[str]]
 
 MEASURE_BATCH = 32  # SSIM needs 70 times the memory of the images that it compares
 INTERPOLATIONS = 64
-PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar where stderr is a terminal, and it takes a while
-DISTANCE_IMAGES = 2000  # evenly spread ones, where there are more: all their pairs are compared
+PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar on a terminal, after a second
+DISTANCE_IMAGES = 2000  # at most, evenly spread: all pairs are compared
 
 
 @torch.no_grad()
@@ -39,16 +39,26 @@ def evaluate(
 ) -> Measures:
     """Measures a model against held-out `images` (N, C, H, W) in [-1, 1], none of which it was trained on.
 
-    N samples are drawn, seeded by `seed`, from each prior that the model has; those of its own are what "samples" are.
-    Reconstructions are decoded from posterior means, and once more without the residual latents of a model that has
-    such. Pixels are measured at `image_size`, unresized, on values clipped to [-1, 1]; features in each of `networks`,
-    at its own size: in the default ones of `open_networks` unless others are given. The first measures samples of
-    every prior, the others of the model's own. With `training_images` (M, C, H, W), uint8, how near samples come to
-    them is measured, and how far N of them lie from the held-out ones: the best that a distance of samples can be
-    expected to be. A ratio to what is 0 in the held-out images, as the sharpness of even colour is, is left out.
+    N samples are generated from each prior of the model. Those of its own prior are the "samples" of the measures.
+    Reconstructions are decoded from posterior means. If the model has residual latents, they are decoded once more
+    without these. Pixels are measured at `image_size`, unresized, on values clipped to [-1, 1]. A ratio is left out
+    where its value on the held-out images is 0, as the sharpness of an even colour is.
+
+    Args:
+        model: The model.
+        images: The held-out images.
+        training_images: The training images `(M, C, H, W)`, uint8. With them, the distance from samples to the nearest
+            training image is measured, and the distance between the held-out images and N training images, which is
+            the best that samples can be expected to reach.
+        seed: Seed of the samples.
+        networks: Networks whose features distances are measured in, each at its own image size (default: those of
+            `open_networks`). The first measures the samples of every prior, the others those of the model's own.
+
+    Returns:
+        The measures, by their names in `metrics.json`.
 
     Raises:
-        ValueError: If the images are of another shape than the model's, or fewer than two, or the package of a
+        ValueError: If the images have another shape than the model's, there are fewer than two, or the package of a
             default network is not installed.
     """
     expected = (model.config.image_channels, model.config.image_size, model.config.image_size)
@@ -84,7 +94,7 @@ def evaluate(
 
 
 def _priors_of(model: ImageGenerator) -> list[str]:
-    """What samples can be drawn from: more than one distribution only where there were latents to fit them to."""
+    """The priors to sample from. A model without an encoder has no latents that others could be fitted to."""
     if not model.has_encoder:
         return [model.config.prior]
     return [prior for prior in PRIORS if prior != "flow" or model.latent_prior.flow is not None]
@@ -198,15 +208,14 @@ def _decode_all(model: ImageGenerator, latents: torch.Tensor) -> torch.Tensor:
 def evaluate_folder(
     folder: Path, data: DataConfig, save: bool = True, networks: Sequence[Features] | None = None
 ) -> Measures:
-    """Measures the model in `folder` on the images that it held out, in the features of `networks` as `evaluate` does,
-    and writes `metrics.json` there unless `save` is off.
+    """Measures the model in `folder` on its held-out images, as `evaluate` does, and writes `metrics.json` if `save`.
 
     Raises:
-        ValueError: If the folder holds no model of ours, or `data` are not the images of its run.
+        ValueError: If the folder has no model, or `data` does not have the images of its run.
     """
     model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
-    # of a part of the training images, distances to them are larger, and not worth publishing
+    # distances to a part of the training images would be too large
     is_whole = not data.streaming and len(splits.train) == len(splits.split.train)
     training_images = splits.train[:] if is_whole else None
     found = evaluate(model, to_float(splits.heldout[:]), training_images, networks=networks)
@@ -216,7 +225,7 @@ def evaluate_folder(
 
 
 def open_recorded(folder: Path, data: DataConfig, image_size: int, image_channels: int) -> DataSplits:
-    """The images of `data` on the sides of the split that the run in `folder` recorded.
+    """The training and held-out images of `data`, as the run in `folder` recorded its split.
 
     Raises:
         ValueError: If they are not the images of the run, or cannot be used.
@@ -224,7 +233,7 @@ def open_recorded(folder: Path, data: DataConfig, image_size: int, image_channel
     split = read_split(folder)
     if data.streaming:
         if split is None:
-            raise ValueError(f"{folder} has no {SPLIT_FILE}: which images of the stream it held out is not known.")
+            raise ValueError(f"{folder} has no {SPLIT_FILE}: the held-out images of the stream are not known.")
         return open_stream(data, image_size, image_channels, split)
     if split is None:
         split = _unrecorded_split(folder, load_images(data, image_size, image_channels), data)
@@ -232,18 +241,20 @@ def open_recorded(folder: Path, data: DataConfig, image_size: int, image_channel
 
 
 def _unrecorded_split(folder: Path, found: DataSplits, data: DataConfig) -> Split:
-    """The split of a model of the first edition, which can only be known to be right by its counts."""
+    """The split of a model of the first edition. It recorded none; only the counts can be compared."""
     if not (folder / "training.json").is_file():
-        raise ValueError(f"{folder} has no {SPLIT_FILE}: which images it was trained on is not known.")
+        raise ValueError(f"{folder} has no {SPLIT_FILE}: its training images are not known.")
     split = first_edition_split(found.digests, data.validation_fraction, data.split_seed)
     recorded = json.loads((folder / "training.json").read_text())["pictures"]
     if (recorded["train"], recorded["heldout"]) != (len(split.train), len(split.heldout)):
         raise ValueError(
             f"{folder} has no {SPLIT_FILE}, and its dataset had {recorded['train']} training and "
-            f"{recorded['heldout']} held-out images instead of {len(split.train)} and {len(split.heldout)}: which "
-            "images it was trained on is not known. Name its own dataset with --train_data_dir."
+            f"{recorded['heldout']} held-out images instead of {len(split.train)} and {len(split.heldout)}: its "
+            "training images are not known. Pass its own dataset with --train_data_dir."
         )
-    print(f"{folder} has no {SPLIT_FILE}: its split is right only if the dataset is as it was, in the same order.")
+    print(
+        f"{folder} has no {SPLIT_FILE}: its split is right only if the dataset has not changed, nor the file order."
+    )
     return split
 
 

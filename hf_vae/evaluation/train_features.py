@@ -1,4 +1,4 @@
-"""Trains the feature network that metrics use, and says how well it tells pictures apart.
+"""Trains a feature network for measures, and prints how well it tells images apart.
 
 python -m hf_vae.evaluation.train_features --folders data/cats data/lfw data/utkface data/simpsons
 """
@@ -30,15 +30,15 @@ TEMPERATURE = 0.2
 def main(
     folders: list[Path], output_dir: Path = SHIPPED, steps: int = 800, train_batch_size: int = 256, seed: int = 0
 ) -> None:
-    """Trains on the training pictures of all folders together, and prints how often a held-out picture's two views
-    find each other among 1,000.
+    """Trains on the training images of all folders together, and prints how often one view of a held-out image is
+    nearest to the other view of the same image, among 1,000.
 
     Args:
-        folders: Folders of pictures or parquet files.
-        output_dir: Where the network goes.
-        steps: Updates.
-        train_batch_size: Pictures in a batch; each is seen twice.
-        seed: Of the weights, the order and the views.
+        folders: Folders of images or parquet files.
+        output_dir: Folder to write the network to.
+        steps: Number of updates.
+        train_batch_size: Images in a batch. Each is seen in two views.
+        seed: Seed of the weights, the order and the views.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -63,18 +63,20 @@ def main(
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
     network.eval().save_pretrained(output_dir)
-    shutil.copymode(output_dir / CONFIG_NAME, output_dir / SAFETENSORS_WEIGHTS_NAME)  # made for its owner alone
+    shutil.copymode(
+        output_dir / CONFIG_NAME, output_dir / SAFETENSORS_WEIGHTS_NAME
+    )
     some = to_float(heldout[torch.randperm(len(heldout), generator=generator)[:1000]])
     first, second = (F.normalize(extract(network, view(some, generator))) for _ in range(2))
     found = ((first @ second.T).argmax(1) == torch.arange(len(some))).double().mean().item()
     print(
-        f"Trained on {len(images):,} pictures; of {len(some):,} held-out ones, {found:.1%} were found by another view."
+        f"Trained on {len(images):,} images. Of {len(some):,} held-out images, {found:.1%} were found by another view."
     )
 
 
 def view(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Another look at images `(B, C, H, W)` in [-1, 1]: mirrored or not, with other colours, and cut to a square of
-    half to all of the edge, which fills the image again."""
+    """A random view of images `(B, C, H, W)` in [-1, 1], of the same shape: flipped or not, with other colours, and a
+    random square crop with half to all of the edge, resized to the image again."""
     count = len(images)
     images = augment(images, torch.rand(count, AUGMENT_CHANCES, generator=generator), True, COLOR_JITTER)
     scale = SMALLEST_CROP + (1 - SMALLEST_CROP) * torch.rand(count, generator=generator)
@@ -86,8 +88,9 @@ def view(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def contrastive_loss(features: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of finding each picture's other view, among all views of the batch, by cosine similarity (NT-Xent,
-    Chen et al. 2020, equation 1). `features` (2 B, F) holds the first views, then the second ones; a scalar."""
+    """Cross-entropy of finding the other view of each image among all views of the batch, by cosine similarity
+    (NT-Xent, Chen et al. 2020, equation 1): `features` (2 B, F), the first views before the second ones, to a
+    scalar."""
     features = F.normalize(features)
     similarity = (features @ features.T / TEMPERATURE).fill_diagonal_(-torch.inf)
     partner = torch.arange(len(features)).roll(len(features) // 2)

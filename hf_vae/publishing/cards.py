@@ -1,4 +1,4 @@
-"""A run folder to its model card."""
+"""The model card of a run folder."""
 
 import dataclasses
 import json
@@ -31,12 +31,12 @@ RECONSTRUCTIONS_IN_CARD = 8
 
 
 def write_card(folder: Path) -> None:
-    """Writes `README.md`, `samples.png` and, of a model with an encoder, `reconstructions.png` into a run folder, from
-    the model, `train_config.json`, `training.json` and `metrics.json` in it; doing so again changes nothing.
+    """Writes `README.md`, `samples.png` and, if the model has an encoder, `reconstructions.png` into a run folder.
 
-    `samples.png` shows what `ImagePipeline.sample(64, seed=0)` gives. The reconstructions are of the model's own
-    samples, as the images that it learned from may not be shown. `co2_eq_emissions` in `training.json`, as the Hub
-    wants them (`emissions` in grams, `source` and others), are repeated.
+    They are made from the model, `train_config.json`, `training.json` and `metrics.json` in the folder. Writing them
+    again changes nothing. `samples.png` shows `ImagePipeline.sample(64, seed=0)`. The reconstructions are those of the
+    model's own samples, so that no training image is shown. If `training.json` has `co2_eq_emissions`, in the form
+    that the Hub defines (`emissions` in grams, `source` and others), the card repeats them.
 
     Raises:
         ValueError: If one of those files is missing.
@@ -50,7 +50,7 @@ def write_card(folder: Path) -> None:
 
 
 def differs(folder: Path) -> bool:
-    """Whether `write_card` would replace a card that says something else.
+    """Whether the folder has a card that differs from the one that `write_card` would write.
 
     Raises:
         ValueError: As `write_card` does.
@@ -60,8 +60,8 @@ def differs(folder: Path) -> bool:
 
 
 def describe_data(folder: Path, notes: str | None, license_id: str | None) -> None:
-    """Writes what a card says of the training images into the `train_config.json` of a run folder; None leaves what is
-    there.
+    """Records the notes on the training images and their licence in the `train_config.json` of a run folder. None
+    keeps the recorded value.
 
     Raises:
         ValueError: If the file is missing, or the Hub does not know the licence.
@@ -75,7 +75,7 @@ def describe_data(folder: Path, notes: str | None, license_id: str | None) -> No
 
 
 def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
-    AutoGenerator.class_of(folder)  # which says what a folder is that holds no finished model
+    AutoGenerator.class_of(folder)  # raises an error that explains what else the folder is
     config, training, metrics = (
         read_json(folder, name) for name in ("train_config.json", "training.json", "metrics.json")
     )
@@ -115,7 +115,7 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
 
 
 def direction_rows(directions: list[Direction]) -> list[list[str]]:
-    """A row for each labelled direction: label, from, to, balanced accuracy and on how many held-out pictures."""
+    """A row for each labelled direction: label, from, to, balanced accuracy, number of held-out images."""
     return [[each.name, each.low, each.high, f"{each.accuracy:.3f}", str(each.num_heldout)] for each in directions]
 
 
@@ -157,7 +157,7 @@ def _metadata(
             EvalResult(
                 task_type="unconditional-image-generation",
                 dataset_type=hub_dataset or "imagefolder",
-                dataset_name=f"{dataset}, held-out pictures",
+                dataset_name=f"{dataset}, held-out images",
                 metric_type=row.key,
                 metric_name=row.title,
                 metric_value=row.value,

@@ -1,4 +1,4 @@
-"""A finished run folder to the Hub."""
+"""Pushing a finished run folder to the Hub."""
 
 import json
 import re
@@ -31,20 +31,20 @@ PUBLISHED = (
 
 
 def create_repository(repo_id: str, private: bool = False, token: str | None = None) -> str:
-    """Creates a model repository unless it exists, whose visibility then stays, and returns its id with the owner.
+    """Creates a model repository, and returns its id with the owner. The visibility of an existing one is not changed.
 
     Args:
-        repo_id: As owner/name, or a name in the account of the token.
-        private: Create it as a private one.
-        token: Of an account that may write there; the one that is logged in if None.
+        repo_id: owner/name, or a name in the account of the token.
+        private: Create it as a private repository.
+        token: Token with write access (default: that of the account that is logged in).
 
     Raises:
-        ValueError: If there is no token, it is wrong or may not write there, a public repository of that name exists
-            where a private one is asked for, or the Hub cannot be reached.
+        ValueError: If there is no token, the token is wrong or lacks write access, `private` is set and the repository
+            is public, or the Hub cannot be reached.
     """
     if not (token or get_token()):
         raise ValueError(
-            "The Hub needs a token with write access: log in with `hf auth login`, set HF_TOKEN, or give --token."
+            "The Hub needs a token with write access: log in with `hf auth login`, set HF_TOKEN, or pass --token."
         )
     api = HfApi(token=token)
     with _one_sentence(repo_id):
@@ -66,34 +66,36 @@ def push(
     tag: str | None = None,
     commit_message: str = "Upload model with hf_vae",
 ) -> str:
-    """Uploads what is published of a run folder (no checkpoints, logs or previews) as one commit: all of it is there,
-    or nothing. Files that the Hub has already are not sent again. Where the card's code and commands name the folder,
-    the card that is uploaded names the repository; that in the folder stays as it is.
+    """Uploads the published files of a run folder (no checkpoints, logs or previews) in one commit, so that either all
+    of them are visible or none. Files that the Hub has already are not sent again. In the uploaded card, code and
+    commands name the repository instead of the folder. The card in the folder does not change.
 
     Args:
         folder: Folder of a trained model with its card.
-        repo_id: As owner/name, or a name in the account of the token; created if it does not exist.
-        private: Create it as a private one.
-        token: Of an account that may write there; the one that is logged in if None.
-        revision: Branch to push to, created if it does not exist; main if None.
+        repo_id: owner/name, or a name in the account of the token. The repository is created if it does not exist.
+        private: Create it as a private repository.
+        token: Token with write access (default: that of the account that is logged in).
+        revision: Branch to push to (default: main). It is created if it does not exist.
         create_pr: Open a pull request against main instead.
-        tag: Name to give to the commit, for others to pin.
-        commit_message: Its first line, and the title of a pull request.
+        tag: Tag of the commit, for others to pin.
+        commit_message: First line of the commit message, or title of the pull request.
 
     Returns:
         The address of the commit, or of the pull request.
 
     Raises:
-        ValueError: If the folder holds no finished model, Git LFS pointers in place of files, or no card yet, a pull
-            request is to go to a branch or get a tag, the tag exists, or as in `create_repository`.
+        ValueError: If the folder has no finished model or no card, or has Git LFS pointers; if `create_pr` is combined
+            with `revision` or `tag`; if the tag exists; or as `create_repository` does.
     """
     folder = folder.expanduser()
-    model_class = AutoGenerator.class_of(folder)  # which says of a checkpoint what it is
+    model_class = AutoGenerator.class_of(folder)  # raises an error that explains what else the folder is
     if not (folder / "README.md").is_file():
         raise ValueError(f"{folder} has no README.md; write it with `hf-vae card {folder}` first.")
     if create_pr and (revision or tag):
-        raise ValueError("A pull request is made against main, and has no tag before it is merged; choose one.")
-    model_class.save_source(folder)  # that of this version, where an earlier one wrote the folder
+        raise ValueError(
+            "A pull request goes to main and has no tag: pass --create_pr without --revision and --tag."
+        )
+    model_class.save_source(folder)  # an earlier version may have written it
     for path in published_files(folder):
         refuse_lfs_pointer(path, "file")
     repo_id = create_repository(repo_id, private, token)
@@ -103,10 +105,10 @@ def push(
     files = [CommitOperationAdd(path.name, contents.get(path.name, path)) for path in published_files(folder)]
     with _one_sentence(repo_id):
         if tag in [known.name for known in api.list_repo_refs(repo_id).tags]:
-            raise ValueError(f"{repo_id} has a tag {tag!r}, which others may have pinned; choose another one.")
+            raise ValueError(f"{repo_id} already has a tag {tag!r}, which others may have pinned; choose another one.")
         if revision:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        # not upload_folder, which may make several commits of one folder
+        # upload_folder may split a folder into several commits
         commit = api.create_commit(
             repo_id, files, commit_message=commit_message, revision=revision, create_pr=create_pr
         )
@@ -123,7 +125,7 @@ def lacks_origin(folder: Path) -> bool:
 
 
 def _config_without_paths(folder: Path, card: str) -> dict[str, bytes]:
-    """The `train_config.json` of a run folder without the paths that one of an earlier version may hold.
+    """The `train_config.json` of a run folder without paths of this machine; earlier versions recorded them.
 
     Raises:
         ValueError: If the `card` repeats such a path.
@@ -136,15 +138,15 @@ def _config_without_paths(folder: Path, card: str) -> dict[str, bytes]:
         for name, value in sections[section].items():
             if value != published[section][name] and f"{value}" in card and Path(value).is_absolute():
                 raise ValueError(
-                    f"README.md in {folder} names {value}, a path of this machine; write it anew with `hf-vae card "
+                    f"README.md in {folder} names {value}, a path of this machine; regenerate it with `hf-vae card "
                     f"{folder} --overwrite`."
                 )
     return {CONFIG_FILE: f"{json.dumps(published, indent=2)}\n".encode()}
 
 
 def card_for_repository(card: str, name: str, repo_id: str) -> str:
-    """A card whose code and commands load a model from a folder called `name`, wherever it lies, for the reader of the
-    repository `repo_id`: `from_pretrained("...")` and `hf-vae COMMAND ...` name that one instead."""
+    """A card for the repository `repo_id`: where `from_pretrained("...")` and `hf-vae COMMAND ...` name a folder
+    called `name`, they name the repository instead."""
     name = re.escape(name)
     in_quotes = rf"""(?P<quote>["'])(?:[^"'\n]*/)?{name}/?(?P=quote)"""
     as_word = rf"""(?:[^\s"']*/)?{name}/?(?=\s|$)"""
@@ -153,8 +155,8 @@ def card_for_repository(card: str, name: str, repo_id: str) -> str:
 
 
 def published_files(folder: Path) -> list[Path]:
-    """The files of a run folder that make up the published model: card, configuration, weights, measurements,
-    pictures, and the code that `config.json` names."""
+    """The published files of a run folder: card, configuration, weights, measures, images, and the code that
+    `config.json` names."""
     code = json.loads((folder / "config.json").read_text()).get("auto_map", {}).values()
     names = [*PUBLISHED, *(f"{place.split('.')[0]}.py" for place in code)]
     return [folder / name for name in names if (folder / name).is_file()] + sorted(folder.glob("*.safetensors"))
@@ -162,19 +164,19 @@ def published_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def _one_sentence(repo_id: str, outcome: str = "was not published") -> Iterator[None]:
-    """Turns what the Hub or the network refuses into one sentence, which begins with the `outcome`."""
+    """Turns an error of the Hub or the network into one sentence that begins with the `outcome`."""
     try:
         yield
     except HfHubHTTPError as error:
         status = error.response.status_code
         reasons = {
-            401: "does not know the token; make one with write access in your settings there, and log in again",
-            403: "lets this token read only; it needs write access to the repository's owner",
+            401: "does not know the token; create one with write access in your settings there, and log in again",
+            403: "says that this token is read-only; it needs write access to the repository's owner",
         }
         reason = reasons.get(status, f"answered {status}: {error.server_message or 'no reason given'}")
         raise ValueError(f"{repo_id} {outcome}: the Hub {reason}.") from error
-    except (HTTPError, RuntimeError) as error:  # the client raises the latter for an upload that broke off
+    except (HTTPError, RuntimeError) as error:  # the client raises RuntimeError when an upload breaks off
         raise ValueError(
-            f"{repo_id} {outcome}: the connection to the Hub broke off ({error.__cause__ or error}). Files are "
-            "visible there all together or not at all; `hf-vae push` tries again, and sends only what is missing."
+            f"{repo_id} {outcome}: the connection to the Hub failed ({error.__cause__ or error}). No file is "
+            "visible there unless all are. Run `hf-vae push` again; it sends only what is missing."
         ) from error

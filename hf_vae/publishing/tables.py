@@ -29,12 +29,13 @@ Row = dict[str, str | float | None]
 
 
 def table_rows(recipes: Path, prefix: str, runs: Path, train_data_dir: str) -> list[Row]:
-    """For each recipe whose name begins with `prefix` and which has a finished run of that name in `runs`: mean
-    squared errors of reconstructions, from posterior means, on images in [-1, 1], on as many training pictures as
-    there are held-out ones and on these, beside what was published. None where there is nothing to say.
+    """A row for each recipe whose name begins with `prefix` and that has a finished run of its name in `runs`.
+
+    A row has the mean squared error of reconstructions from posterior means, for images in [-1, 1]: on the held-out
+    images, and on as many training images. Beside it stands the published error. A value that is unknown is None.
 
     Raises:
-        ValueError: If no such recipe has such a run, or the pictures cannot be used.
+        ValueError: If no recipe has such a run, or the images cannot be used.
     """
     rows = []
     for recipe in sorted(recipes.glob(f"{prefix}*.json")):
@@ -46,7 +47,7 @@ def table_rows(recipes: Path, prefix: str, runs: Path, train_data_dir: str) -> l
 
 
 def table(rows: list[Row]) -> str:
-    """The rows of `table_rows` as Markdown."""
+    """The rows of `table_rows` as a Markdown table."""
     cells = []
     for row in rows:
         published = f"{row['published_mse']:.4f} on {row['published_pixels']}" if row["published_pixels"] else "-"
@@ -57,7 +58,7 @@ def table(rows: list[Row]) -> str:
 
 
 def markdown(header: Sequence[str], rows: list[list[str]]) -> str:
-    """A table in Markdown whose columns are also aligned in a terminal."""
+    """A Markdown table whose columns are also aligned in a terminal."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(

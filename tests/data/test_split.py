@@ -247,7 +247,7 @@ def test_a_stream_from_a_model_that_recorded_its_images_is_measured(photos, tmp_
 
 def test_a_stream_is_evaluated_on_the_images_that_it_held_out(photos, tmp_path):
     data = DataConfig(train_data_dir=str(photos), streaming=True)
-    with pytest.raises(ValueError, match="which images of the stream it held out is not known"):
+    with pytest.raises(ValueError, match="the held-out images of the stream are not known"):
         open_recorded(tmp_path, data, 28, 3)
     before = open_stream(data, 28, 3)
     before.split.save(tmp_path)

@@ -128,7 +128,7 @@ def test_only_held_out_pictures_are_measured_and_saved_when_told(family, publish
     folder = tmp_path / "model"
     tiny_model(family).save_pretrained(folder)
     data = DataConfig(train_data_dir=str(picture_folder), validation_fraction=0.25)
-    with pytest.raises(ValueError, match="which images it was trained on is not known"):
+    with pytest.raises(ValueError, match="its training images are not known"):
         evaluate_folder(folder, data, save=False)
     load_images(data, 28, 3).split.save(folder)
     found = evaluate_folder(folder, data, save=False)

@@ -82,7 +82,7 @@ def test_a_view_is_another_one_each_time_and_stays_in_range():
 
 def test_a_network_is_trained_on_folders_and_loads_again(picture_folder, tmp_path, capsys):
     main([picture_folder], tmp_path / "network", steps=2, train_batch_size=8)
-    assert "held-out ones" in capsys.readouterr().out
+    assert "held-out images" in capsys.readouterr().out
     network = open_features(str(tmp_path / "network"))
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 128)
 
@@ -98,14 +98,14 @@ def test_metrics_are_called_after_the_networks_that_they_were_measured_in(tmp_pa
 
 def test_two_networks_of_one_name_are_refused(tmp_path):
     FeatureNetwork("simclr", 32, 16, 4).save_pretrained(tmp_path / "retrained")
-    with pytest.raises(ValueError, match=r"different names, at least one; got \['simclr', 'simclr'\]"):
+    with pytest.raises(ValueError, match=r"each with another name; got \['simclr', 'simclr'\]"):
         open_networks(["simclr", str(tmp_path / "retrained")])
     with pytest.raises(ValueError, match=r"at least one; got \[\]"):
         open_networks([])
 
 
 def test_features_that_are_not_there_are_refused_by_name():
-    with pytest.raises(ValueError, match="There are no features 'fid': choose simclr, efficientnet, inception or"):
+    with pytest.raises(ValueError, match="Features 'fid' do not exist: choose simclr, efficientnet, inception or"):
         open_features("fid")
 
 
@@ -146,7 +146,7 @@ def test_other_weights_than_the_tested_ones_are_not_loaded(name, file, monkeypat
     (tmp_path / Path(file).parts[0] / "__init__.py").write_text("raise AssertionError('its code is run')")
     (tmp_path / file).write_bytes(b"a pickle that could hold any program")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=f"{file} holds other weights than hf_vae was tested with. Reinstall it"):
+    with pytest.raises(ValueError, match=f"{file} has other weights than hf_vae was tested with. Reinstall it"):
         open_features(name)
 
 

@@ -106,10 +106,10 @@ def spoil(state: dict, how: str) -> dict:
 @pytest.mark.parametrize(
     ("how", "named"),
     [
-        ("missing", "lack what the recipe calls encoder.trunk.7.weight"),
-        ("extra", "conv9.weight, which the recipe has no layer for"),
+        ("missing", "lack encoder.trunk.7.weight, which the recipe has"),
+        ("extra", "conv9.weight; the recipe has no layer for it"),
         ("shape", r"decoder.trunk.0.weight have shape \(3, 3\); the recipe has \(192, 5\)"),
-        ("half", "lack what the recipe calls encoder.trunk.16.weight"),
+        ("half", "lack encoder.trunk.16.weight, which the recipe has"),
     ],
 )
 def test_weights_that_do_not_suit_the_recipe_are_refused_by_name(how, named, published, recipe, tmp_path):
@@ -127,12 +127,12 @@ class Harmful:
 @pytest.mark.parametrize("content", [Harmful(), {"conv1.weight": "text"}, [1, 2], b"no pickle"])
 def test_what_is_no_state_dict_is_refused_and_never_executed(content, recipe, tmp_path, capsys):
     torch.save(content, tmp_path / "file.pth")
-    with pytest.raises(ValueError, match="file.pth holds"):
+    with pytest.raises(ValueError, match="file.pth (cannot be read as a state dict of tensors alone|holds a list, not a state dict)"):
         convert(tmp_path / "file.pth", recipe)
     assert "executed" not in capsys.readouterr().out
 
 
 def test_a_recipe_without_listed_layers_is_refused(published, tmp_path):
     (tmp_path / "plain.json").write_text(json.dumps({"family": "vae"}))
-    with pytest.raises(ValueError, match="no recipe of a VAE whose layers are listed"):
+    with pytest.raises(ValueError, match="is not a recipe of a VAE that lists its layers"):
         convert(tmp_path / "weights.pth", tmp_path / "plain.json")
