@@ -252,9 +252,7 @@ def _unrecorded_split(folder: Path, found: DataSplits, data: DataConfig) -> Spli
             f"{recorded['heldout']} held-out images instead of {len(split.train)} and {len(split.heldout)}: its "
             "training images are not known. Pass its own dataset with --train_data_dir."
         )
-    print(
-        f"{folder} has no {SPLIT_FILE}: its split is right only if the dataset has not changed, nor the file order."
-    )
+    print(f"{folder} has no {SPLIT_FILE}: its split is right only if the dataset has not changed, nor the file order.")
     return split
 
 

@@ -63,9 +63,7 @@ def main(
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
     network.eval().save_pretrained(output_dir)
-    shutil.copymode(
-        output_dir / CONFIG_NAME, output_dir / SAFETENSORS_WEIGHTS_NAME
-    )
+    shutil.copymode(output_dir / CONFIG_NAME, output_dir / SAFETENSORS_WEIGHTS_NAME)
     some = to_float(heldout[torch.randperm(len(heldout), generator=generator)[:1000]])
     first, second = (F.normalize(extract(network, view(some, generator))) for _ in range(2))
     found = ((first @ second.T).argmax(1) == torch.arange(len(some))).double().mean().item()

@@ -92,9 +92,7 @@ def push(
     if not (folder / "README.md").is_file():
         raise ValueError(f"{folder} has no README.md; write it with `hf-vae card {folder}` first.")
     if create_pr and (revision or tag):
-        raise ValueError(
-            "A pull request goes to main and has no tag: pass --create_pr without --revision and --tag."
-        )
+        raise ValueError("A pull request goes to main and has no tag: pass --create_pr without --revision and --tag.")
     model_class.save_source(folder)  # an earlier version may have written it
     for path in published_files(folder):
         refuse_lfs_pointer(path, "file")

@@ -127,7 +127,9 @@ class Harmful:
 @pytest.mark.parametrize("content", [Harmful(), {"conv1.weight": "text"}, [1, 2], b"no pickle"])
 def test_what_is_no_state_dict_is_refused_and_never_executed(content, recipe, tmp_path, capsys):
     torch.save(content, tmp_path / "file.pth")
-    with pytest.raises(ValueError, match="file.pth (cannot be read as a state dict of tensors alone|holds a list, not a state dict)"):
+    with pytest.raises(
+        ValueError, match="file.pth (cannot be read as a state dict of tensors alone|holds a list, not a state dict)"
+    ):
         convert(tmp_path / "file.pth", recipe)
     assert "executed" not in capsys.readouterr().out
 
