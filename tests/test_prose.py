@@ -156,7 +156,9 @@ def test_prose_follows_the_style(file):
     ],
 )
 def test_each_rule_finds_what_it_is_for(sentence, rule):
-    found = [finding for _, text in passages_of_markdown(sentence) for one in read_rules() for finding in one.findings(text)]
+    found = [
+        finding for _, text in passages_of_markdown(sentence) for one in read_rules() for finding in one.findings(text)
+    ]
     assert [finding.split(":")[0] for finding in found] == [rule]
 
 
@@ -170,7 +172,9 @@ def test_each_rule_finds_what_it_is_for(sentence, rule):
     ],
 )
 def test_plain_sentences_and_code_pass(sentence):
-    assert not [found for _, text in passages_of_markdown(sentence) for one in read_rules() for found in one.findings(text)]
+    assert not [
+        found for _, text in passages_of_markdown(sentence) for one in read_rules() for found in one.findings(text)
+    ]
 
 
 def test_a_string_of_code_is_read_as_its_reader_sees_it():
