@@ -1,5 +1,5 @@
-"""The contestants beside the plain loop: our loop, the shipped models, and the ceiling, which is the speed that no loop
-around the same network can exceed."""
+"""The contestants beside the plain loop: our loop, the shipped models, and the ceiling, a speed that no loop around the
+same network can exceed."""
 
 from pathlib import Path
 
@@ -41,8 +41,8 @@ class OurLoop:
 
 
 class Ceiling:
-    """The plain loop's network on one batch in memory, with our loss and the best settings found. It has no data loading,
-    log, clipping or running average."""
+    """The plain loop's network on one batch in memory, with our loss and the best settings found. It has no data
+    loading, log, clipping or running average."""
 
     def __init__(self, images: torch.Tensor, compile_mode: str | None = None):
         torch.manual_seed(0)

@@ -49,8 +49,8 @@ def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def dotted(images: torch.Tensor, period: int) -> torch.Tensor:
-    """Images with fine detail, such as fur, replaced by a grid of dots. The grid repeats every `period` pixels and has the
-    local strength of the detail."""
+    """Images with fine detail, such as fur, replaced by a grid of dots. The grid repeats every `period` pixels and has
+    the local strength of the detail."""
     coarse = blurred(images, 1.0)
     detail = (images - coarse).mean(1, keepdim=True)
     strength = blurred(detail.square(), 3.0).clamp(min=0).sqrt()

@@ -47,8 +47,8 @@ def ratios(above: list[float], below: list[float]) -> list[float]:
 
 
 def flops_of_a_step(images: torch.Tensor) -> int:
-    """Floating-point operations of an update of the plain network on `images`, forward and backward. A multiplication and
-    an addition count as two."""
+    """Floating-point operations of an update of the plain network on `images`, forward and backward. A multiplication
+    and an addition count as two."""
     ceiling = Ceiling(images)
     with FlopCounterMode(display=False) as counter:
         ceiling.run(1)

@@ -111,7 +111,7 @@ def compare_loops(pictures: Pictures, rounds: int, seconds: float, place: Path) 
 
 
 def compare_penalties(pictures: Pictures, rounds: int, seconds: float, place: Path) -> None:
-    """Times the recipe of the published DC-GAN, with gradient penalties in every batch, in every fourth, and in none."""
+    """Times the recipe of the published DC-GAN, with gradient penalties in every batch, every fourth, and none."""
     intervals = {"penalties every batch": 1, "every 4th batch": 4, "never": NEVER}
     recipe = json.loads((MODEL_CARDS / "cats-dcgan" / "train_config.json").read_text())
     run = flags_to_run("dcgan", flags_from_recipe(recipe))

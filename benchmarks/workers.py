@@ -1,5 +1,5 @@
-"""Contestants in their own processes, of which one works at a time. Allocator, compilation and memory belong to a process,
-and changes of the machine's speed must affect all contestants equally."""
+"""Contestants in their own processes, of which one works at a time. Allocator, compilation and memory belong to a
+process, and changes of the machine's speed must affect all contestants equally."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ MIB = 2**20
 
 
 class Worker:
-    """A contestant in its own process, which waits for calls. Use it as a context manager: leaving it ends the process.
+    """A contestant in its own process, which waits for calls. It is a context manager: leaving it ends the process.
 
     Args:
         build: Makes the contestant in that process: a class at the top level of a module.

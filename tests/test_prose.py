@@ -84,7 +84,7 @@ def read_rules() -> list[Rule]:
 
 
 def passages_of_markdown(text: str) -> Iterator[Passage]:
-    """Paragraphs, list entries and table cells, without code, link targets and front matter. Flags in code are kept."""
+    """Paragraphs, list entries and table cells, without code, link targets and front matter. Flags in code stay."""
 
     def blank(match: re.Match) -> str:  # line numbers stay
         return "\n" * match.group().count("\n")
