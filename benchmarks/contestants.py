@@ -1,5 +1,5 @@
-"""The contestants beside the plain loop: our loop, the shipped models, and the ceiling, a speed that no loop around the
-same network can exceed."""
+"""The contestants beside the plain loop: our loop, the shipped models, and the ceiling, a speed that no loop around
+the same network can exceed."""
 
 from pathlib import Path
 
