@@ -1,48 +1,54 @@
-# Every target does what it needs from a fresh clone, and nothing twice.
+# Every target works from a fresh clone: it first builds what it needs, if that is missing.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BENCH_DATA ?=
 SPACE ?= build/space
+API_MODULES = $(subst /,.,$(patsubst %/__init__,%,$(basename $(shell find hf_vae -name '*.py' | sort))))
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test test-slow test-faults smoke bench space model-code style clean
+.PHONY: install demo test test-slow test-faults smoke bench space model-code api style clean
 
-install: .venv/installed         ## the environment for training and the Space; then: source .venv/bin/activate
+install: .venv/installed         ## install what training and the Space need; then: source .venv/bin/activate
 	@echo "Installed. Now: source .venv/bin/activate"
 
-demo: .venv/installed            ## the Space in the browser, on the models in model_cards/
+demo: .venv/installed            ## start the Space with the models in model_cards/: http://127.0.0.1:7860
 	$(BIN)/python space/app.py
 
-test: .venv/dev.installed        ## all tests but the slow ones, and the share of lines and branches that they run
+test: .venv/dev.installed        ## all tests except the slow ones, with line and branch coverage
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 
-test-slow: .venv/dev.installed   ## the slow ones
+test-slow: .venv/dev.installed   ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
-test-faults: .venv/dev.installed ## hostile files, weights and data, failing disks and kills: the table of SECURITY.md
+test-faults: .venv/dev.installed ## hostile files, weights and data, failing disks, kills; prints the table of SECURITY.md
 	$(BIN)/python tests/faults.py
 
-smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pretrained, Space: in about a minute
+smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pretrained, Space, in about a minute
 	$(BIN)/python -m pytest tests/test_end_to_end.py
 
-bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA=folder for real pictures instead of drawn ones
+bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA=folder uses real images, not drawings
 	$(BIN)/python benchmarks/throughput.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 	$(BIN)/python benchmarks/time_to_quality.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 	$(BIN)/python benchmarks/space.py
 
-space:                           ## a folder that can be uploaded as a Space as it is: SPACE=build/space
+space:                           ## a folder to upload as a Space, without changes: SPACE=build/space
 	rm -rf $(SPACE)
 	mkdir -p $(SPACE)/model_cards
 	cp -r space/. hf_vae train_accelerate.py $(SPACE)
 	cp -r $(patsubst %/config.json,%,$(wildcard model_cards/*/config.json)) $(SPACE)/model_cards
 	find $(SPACE) -name __pycache__ -prune -exec rm -r {} +
 
-model-code:                      ## the code beside the weights in model_cards/, anew from hf_vae/models
+model-code:                      ## rewrite the code beside the weights in model_cards/ from hf_vae/models
 	$(BIN)/python -c "from pathlib import Path; from hf_vae import AutoGenerator; [AutoGenerator.class_of(config.parent).save_source(config.parent) for config in Path('model_cards').glob('*/config.json')]"
 
-style: .venv/dev.installed       ## format, and check what formatting cannot mend
+api: .venv/dev.installed         ## the API reference, from the docstrings: build/api/index.html
+	$(BIN)/python -W "ignore:The module specification" -m pdoc --docformat google --output-directory build/api $(API_MODULES)
+
+style: .venv/dev.installed       ## format, lint, and check the prose; vale checks it too, where it is installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python -m pytest --quiet tests/test_prose.py
+	if command -v vale >/dev/null; then vale --glob='!model_cards/*/README.md' *.md docs space model_cards; fi
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,1 +1,1 @@
-"""How fast training and drawing are, measured side by side. Everything here prints; nothing asserts."""
+"""Speed of training and sampling. The benchmarks print results and assert nothing."""

@@ -1,5 +1,5 @@
-"""What is measured beside the plain loop: our loop, the ceiling that no loop around the same network can pass, and the
-models that are shipped."""
+"""The contestants beside the plain loop: our loop, the shipped models, and the ceiling, a speed that no loop around
+the same network can exceed."""
 
 from pathlib import Path
 
@@ -16,33 +16,33 @@ from hf_vae.training.loop import Training
 
 
 class OurLoop:
-    """`hf_vae.training.loop.Training`, as a user gets it."""
+    """`hf_vae.training.loop.Training`, as users run it."""
 
     def __init__(self, run: RunConfig):
         self.training = Training(run)
 
     def run(self, num_steps: int) -> None:
-        """Makes `num_steps` updates, with all that goes on beside them."""
+        """Makes `num_steps` updates, including logs, previews and checkpoints."""
         self.training.advance(self.training.progress.step + num_steps)
 
     def draw_batches(self, num_batches: int) -> None:
-        """Gets batches ready for training, and does not train on them."""
+        """Prepares batches for training, without training on them."""
         batches = self.training._batches()
         for _ in range(num_batches):
             next(batches)
 
     def write_preview(self) -> None:
-        """What the loop does every `preview_steps`."""
+        """Does what the loop does every `preview_steps`."""
         self.training._preview()
 
     def write_checkpoint(self) -> None:
-        """What the loop does every `checkpointing_steps`."""
+        """Does what the loop does every `checkpointing_steps`."""
         self.training._save_checkpoint()
 
 
 class Ceiling:
-    """The plain loop's network on one batch that is there already, with our loss and the best settings found: no data,
-    no log, no clipping, no running average."""
+    """The plain loop's network on one batch in memory, with our loss and the best settings found. It has no data
+    loading, log, clipping or running average."""
 
     def __init__(self, images: torch.Tensor, compile_mode: str | None = None):
         torch.manual_seed(0)
@@ -67,7 +67,7 @@ class Ceiling:
 
 
 class ShippedModel:
-    """A published model behind `ImagePipeline`: pictures in, pictures out."""
+    """A published model in an `ImagePipeline`."""
 
     def __init__(self, folder: Path):
         self.pipeline = ImagePipeline.from_pretrained(folder)
@@ -78,10 +78,10 @@ class ShippedModel:
         return self.pipeline.model.has_encoder
 
     def sample(self, num_images: int) -> None:
-        """Draws pictures."""
+        """Generates images."""
         self.pipeline.sample(num_images, seed=0)
 
     def reconstruct(self, num_images: int) -> None:
-        """Encodes and decodes pictures."""
+        """Encodes and decodes images."""
         size = self.pipeline.model.config.image_size
         self.pipeline.reconstruct([Image.new("RGB", (size, size), "teal")] * num_images)

@@ -1,5 +1,5 @@
-"""What distances in features see, and what they miss: how far held-out images lie from other real ones, from such that
-are blurred, dotted, noisy or malformed, and from samples of models, in each network.
+"""What distances in features detect and what they miss, for each network. The study measures the distance of held-out
+images to other real images, to blurred, dotted, noisy and malformed ones, and to samples of models.
 
 python benchmarks/feature_study.py --train_data_dir photos/ --models runs/photos-vae
 """
@@ -36,7 +36,7 @@ Damage = Callable[[torch.Tensor], torch.Tensor]
 
 
 def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Convolved with a Gaussian of a standard deviation of `sigma` pixels."""
+    """Images convolved with a Gaussian of standard deviation `sigma` pixels."""
     reach = math.ceil(3 * sigma)
     window = torch.exp(-torch.arange(-reach, reach + 1).square() / (2 * sigma**2))
     weights = (window / window.sum()).expand(images.shape[1], 1, 1, -1)
@@ -46,8 +46,8 @@ def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def dotted(images: torch.Tensor, period: int) -> torch.Tensor:
-    """Fine detail, such as fur, becomes a grid of dots that repeats every `period` pixels and is locally as strong as
-    the detail was."""
+    """Images with fine detail, such as fur, replaced by a grid of dots. The grid repeats every `period` pixels and has
+    the local strength of the detail."""
     coarse = blurred(images, 1.0)
     detail = (images - coarse).mean(1, keepdim=True)
     strength = blurred(detail.square(), 3.0).clamp(min=0).sqrt()
@@ -57,12 +57,12 @@ def dotted(images: torch.Tensor, period: int) -> torch.Tensor:
 
 
 def noisy(images: torch.Tensor, std: float) -> torch.Tensor:
-    """With white noise of a standard deviation of `std`."""
+    """Images with white noise of standard deviation `std`."""
     return images + std * torch.randn(images.shape, generator=_generator())
 
 
 def warped(images: torch.Tensor, pixels: float) -> torch.Tensor:
-    """Malformed: each part of the image is moved by so many `pixels`, as a root mean square, smoothly."""
+    """Malformed images: each part is moved smoothly, by `pixels` as a root mean square."""
     size = images.shape[-1]
     coarse = torch.randn(len(images), 2, 6, 6, generator=_generator())
     moves = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)
@@ -72,7 +72,7 @@ def warped(images: torch.Tensor, pixels: float) -> torch.Tensor:
 
 
 def lopsided(images: torch.Tensor, pixels: int) -> torch.Tensor:
-    """The right half is so many `pixels` lower."""
+    """Images whose right half is lower by `pixels`."""
     middle = images.shape[-1] // 2
     moved = images.clone()
     moved[..., pixels:, middle:] = images[..., :-pixels, middle:]
@@ -80,13 +80,13 @@ def lopsided(images: torch.Tensor, pixels: int) -> torch.Tensor:
 
 
 def halves_of_two(images: torch.Tensor) -> torch.Tensor:
-    """The right half is that of another image."""
+    """Images whose right half is that of another image."""
     middle = images.shape[-1] // 2
     return torch.cat([images[..., :middle], images.roll(1, 0)[..., middle:]], -1)
 
 
 def shuffled(images: torch.Tensor, cell: int) -> torch.Tensor:
-    """Cells of `cell` x `cell` pixels in another order."""
+    """Images whose cells of `cell` x `cell` pixels are shuffled."""
     count = images.shape[-1] // cell
     cells = F.pixel_unshuffle(images, cell).flatten(2)  # (N, C * cell^2, cells)
     order = torch.rand(len(images), 1, count**2, generator=_generator()).argsort(2)
@@ -118,7 +118,7 @@ def _generator() -> torch.Generator:
 
 
 class Untrained:
-    """The architecture of "simclr" with random weights: what of its distances is no matter of training."""
+    """The architecture of "simclr" with random weights, to see which part of its distances is not due to training."""
 
     name = "untrained"
 
@@ -131,7 +131,7 @@ class Untrained:
 
 
 class Lengths:
-    """The features of "simclr" before they are brought to one length."""
+    """The features of "simclr" before they are normalised to one length."""
 
     name = "simclr, lengths kept"
 
@@ -153,12 +153,12 @@ def main(
 
     Args:
         train_data_dir: Folder of images, or a parquet file.
-        models: Folders of models of 64x64 pixels, whose samples are set beside the damaged images.
-        feature_network: What to measure in, as in `hf-vae evaluate`.
-        probes: Measure in "simclr" before its features are brought to one length, and in an untrained network, too.
-        grey: Measure all images without their colour.
-        num_images: Images in a set; as many as are held out by default.
-        sheet: Where to draw the first images of each set, a row each.
+        models: Folders of models of 64x64 pixels, whose samples are measured beside the damaged images.
+        feature_network: Networks to measure in, as in `hf-vae evaluate`.
+        probes: Also measure in "simclr" without normalised features, and in an untrained network.
+        grey: Measure all images without colour.
+        num_images: Images in a set; by default as many as there are held-out images.
+        sheet: File to draw the first images of each set into, one row per set.
     """
     splits = load_images(DataConfig(train_data_dir=str(train_data_dir)), 64, 3)
     count = min(num_images or len(splits.heldout), len(splits.heldout))
@@ -170,7 +170,9 @@ def main(
     sharpness = laplacian_variance(heldout).mean()
     sets: dict[str, Callable[[], torch.Tensor]] = {name: partial(damage, others) for name, damage in DAMAGES.items()}
     sets |= {f"samples of {folder.name}": partial(_samples, folder, count) for folder in models}
-    print_header("What distances in features see", f"{train_data_dir}, {count:,} held-out ones against as many others")
+    print_header(
+        "What distances in features detect", f"{train_data_dir}, {count:,} held-out images against as many others"
+    )
     rows, shown = [], []
     for name, draw in sets.items():
         images = see(draw().clamp(-1, 1))

@@ -1,4 +1,4 @@
-"""The pictures that the benchmarks train on: a folder that the user names, or drawings that they make themselves."""
+"""The images that the benchmarks train on: from a folder, or drawn by the benchmark itself."""
 
 import random
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ NUM_DRAWN, DRAWN_SIZE = 4096, 64
 
 @dataclass(frozen=True)
 class Pictures:
-    """The same pictures, split in the same way, for both loops.
+    """The same images, with the same split, for both loops.
 
     Args:
-        folder: Where they are.
-        splits: Decoded, for our loop and for measuring.
-        train_files: The encoded files of the training split, for the loop that decodes them again and again.
+        folder: The folder that holds them.
+        splits: The decoded images, for our loop and for measuring.
+        train_files: The encoded files of the training split, for the plain loop, which decodes them each time.
     """
 
     folder: Path
@@ -30,15 +30,15 @@ class Pictures:
 
 
 def load_pictures(folder: Path, image_size: int = 64) -> Pictures:
-    """Loads the pictures in `folder`, through the cache of `hf_vae`.
+    """Loads the images in `folder`, through the cache of `hf_vae`.
 
     Raises:
-        ValueError: If they cannot be used, or some are broken, so that the two readings would not be the same.
+        ValueError: If they cannot be used, or if some are broken: then the two loops would train on different images.
     """
     splits = load_images(DataConfig(train_data_dir=str(folder)), image_size, image_channels=3)
-    files = list(dict.fromkeys(_read_files(folder)))  # exact copies are dropped, as `load_images` does
+    files = list(dict.fromkeys(_read_files(folder)))  # `load_images` drops exact copies too
     if len(files) != len(splits.train) + len(splits.heldout):
-        raise ValueError(f"{folder} holds broken pictures; remove what was named above.")
+        raise ValueError(f"{folder} holds broken images. Remove the files that were named above.")
     return Pictures(folder, splits, [files[row] for row in splits.train.indices.tolist()])
 
 
@@ -56,7 +56,7 @@ def _read_files(folder: Path) -> list[bytes]:
 
 
 def draw_pictures(folder: Path) -> Path:
-    """Fills `folder` with JPEGs of coloured shapes, always the same ones, and returns it."""
+    """Fills `folder` with JPEGs of coloured shapes, the same in every call, and returns it."""
     chance = random.Random(0)
     folder.mkdir()
     for number in range(NUM_DRAWN):

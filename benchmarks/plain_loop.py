@@ -1,5 +1,5 @@
-"""The training loop that people write, as a measure: every picture decoded and augmented by PIL each time it is seen,
-fp32, eager, Adam, and the loss read off after every step."""
+"""A plain PyTorch training loop, as a baseline. PIL decodes and augments each image each time it is used. The loop
+trains in fp32 and eager mode with Adam, and reads the loss after every step."""
 
 import random
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ KL_WEIGHT = 0.01
 
 
 class PictureFiles(Dataset):
-    """Pictures decoded when asked for, mirrored and recoloured by chance: `(3, size, size)` floats in [-1, 1]."""
+    """Images decoded on access, and mirrored and recoloured at random: `(3, size, size)` floats in [-1, 1]."""
 
     def __init__(self, files: list[bytes], size: int, color_jitter: float):
         self.files, self.size, self.color_jitter = files, size, color_jitter

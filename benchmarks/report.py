@@ -1,4 +1,4 @@
-"""What every table needs beside its numbers: the machine, the versions, the command, and how numbers are written."""
+"""Headers and tables: the machine, the versions, the command, and the format of numbers."""
 
 import os
 import platform
@@ -18,17 +18,17 @@ PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "R
 
 
 def print_header(title: str, pictures: str) -> None:
-    """Prints what a reader needs in order to judge or repeat the numbers."""
+    """Prints what readers need to judge or repeat the numbers."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "accelerate", "pillow"))
     print(f"\n### {title}\n")
     print(f"- command: `python {' '.join(sys.argv)}`")
     print(f"- machine: {_machine()}")
     print(f"- versions: Python {platform.python_version()}, {versions}")
-    print(f"- pictures: {pictures}\n")
+    print(f"- images: {pictures}\n")
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """Prints a table as Markdown; the first column holds names, the others numbers."""
+    """Prints a table as Markdown. The first column holds names, the others numbers."""
     print(f"| {' | '.join(columns)} |")
     print(f"| --- |{' ---: |' * (len(columns) - 1)}")
     for row in rows:
@@ -42,13 +42,13 @@ def spread(values: list[float], form: str = ".2f") -> str:
 
 
 def ratios(above: list[float], below: list[float]) -> list[float]:
-    """One ratio for each round."""
+    """The ratio in each round."""
     return [numerator / denominator for numerator, denominator in zip(above, below, strict=True)]
 
 
 def flops_of_a_step(images: torch.Tensor) -> int:
-    """Floating-point operations of an update of the plain network on `images`, forward and backward; a multiplication
-    and an addition are two."""
+    """Floating-point operations of an update of the plain network on `images`, forward and backward. A multiplication
+    and an addition count as two."""
     ceiling = Ceiling(images)
     with FlopCounterMode(display=False) as counter:
         ceiling.run(1)
@@ -56,7 +56,7 @@ def flops_of_a_step(images: torch.Tensor) -> int:
 
 
 def share_of_peak(flops_per_second: float) -> str:
-    """That speed in GFLOP/s, and on a GPU as a share of what its maker promises in bf16."""
+    """The speed in GFLOP/s, and on a GPU also its share of the peak in bf16 that the maker states."""
     speed = f"{flops_per_second / 1e9:,.0f}"
     if not torch.cuda.is_available():
         return speed

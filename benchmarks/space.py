@@ -1,6 +1,6 @@
-"""How long visitors of the Space wait: from the start of the process to the page, and for each thing they do, on the
-published models, warm: at the server, from the call's values to its answer, and at `gradio_client` on the same
-machine, with the queue and the way there and back.
+"""How long visitors of the Space wait: for the page after the start of the process, and for each action, on published
+models that are already loaded. Times are measured at the server, from a call's values to its answer, and at
+`gradio_client` on the same machine, which includes the queue and the connection.
 
 python benchmarks/space.py
 """
@@ -24,7 +24,7 @@ from benchmarks.report import print_header, print_table
 
 
 SPACE = Path(__file__).parent.parent / "space"
-sys.path.insert(0, str(SPACE))  # as `python space/app.py` does
+sys.path.insert(0, str(SPACE))  # like `python space/app.py`
 
 from app import LAUNCH_OPTIONS, build_demo, find_models  # noqa: E402
 
@@ -33,7 +33,7 @@ REPEATS = 7
 
 
 def main() -> None:
-    """Starts the Space twice, once as a process of its own, does each thing a few times, and prints the medians."""
+    """Starts the Space twice, once in its own process, performs each action a few times, and prints the medians."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         ready = time_start()
@@ -75,7 +75,7 @@ def time_start() -> float:
 
 
 def time_calls(demo: gr.Blocks) -> list[float]:
-    """Has `demo` note the seconds that each call takes; gives the list that they are noted in."""
+    """Makes `demo` record the seconds that each call takes, in the list that is returned."""
     seconds, process = [], demo.process_api
 
     async def process_and_time(*arguments: object, **options: object) -> dict:
@@ -89,7 +89,7 @@ def time_calls(demo: gr.Blocks) -> list[float]:
 
 
 def visits(client: Client, folder: Path) -> dict[str, tuple[Callable[[], object], float]]:
-    """What visitors do, and how many seconds it may take at the server."""
+    """The actions of visitors, and how many seconds each may take at the server."""
     paths = sorted(draw_pictures(folder / "pictures").iterdir())[:2]
     start, end = (handle_file(str(path)) for path in paths)
     drawing = {"temperature": 1.0, "prior": "own"}
@@ -121,7 +121,7 @@ def visits(client: Client, folder: Path) -> dict[str, tuple[Callable[[], object]
 
 
 def time_visit(visit: Callable[[], object]) -> list[float]:
-    """The seconds of some visits after a first one, which loads the model."""
+    """The seconds that some visits take, after a first one that loads the model."""
     visit()
     seconds = []
     for _ in range(REPEATS):

@@ -1,5 +1,5 @@
-"""Images per second and memory of the loop that people write, of ours, and of the ceiling, side by side; what gradient
-penalties cost; and how long the published models take to start, to sample and to reconstruct.
+"""Images per second and memory of a plain training loop, of ours, and of the ceiling. Also the cost of gradient
+penalties, and the time that published models take to start, to sample and to reconstruct.
 
 python benchmarks/throughput.py --train_data_dir photos/
 """
@@ -46,9 +46,9 @@ def main(train_data_dir: Path | None = None, rounds: int = 12, seconds: float = 
     """Measures and prints.
 
     Args:
-        train_data_dir: Folder of pictures or parquet files; drawings made for the occasion without it.
-        rounds: How often each contestant has its turn.
-        seconds: How long a turn takes, about.
+        train_data_dir: Folder of images or parquet files. Without it, the benchmark draws images.
+        rounds: Number of turns of each contestant.
+        seconds: Approximate length of a turn.
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
         place = Path(temporary)
@@ -62,7 +62,7 @@ def main(train_data_dir: Path | None = None, rounds: int = 12, seconds: float = 
 
 
 def compare_loops(pictures: Pictures, rounds: int, seconds: float, place: Path) -> None:
-    """The plain loop, ours, and the ceiling, on the same network."""
+    """Compares the plain loop, ours, and the ceiling, on the same network."""
     on_gpu = torch.cuda.is_available()
     images = to_float(pictures.splits.train[:BATCH_SIZE])
     num_workers = 8 if on_gpu else 2
@@ -111,7 +111,7 @@ def compare_loops(pictures: Pictures, rounds: int, seconds: float, place: Path) 
 
 
 def compare_penalties(pictures: Pictures, rounds: int, seconds: float, place: Path) -> None:
-    """The published DC-GAN's recipe, with gradient penalties every batch, every fourth, and never."""
+    """Times the recipe of the published DC-GAN, with gradient penalties in every batch, every fourth, and none."""
     intervals = {"penalties every batch": 1, "every 4th batch": 4, "never": NEVER}
     recipe = json.loads((MODEL_CARDS / "cats-dcgan" / "train_config.json").read_text())
     run = flags_to_run("dcgan", flags_from_recipe(recipe))
@@ -150,7 +150,7 @@ def _endless(train: TrainConfig, output_dir: Path, **changes: object) -> TrainCo
 
 
 def measure_published_models() -> None:
-    """Start-up in a fresh process, and how long a person waits for pictures, with all files in the system's cache."""
+    """Times the start in a new process, sampling and reconstruction, with all files in the system's cache."""
     rows = []
     for folder in sorted(path.parent for path in MODEL_CARDS.glob("*/config.json")):
         command = [sys.executable, "-c", START.format(folder=str(folder))]

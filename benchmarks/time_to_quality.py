@@ -1,5 +1,5 @@
-"""How long our default recipe takes to draw held-out pictures again as well as the VAE that people write does after
-200,000 images. Both train in turns, so that whatever else happens on the machine hits both.
+"""How long our default recipe takes to reach the held-out error that a plain VAE reaches after 200,000 images. Both
+train in turns, so that other load on the machine affects both.
 
 python benchmarks/time_to_quality.py --train_data_dir photos/
 """
@@ -52,26 +52,26 @@ class PlainContestant(PlainLoop):
         self.heldout = heldout
 
     def measure(self) -> float:
-        """The error now."""
+        """The current error."""
         return heldout_mse(self.model, self.heldout)
 
 
 class OurContestant(OurLoop):
-    """Our loop; what is measured is the running average, which is what a run publishes."""
+    """Our loop, measured on the running average, which a run publishes."""
 
     def measure(self) -> float:
-        """The error now."""
+        """The current error."""
         return heldout_mse(self.training.trainees.published, self.training.data.heldout[:])
 
 
 @dataclass
 class Curve:
-    """A contestant on its way.
+    """The progress of a contestant.
 
     Args:
         worker: The contestant.
-        num_steps: Where it ends.
-        seconds: How long it has worked so far; the clock stands still while it waits and while it is measured.
+        num_steps: Length of its run.
+        seconds: Training time so far, without waiting and measuring.
         points: Images, seconds and held-out error after each part.
     """
 
@@ -81,7 +81,7 @@ class Curve:
     points: list[tuple[int, float, float]] = field(default_factory=list)
 
     def advance(self, share: float) -> None:
-        """Trains until `share` of the steps are made, and measures."""
+        """Trains until `share` of the steps are done, and measures."""
         before = self.points[-1][0] // BATCH_SIZE if self.points else 0
         steps = round(share * self.num_steps)
         self.seconds += self.worker.timed("run", steps - before)[1]
@@ -96,15 +96,15 @@ def main(
     num_workers: int = 0,
     color_jitter: float = COLOR_JITTER,
 ) -> None:
-    """Trains both and prints how they went.
+    """Trains both, and prints their errors over time.
 
     Args:
-        train_data_dir: Folder of pictures or parquet files; drawings made for the occasion without it.
-        images: How many the plain loop trains on.
+        train_data_dir: Folder of images or parquet files. Without it, the benchmark draws images.
+        images: Number of images that the plain loop trains on.
         steps: Length of our run, and of its learning-rate schedule.
-        rounds: Number of parts that both runs are cut into; both are measured after each.
+        rounds: Number of parts of both runs. Both are measured after each part.
         num_workers: Processes of the plain loop's DataLoader.
-        color_jitter: The plain loop's colour jitter; our default recipe has none.
+        color_jitter: Colour jitter of the plain loop. Our default recipe has none.
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary, ExitStack() as stack:
         place = Path(temporary)
@@ -146,7 +146,7 @@ def _print_result(plain: Curve, ours: Curve, decoding: float) -> None:
         return
     images, our_seconds, error = reached
     print(f"- ours ({length}): {error:.5f} after {images:,} images and {our_seconds:.1f} s, {decoding:.1f} s of them")
-    print(f"  for decoding the pictures once: {our_seconds / seconds:.2f} of the plain loop's time")
+    print(f"  for decoding the images once: {our_seconds / seconds:.2f} of the plain loop's time")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Contestants in processes of their own, of which one works at a time: allocator, compilation and memory belong to a
-process, and a machine whose speed drifts must hit all contestants alike."""
+"""Contestants in their own processes, of which one works at a time. Allocator, compilation and memory belong to a
+process, and changes of the machine's speed must affect all contestants equally."""
 
 import multiprocessing
 import os
@@ -20,10 +20,10 @@ MIB = 2**20
 
 
 class Worker:
-    """A contestant in its own process, which waits until it is asked. A context: leaving it ends the process.
+    """A contestant in its own process, which waits for calls. It is a context manager: leaving it ends the process.
 
     Args:
-        build: Makes the contestant there: a class at the top of a module.
+        build: Makes the contestant in that process: a class at the top level of a module.
         log: File for what it prints.
         arguments: Passed to `build`.
     """
@@ -46,17 +46,17 @@ class Worker:
         self._process.join()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """What the contestant's `method` returns."""
+        """Calls `method` of the contestant and returns its result."""
         return self.timed(method, *arguments)[0]
 
     def timed(self, method: str, *arguments: Any) -> tuple[Any, float]:
-        """The same, and the seconds that it took there, until the device was done."""
+        """Calls `method` and returns its result, and the seconds that it took until the device had finished."""
         self._connection.send((method, arguments))
         return self._receive()
 
     def memory(self) -> dict[str, float]:
-        """The most memory so far, in MiB: `memory`, resident, with what its own child processes do not share now; and
-        `gpu_memory`, allocated."""
+        """Peak memory so far, in MiB. `memory` is resident memory, plus the memory that child processes do not share;
+        `gpu_memory` is allocated memory."""
         self._connection.send((None, ()))
         return self._receive()[0]
 
@@ -90,7 +90,7 @@ def _peak_memory() -> dict[str, float]:
     children = psutil.Process().children(recursive=True)
     unshared = sum(child.memory_full_info().uss for child in children)
     status = Path("/proc/self/status")
-    if status.exists():  # the other counter starts at what the parent held when it spawned us
+    if status.exists():  # the other counter starts at the memory that the parent had when it spawned this process
         kib = int(status.read_text().split("VmHWM:")[1].split()[0])
     else:
         kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -100,7 +100,7 @@ def _peak_memory() -> dict[str, float]:
 
 @dataclass
 class Turn:
-    """What a worker does when it is its turn.
+    """One turn of a worker.
 
     Args:
         worker: The worker.
@@ -118,9 +118,9 @@ class Turn:
 
 
 def take_turns(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
-    """Goes round the turns `rounds` times, and returns each one's seconds a step in each round."""
+    """Takes all turns `rounds` times, and returns the seconds per step of each in each round."""
     found: dict[str, list[float]] = {name: [] for name in turns}
-    for name, turn in turns.items():  # compiles, and says how many steps make a turn
+    for name, turn in turns.items():  # compiles, and finds the number of steps of a turn
         turn.worker.call(turn.method, 2 * turn.cycle)
         found[name] = [turn.worker.timed(turn.method, turn.cycle)[1] / turn.cycle]
     for number in range(rounds):
