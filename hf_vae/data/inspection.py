@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from ..config import DataConfig
 from ..pictures import picture_grid, to_float, to_pictures
-from .cached import BROKEN_SHARE_LIMIT, MIN_USABLE, decode_files
+from .decoding import Tally, decode_files
 from .labels import read_columns
 from .listing import as_text
 from .presets import with_preset
@@ -28,6 +29,7 @@ class Findings:
 
     Args:
         count: Pictures found.
+        usable: Distinct pictures that training would use, held-out ones included; 0 if it would refuse the set.
         sizes: How many have which width and height.
         modes: How many have which mode of Pillow's, such as RGB.
         formats: How many are of which of the formats that are read, such as JPEG.
@@ -40,6 +42,7 @@ class Findings:
     """
 
     count: int = 0
+    usable: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
@@ -49,12 +52,6 @@ class Findings:
     notices: tuple[str, ...] = ()
     labels: dict[str, Counter[Any]] = field(default_factory=dict)
     examples: list[torch.Tensor] = field(default_factory=list)
-
-    @property
-    def usable(self) -> int:
-        """Distinct pictures that training would use, held-out ones included; 0 if it would refuse the set."""
-        usable = self.count - self.duplicates - len(self.broken)
-        return usable if len(self.broken) <= BROKEN_SHARE_LIMIT * self.count and usable >= MIN_USABLE else 0
 
     def to_dict(self) -> dict[str, Any]:
         """The findings as plain values, without the examples."""
@@ -105,19 +102,20 @@ def inspect_pictures(data: DataConfig) -> Findings:
     """
     data = with_preset(data)
     source = open_source(data)
-    findings = Findings(count=source.length, left_out=source.left_out, notices=source.notices)
+    findings = Findings(left_out=source.left_out, notices=source.notices)
     findings.labels = {name: Counter(map(_countable, values)) for name, values in read_columns(data).items()}
     shown = {position * source.length // SHEET_PICTURES for position in range(SHEET_PICTURES)}
-    for file in decode_files(source, SHEET_SIZE, 3, data.crop_box, "Inspecting images"):
-        if file.problem:
-            findings.broken.append(file.problem)
-            continue
-        findings.sizes[file.looks.size] += 1
-        findings.modes[file.looks.mode] += 1
-        findings.formats[file.looks.format] += 1
-        findings.duplicates += file.image is None
-        if file.row in shown and file.image is not None:
+    files = tqdm(source.files, "Inspecting images", source.length, unit="image", disable=None)
+    tally = Tally()
+    for row, file in enumerate(decode_files(files, SHEET_SIZE, 3, data.crop_box)):
+        if tally.count(file) and row in shown:
             findings.examples.append(file.image)
+        if file.looks:
+            findings.sizes[file.looks.size] += 1
+            findings.modes[file.looks.mode] += 1
+            findings.formats[file.looks.format] += 1
+    findings.count, findings.duplicates, findings.broken = tally.read, tally.copies, list(tally.broken.elements())
+    findings.usable = tally.usable if tally.is_trainable else 0
     return findings
 
 

@@ -5,7 +5,6 @@ In memory are, for each rank, `shuffle_buffer` encoded pictures, at the most one
 batches.
 """
 
-import hashlib
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,10 +23,12 @@ from pyarrow.parquet import ParquetFile, read_schema
 
 from ..config import DataConfig
 from ..pictures import picture_mode, to_float
-from .cached import BROKEN_SHARE_LIMIT, DIGEST_LETTERS, DataSplits, ImageSet, decode_picture, too_many_broken
+from .cached import DataSplits, ImageSet
+from .decoding import DecodedFile, Tally, content_digest, decode_file
 from .listing import list_folder
 from .presets import with_preset
 from .sources import (
+    NamedContent,
     choose_splits,
     find_image_column,
     load_from_hub,
@@ -74,7 +75,7 @@ class ImageStream:
         read_part: The rows of a part, by its number: `{"path", "bytes"}` each, where one of the two may be None, or
             None.
         read: The content of a path that stands in a row without bytes, or a line that says why it is not read.
-        decode: The name and the content of a picture to uint8 `(C, H, W)`, or to a line that says what is wrong.
+        decode: Decodes a file, given its name and its content, or a line that says why it has none.
         shuffle_buffer: Rows that are shuffled among.
     """
 
@@ -83,15 +84,14 @@ class ImageStream:
         num_parts: int,
         read_part: ReadPart,
         read: Callable[[str], bytes | str],
-        decode: Callable[[str, bytes | str], torch.Tensor | str],
+        decode: Callable[[str, bytes | str], DecodedFile],
         shuffle_buffer: int,
     ):
         self._num_parts, self._read_part, self._read, self._decode = num_parts, read_part, read, decode
         self._shuffle_buffer = shuffle_buffer
         self._heldout_places: set[tuple[int, int]] = set()
         self._heldout_digests: set[str] = set()
-        self._num_read = self._num_broken = 0
-        self._broken: dict[str, None] = {}  # in the order in which they were found
+        self._tally = Tally()  # previews and training may count at the same time: a count that is lost does no harm
 
     def to(self, device: torch.device) -> "ImageStream":
         """The same stream: its pictures are too many for any device."""
@@ -124,15 +124,17 @@ class ImageStream:
         numbered = enumerate(rows)
         with ThreadPoolExecutor() as pool:
             while chunk := list(islice(numbered, ROWS_READ)):  # whose encoded images are in memory
-                contents = pool.map(self._read_row, [row for _, row in chunk])
+                files = list(pool.map(self._read_row, [row for _, row in chunk]))
+                digests = pool.map(content_digest, [content for _, content in files])
                 chosen = []
-                for (number, row), (name, content, digest) in zip(chunk, contents, strict=True):
+                for (number, row), file, digest in zip(chunk, files, digests, strict=True):
                     if not split or digest in wanted:
                         places.setdefault(digest, (row.part, row.number))
                     is_due = number % every == first and digest not in trained
                     if digest in wanted if split else is_due or digest in known_heldout:
-                        chosen.append((name, content, digest))
-                images |= dict(self._judged(pool.map(self._decode_row, chosen)))
+                        chosen.append(file)
+                decoded = pool.map(lambda file: self._decode(*file), chosen)
+                images |= {file.digest: file.image for file in self._usable(decoded)}
                 if split and wanted <= images.keys():
                     break
             if known and not known.train and known_heldout & images.keys():
@@ -143,7 +145,7 @@ class ImageStream:
         if not can_train or (len(images) < 2 and not split):
             raise ValueError(
                 "Too few distinct images were found to train on some and hold out others, which are one in "
-                f"{every}, from number {first + 1} on." + "".join(f"\n  {line}" for line in self._broken)
+                f"{every}, from number {first + 1} on." + "".join(f"\n  {line}" for line in self._tally.broken)
             )
         return images
 
@@ -237,35 +239,23 @@ class ImageStream:
                 yield _Row(part, number, value)
 
     def _images(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> list[torch.Tensor]:
-        found = self._judged(pool.map(lambda row: self._decode_row(self._read_row(row)), rows))
-        return [image for digest, image in found if digest not in self._heldout_digests]
+        decoded = pool.map(lambda row: self._decode(*self._read_row(row)), rows)
+        return [file.image for file in self._usable(decoded) if file.digest not in self._heldout_digests]
 
-    def _judged(self, decoded: Iterable[tuple[str, torch.Tensor | str]]) -> Iterator[tuple[str, torch.Tensor]]:
-        """The digest and the image of what is not broken. Previews and training may count at the same time: a count
-        that is lost then does not matter."""
-        for digest, image in decoded:
-            self._num_read += 1
-            if not isinstance(image, str):
-                yield digest, image
+    def _usable(self, files: Iterable[DecodedFile]) -> Iterator[DecodedFile]:
+        """Those that are not broken. All are counted."""
+        for file in files:
+            if self._tally.count(file):
+                yield file
                 continue
-            self._num_broken += 1
-            if image not in self._broken:
-                print(f"Skipped a broken image: {image}")
-            self._broken[image] = None
-            if self._num_broken > BROKEN_SHARE_LIMIT * max(self._num_read, JUDGED_AFTER):
-                raise too_many_broken(self._num_read, self._num_broken, list(self._broken))
+            if self._tally.broken[file.problem] == 1:
+                print(f"Skipped a broken image: {file.problem}")
+            self._tally.refuse_broken(JUDGED_AFTER)
 
-    def _read_row(self, row: _Row) -> tuple[str, bytes | str, str]:
-        """The name, the content and the digest of a row."""
+    def _read_row(self, row: _Row) -> NamedContent:
         # a failure to read is no broken picture: it would not come again in a resumed run
         name = f"row {row.number}" + f" of part {row.part}" * (self._num_parts > 1)
-        name, content = row_content(row.value, name, self._read)
-        digest = hashlib.sha256(content if isinstance(content, bytes) else b"").hexdigest()
-        return name, content, digest[:DIGEST_LETTERS]
-
-    def _decode_row(self, read: tuple[str, bytes | str, str]) -> tuple[str, torch.Tensor | str]:
-        name, content, digest = read
-        return digest, self._decode(name, content)
+        return row_content(row.value, name, self._read)
 
 
 def open_stream(
@@ -296,7 +286,7 @@ def open_stream(
         )
     if data.shuffle_buffer < 1:
         raise ValueError(f"shuffle_buffer={data.shuffle_buffer} is not possible; it must be at least 1.")
-    decode = partial(decode_picture, image_size=image_size, channels=image_channels, crop_box=data.crop_box)
+    decode = partial(decode_file, image_size=image_size, channels=image_channels, crop_box=data.crop_box)
     parts = _open_parts(data)
     for notice in parts.notices:
         print(notice)

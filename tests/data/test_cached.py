@@ -16,6 +16,7 @@ from conftest import draw_picture
 from PIL import Image
 
 import hf_vae.data.cached
+import hf_vae.data.decoding
 from hf_vae.config import DataConfig
 from hf_vae.data.cached import DataSplits, ImageSet, load_images
 from hf_vae.data.labels import load_labels
@@ -71,7 +72,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("a picture was decoded again")
 
-    monkeypatch.setattr(hf_vae.data.cached, "square_picture", refuse)
+    monkeypatch.setattr(hf_vae.data.decoding, "square_picture", refuse)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -249,7 +250,7 @@ def test_an_interrupted_build_is_never_used(folder, cache, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(hf_vae.data.cached, "picture_to_uint8", interrupt)
+        patch.setattr(hf_vae.data.decoding, "picture_to_uint8", interrupt)
         load(folder)
     leftover = cache / "building-of-a-killed-process"
     leftover.mkdir()
@@ -259,13 +260,13 @@ def test_an_interrupted_build_is_never_used(folder, cache, monkeypatch):
 
 
 def test_two_processes_that_build_the_same_cache_both_succeed(folder, cache, monkeypatch):
-    build = hf_vae.data.cached._build_cache
+    build = hf_vae.data.cached._write_cache
 
     def build_twice(source, *arguments):
         build(dataclasses.replace(source, files=list(source.files)), *arguments)
         return build(open_source(DataConfig(train_data_dir=str(folder))), *arguments)
 
-    monkeypatch.setattr(hf_vae.data.cached, "_build_cache", build_twice)
+    monkeypatch.setattr(hf_vae.data.cached, "_write_cache", build_twice)
     assert torch.equal(all_images(load(folder)), drawn(range(12)))
     assert len(list(cache.iterdir())) == 1
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +24,8 @@ from upload_corpus import corpus, encoded
 
 import hf_vae.data.sources
 from hf_vae.config import DataConfig
-from hf_vae.data.cached import decode_picture, load_images
+from hf_vae.data.cached import load_images
+from hf_vae.data.decoding import decode_file
 from hf_vae.data.inspection import inspect_pictures
 from hf_vae.data.streaming import open_stream
 
@@ -62,9 +65,9 @@ def load(request) -> Callable:
 def test_every_file_of_the_corpus_is_decoded_or_named(record_property):
     tried = decoded = 0
     for name, content, _ in corpus():
-        found = decode_picture(name, content, 28, 3, None)
-        assert found.startswith(f"{name}: ") if isinstance(found, str) else found.shape == (3, 28, 28)
-        tried, decoded = tried + 1, decoded + (not isinstance(found, str))
+        file = decode_file(name, content, 28, 3, None)
+        assert file.problem.startswith(f"{name}: ") if file.problem else file.image.shape == (3, 28, 28)
+        tried, decoded = tried + 1, decoded + (file.problem is None)
     record_property("tried", tried)
     assert decoded > tried / 3
 
@@ -260,7 +263,7 @@ def test_a_disk_that_fills_while_the_cache_is_written_leaves_nothing(folder, cac
 def test_files_that_are_broken_alike_are_broken_and_no_copies(contents, folder, load):
     for number, content in enumerate(contents):
         (folder / f"{number:03d}-broken.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"\d+ of \d+ pictures cannot be used.*\n.*(the file is empty|not a JPEG)"):
+    with pytest.raises(ValueError, match=r"\d+ of \d+ images cannot be used.*\n.*(the file is empty|not a JPEG)"):
         load(folder)
     found = inspect_pictures(DataConfig(train_data_dir=str(folder)))
     assert (len(found.broken), found.duplicates, found.usable) == (len(contents), 0, 0)
@@ -292,7 +295,7 @@ def test_a_few_that_are_broken_alike_are_counted_each(folder, capsys):
 def test_rows_without_an_image_are_broken_for_their_own_reason(row, reason, tmp_path, load):
     rows = [{"bytes": png(number), "path": None} if number % 4 else row for number in range(80)]
     path = write_rows(tmp_path / "rows.parquet", rows)
-    with pytest.raises(ValueError, match=rf"(?s)\d+ of \d+ pictures cannot be used.*row 0: {reason}"):
+    with pytest.raises(ValueError, match=rf"(?s)\d+ of \d+ images cannot be used.*row 0: {reason}"):
         load(path, validation_fraction=0.25)  # of a stream these are the first to be read
     found = inspect_pictures(DataConfig(train_data_dir=str(path)))
     assert (len(found.broken), found.duplicates) == (20, 0) and re.fullmatch(rf"row 0: {reason}.*", found.broken[0])
@@ -393,7 +396,9 @@ def test_a_cache_that_cannot_be_written_is_named_with_its_variable(number, folde
     rows = write_rows(tmp_path / "rows" / "train.parquet", [png(number) for number in range(4)])
     with monkeypatch.context() as patch:
         refuse_to_make(patch, number, cache)
-        with pytest.raises(OSError, match=f"{os.strerror(number)}.*set HF_VAE_CACHE to a folder that can be written"):
+        with pytest.raises(
+            OSError, match=rf"{os.strerror(number)}.*set HF_VAE_CACHE \(or HF_HOME\) to a folder that can be written"
+        ):
             LOADERS["cached"](folder)
     with monkeypatch.context() as patch:
         refuse_to_make(patch, number, tmp_path / "datasets")
@@ -409,17 +414,21 @@ def test_a_cache_that_cannot_be_written_is_named_with_its_variable(number, folde
 def test_a_cache_where_a_file_lies_is_named_with_its_variable(below, folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("HF_VAE_CACHE", str(tmp_path / "file") + below)
-    with pytest.raises(OSError, match="could not be written: .*set HF_VAE_CACHE to a folder"):
+    with pytest.raises(OSError, match=r"could not be written: .*set HF_VAE_CACHE \(or HF_HOME\) to a folder"):
         LOADERS["cached"](folder)
 
 
 def test_a_user_without_a_home_is_told_where_the_cache_may_lie(folder, monkeypatch):
-    def fail():
-        raise RuntimeError("Could not determine home directory.")
+    def unknown(_):
+        raise KeyError("uid not found")
 
-    monkeypatch.delenv("HF_VAE_CACHE")
-    monkeypatch.setattr(Path, "home", fail)
-    with pytest.raises(ValueError, match="Could not determine home directory. Set HF_VAE_CACHE to a folder"):
+    for name in ("HF_VAE_CACHE", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    # what huggingface_hub finds when it is imported by such a user
+    monkeypatch.setattr(huggingface_hub.utils._cache_assets, "HF_ASSETS_CACHE", "~/.cache/huggingface/assets")
+    message = "Could not determine home directory. Set HF_VAE_CACHE or HF_HOME to a folder"
+    with pytest.raises(ValueError, match=message):
         LOADERS["cached"](folder)
 
 

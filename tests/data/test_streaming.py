@@ -129,10 +129,8 @@ def test_a_stream_goes_on_from_any_place_with_any_number_of_ranks(first_image, n
 
 def test_replaying_decodes_nothing(numbered, monkeypatch):
     decoded = []
-    decode = hf_vae.data.streaming.decode_picture
-    monkeypatch.setattr(
-        hf_vae.data.streaming, "decode_picture", lambda *a, **k: decoded.append(a[0]) or decode(*a, **k)
-    )
+    decode = hf_vae.data.streaming.decode_file
+    monkeypatch.setattr(hf_vae.data.streaming, "decode_file", lambda *a, **k: decoded.append(a[0]) or decode(*a, **k))
     train = stream(numbered).train
     decoded.clear()
     next(train.training_batches(6, 0, first_image=600))
@@ -269,7 +267,7 @@ def test_too_many_broken_pictures_stop_the_run_with_their_names(tmp_path):
     contents = [flat(number % 200) if number % 20 else b"no picture" for number in range(1, 801)]
     write_parquet(tmp_path / "pictures.parquet", contents)
     batches = stream(tmp_path).train.training_batches(16, 0)
-    with pytest.raises(ValueError, match=r"(?s)11 of \d+ pictures cannot be used, more than 1%.*row \d+: not a JPEG"):
+    with pytest.raises(ValueError, match=r"(?s)11 of \d+ images cannot be used, more than 1%.*row \d+: not a JPEG"):
         seen(batches, 100)
 
 
