@@ -21,7 +21,7 @@ from ..config import DataConfig
 from ..pictures import picture_mode, to_float
 from .decoding import Tally, decode_files
 from .presets import with_preset
-from .sources import Source, open_source
+from .sources import Files, open_source
 from .split import Split, draw_split, positions, refuse_other_images
 
 
@@ -138,13 +138,13 @@ def load_images(
     """
     picture_mode(image_channels)  # refuses a number of channels that no picture has, before any picture is blamed
     data = with_preset(data)
-    source = open_source(data)
-    recipe = [CACHE_VERSION, source.fingerprint, image_size, image_channels, data.crop_box]
+    files = open_source(data).files()
+    recipe = [CACHE_VERSION, files.fingerprint, image_size, image_channels, data.crop_box]
     fingerprint = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:24]
-    for notice in source.notices:
+    for notice in files.notices:
         print(notice)
-    folder, facts = _open_cache(source, fingerprint, image_size, image_channels, data.crop_box)
-    facts |= {"left_out": source.left_out} if source.left_out else {}
+    folder, facts = _open_cache(files, fingerprint, image_size, image_channels, data.crop_box)
+    facts |= {"left_out": files.left_out} if files.left_out else {}
     rows, digests, names = (tuple(facts.pop(key)) for key in ("rows", "digests", "names"))
     shape = (facts.pop("images"), image_channels, image_size, image_size)
     images = torch.from_file(str(folder / "images.uint8"), size=math.prod(shape), dtype=torch.uint8).view(shape)
@@ -160,12 +160,12 @@ def load_images(
 
 
 def _open_cache(
-    source: Source, fingerprint: str, image_size: int, channels: int, crop_box: tuple[int, int, int, int] | None
+    files: Files, fingerprint: str, image_size: int, channels: int, crop_box: tuple[int, int, int, int] | None
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of a cache, which is built if it does not exist, and its facts."""
     folder = _cache_folder() / fingerprint
     try:
-        return folder, _read_facts(folder) or _write_cache(source, folder, image_size, channels, crop_box)
+        return folder, _read_facts(folder) or _write_cache(files, folder, image_size, channels, crop_box)
     except OSError as error:
         if error.errno is None:  # a file of the source: see `read_file`
             raise
@@ -212,7 +212,7 @@ def _read_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def _write_cache(
-    source: Source, folder: Path, image_size: int, channels: int, crop_box: tuple[int, int, int, int] | None
+    files: Files, folder: Path, image_size: int, channels: int, crop_box: tuple[int, int, int, int] | None
 ) -> dict[str, Any]:
     """Decodes every file once and moves the result into place as a whole, so that a cache that exists is complete.
 
@@ -228,9 +228,9 @@ def _write_cache(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
         building = Path(temporary) / folder.name
         building.mkdir()
-        files = tqdm(source.files, "Decoding images", source.length, unit="image", disable=None)
+        contents = tqdm(files.contents, "Decoding images", files.length, unit="image", disable=None)
         with open(building / "images.uint8", "wb") as out:
-            for row, file in enumerate(decode_files(files, image_size, channels, crop_box)):
+            for row, file in enumerate(decode_files(contents, image_size, channels, crop_box)):
                 if tally.count(file):
                     out.write(file.image.numpy().tobytes())
                     written.update(file.image.numpy().tobytes())

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..models.loading import LFS_POINTER
 from ..pictures import IMAGE_FORMATS, MAX_PIXELS, picture_mode, picture_to_uint8, square_picture
-from .listing import LFS_HINT, printable
+from .messages import LFS_HINT, printable
 
 
 BROKEN_SHARE_LIMIT = 0.01

@@ -102,12 +102,13 @@ def inspect_pictures(data: DataConfig) -> Findings:
     """
     data = with_preset(data)
     source = open_source(data)
-    findings = Findings(left_out=source.left_out, notices=source.notices)
-    findings.labels = {name: Counter(map(_countable, values)) for name, values in read_columns(data).items()}
-    shown = {position * source.length // SHEET_PICTURES for position in range(SHEET_PICTURES)}
-    files = tqdm(source.files, "Inspecting images", source.length, unit="image", disable=None)
+    files = source.files()
+    findings = Findings(left_out=files.left_out, notices=files.notices)
+    findings.labels = {name: Counter(map(_countable, values)) for name, values in read_columns(source).items()}
+    shown = {position * files.length // SHEET_PICTURES for position in range(SHEET_PICTURES)}
+    contents = tqdm(files.contents, "Inspecting images", files.length, unit="image", disable=None)
     tally = Tally()
-    for row, file in enumerate(decode_files(files, SHEET_SIZE, 3, data.crop_box)):
+    for row, file in enumerate(decode_files(contents, SHEET_SIZE, 3, data.crop_box)):
         if tally.count(file) and row in shown:
             findings.examples.append(file.image)
         if file.looks:

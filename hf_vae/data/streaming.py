@@ -11,48 +11,24 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, cycle, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import datasets
 import torch
-from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
-from datasets.packaged_modules.parquet.parquet import Parquet
-from datasets.utils.file_utils import xopen
-from pyarrow.parquet import ParquetFile, read_schema
 
 from ..config import DataConfig
 from ..pictures import picture_mode, to_float
 from .cached import DataSplits, ImageSet
 from .decoding import DecodedFile, Tally, content_digest, decode_file
-from .listing import list_folder
 from .presets import with_preset
-from .sources import (
-    NamedContent,
-    choose_splits,
-    find_image_column,
-    load_from_hub,
-    load_saved,
-    loading,
-    names_a_file,
-    other_splits,
-    read_file,
-    refuse_pointers,
-    refuse_unless_one_source,
-    row_content,
-    saved_folder,
-)
+from .rows import NamedContent, row_content
+from .sources import Parts, open_source
 from .split import Split, refuse_other_images
 
 
 HELDOUT_LIMIT = 2000  # pictures held out, which stay decoded in memory
 JUDGED_AFTER = 1000  # broken pictures count as if at least so many had been read: two of the first ten may be bad luck
-MAX_PARTS = 128  # cutting one part out takes `datasets` a pass over the list of all its files
-ROWS_READ = 64  # rows taken out of a source at a time
+ROWS_READ = 64  # of which the encoded images are in memory at a time while some are held out
 BATCHES_AHEAD = 2  # decoded while the one before is trained on
-READ_BUFFER = 4 * 2**20  # bytes read of a parquet file at a time; else it is always a whole row group
-
-ReadPart = Callable[[int], Iterator[dict[str, Any] | None]]
 
 
 class _Row(NamedTuple):
@@ -71,24 +47,13 @@ class ImageStream:
     in which order does not depend on where a run was interrupted.
 
     Args:
-        num_parts: Parts of the source, such as files.
-        read_part: The rows of a part, by its number: `{"path", "bytes"}` each, where one of the two may be None, or
-            None.
-        read: The content of a path that stands in a row without bytes, or a line that says why it is not read.
+        parts: The source.
         decode: Decodes a file, given its name and its content, or a line that says why it has none.
         shuffle_buffer: Rows that are shuffled among.
     """
 
-    def __init__(
-        self,
-        num_parts: int,
-        read_part: ReadPart,
-        read: Callable[[str], bytes | str],
-        decode: Callable[[str, bytes | str], DecodedFile],
-        shuffle_buffer: int,
-    ):
-        self._num_parts, self._read_part, self._read, self._decode = num_parts, read_part, read, decode
-        self._shuffle_buffer = shuffle_buffer
+    def __init__(self, parts: Parts, decode: Callable[[str, bytes | str], DecodedFile], shuffle_buffer: int):
+        self._parts, self._decode, self._shuffle_buffer = parts, decode, shuffle_buffer
         self._heldout_places: set[tuple[int, int]] = set()
         self._heldout_digests: set[str] = set()
         self._tally = Tally()  # previews and training may count at the same time: a count that is lost does no harm
@@ -116,7 +81,7 @@ class ImageStream:
         """
         trained, known_heldout = (set(known.train), set(known.heldout)) if known else (set(), set())
         wanted = set(split.heldout) if split else set()
-        rows = self._rows(range(self._num_parts))
+        rows = self._rows(range(self._parts.count))
         if split is None:
             rows = islice(rows, first + (HELDOUT_LIMIT - 1) * every + 1)
         images: dict[str, torch.Tensor] = {}
@@ -141,7 +106,7 @@ class ImageStream:
                 images = {digest: image for digest, image in images.items() if digest in known_heldout}
             self._heldout_places = {places[digest] for digest in images}
             self._heldout_digests = known_heldout | images.keys()
-            can_train = any(self._images(pool, [row]) for row in self._training_rows(range(self._num_parts)))
+            can_train = any(self._images(pool, [row]) for row in self._training_rows(range(self._parts.count)))
         if not can_train or (len(images) < 2 and not split):
             raise ValueError(
                 "Too few distinct images were found to train on some and hold out others, which are one in "
@@ -152,7 +117,7 @@ class ImageStream:
     def batches(self, num_images: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
         """The first `num_images` of the unshuffled stream, without the broken ones, or all if there are fewer: floats
         `(B, C, H, W)` in [-1, 1]."""
-        rows = islice(self._training_rows(range(self._num_parts)), num_images)
+        rows = islice(self._training_rows(range(self._parts.count)), num_images)
         with ThreadPoolExecutor() as pool:
             while chunk := list(islice(rows, batch_size)):
                 if images := self._images(pool, chunk):
@@ -220,7 +185,7 @@ class ImageStream:
         1,200 MB; and its buffer has to stay below 2 GB ("offset overflow").
         """
         buffer: list[_Row] = []
-        for row in self._training_rows(order.sample(range(self._num_parts), self._num_parts)):
+        for row in self._training_rows(order.sample(range(self._parts.count), self._parts.count)):
             buffer.append(row)
             if len(buffer) > self._shuffle_buffer:
                 place = order.randrange(len(buffer))
@@ -235,7 +200,7 @@ class ImageStream:
 
     def _rows(self, parts: Iterable[int]) -> Iterator[_Row]:
         for part in parts:
-            for number, value in enumerate(self._read_part(part)):
+            for number, value in enumerate(self._parts.read_part(part)):
                 yield _Row(part, number, value)
 
     def _images(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> list[torch.Tensor]:
@@ -254,8 +219,8 @@ class ImageStream:
 
     def _read_row(self, row: _Row) -> NamedContent:
         # a failure to read is no broken picture: it would not come again in a resumed run
-        name = f"row {row.number}" + f" of part {row.part}" * (self._num_parts > 1)
-        return row_content(row.value, name, self._read)
+        name = f"row {row.number}" + f" of part {row.part}" * (self._parts.count > 1)
+        return row_content(row.value, name, self._parts.read)
 
 
 def open_stream(
@@ -287,10 +252,10 @@ def open_stream(
     if data.shuffle_buffer < 1:
         raise ValueError(f"shuffle_buffer={data.shuffle_buffer} is not possible; it must be at least 1.")
     decode = partial(decode_file, image_size=image_size, channels=image_channels, crop_box=data.crop_box)
-    parts = _open_parts(data)
+    parts = open_source(data).parts()
     for notice in parts.notices:
         print(notice)
-    stream = ImageStream(parts.count, parts.read_part, parts.read, decode, data.shuffle_buffer)
+    stream = ImageStream(parts, decode, data.shuffle_buffer)
     images = stream.hold_out(every, data.split_seed % every, split, known)
     if split:
         refuse_other_images(split, sorted(images), sorted(images), data.train_data_dir or data.dataset_name, exact)
@@ -298,111 +263,3 @@ def open_stream(
     heldout = torch.stack([images[digest] for digest in found.heldout])
     facts = {"heldout": len(heldout)} | ({"left_out": parts.left_out} if parts.left_out else {})
     return DataSplits(stream, ImageSet(heldout, torch.arange(len(heldout))), facts, found)
-
-
-class _Parts(NamedTuple):
-    """What a source is read through: see `ImageStream`, and `Source` for the last two."""
-
-    count: int
-    read_part: ReadPart
-    read: Callable[[str], bytes | str]
-    left_out: dict[str, int]
-    notices: tuple[str, ...]
-
-
-def _open_parts(data: DataConfig) -> _Parts:
-    """The parts of a source, and what reads one. A folder has one for each picture, so all are shuffled."""
-    refuse_unless_one_source(data)
-    if saved := saved_folder(data):
-        rows, *said = load_saved(saved, data.dataset_split)
-        return _Parts(*_saved_parts(rows, data.image_column), names_a_file, *said)
-    if data.dataset_name:
-        return _hub_parts(data)
-    listing = list_folder(data.train_data_dir, data.dataset_split)
-    said = (listing.left_out, listing.notices)
-    if listing.parquet:
-        refuse_pointers(listing.parquet)
-        return _Parts(*_parquet_parts(list(map(str, listing.parquet)), data.image_column), names_a_file, *said)
-    files = list(map(str, listing.images))
-
-    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
-        yield {"path": files[part], "bytes": None}
-
-    return _Parts(len(files), read_part, lambda path: read_file(Path(path)), *said)
-
-
-def _hub_parts(data: DataConfig) -> _Parts:
-    builder = load_from_hub(data, datasets.load_dataset_builder)
-    if isinstance(builder, FolderBasedBuilder):  # labels are not asked for here, and fail for a zip: see there
-        builder = load_from_hub(data, datasets.load_dataset_builder, drop_labels=True)
-    files = {str(split): list(map(str, paths)) for split, paths in (builder.config.data_files or {}).items()}
-    sizes = {name: info.num_examples for name, info in (builder.info.splits or {}).items()}
-    names, notices = choose_splits(f"dataset_name={data.dataset_name}", list(files or sizes), data.dataset_split)
-    if unknown := [name for name in files if name not in names and not sizes.get(name)]:
-        notices += (f"Images of other splits, which are not counted here, are left out: {', '.join(unknown)}.",)
-    said = (other_splits(sizes, names), notices)
-    if files and isinstance(builder, Parquet):
-        chosen = [file for name in names for file in files[name]]
-        return _Parts(*_parquet_parts(chosen, data.image_column), names_a_file, *said)
-    shards = [builder.as_streaming_dataset(split=name) for name in names]
-    read = partial(_read_own, own_files={file for paths in files.values() for file in paths})
-    return _Parts(*_shard_parts(shards, data.image_column), read, *said)
-
-
-def _read_own(path: str, own_files: set[str]) -> bytes | str:
-    """The content of a file of the dataset, or within one: whoever wrote the rows does not choose what is read."""
-    if path.split("::")[-1] not in own_files:
-        return names_a_file(path)
-    with xopen(path, "rb") as file:
-        return file.read()
-
-
-def _parquet_parts(files: list[str], column: str | None) -> tuple[int, ReadPart]:
-    """Each file is a part. They are not read through `IterableDataset`: it holds a whole file in memory, and a process
-    that stops in the midst of one, as training does, hangs or aborts at its exit
-    (https://github.com/apache/arrow/issues/45214)."""
-    with loading(f"{files[0]} cannot be read as parquet", list(map(Path, files))), xopen(files[0], "rb") as file:
-        schema = read_schema(file)
-    column = find_image_column(datasets.Features.from_arrow_schema(schema), column)
-
-    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
-        with (
-            xopen(files[part], "rb") as file,
-            ParquetFile(file, pre_buffer=False, buffer_size=READ_BUFFER) as parquet,
-        ):
-            for rows in parquet.iter_batches(ROWS_READ, columns=[column], use_threads=False):
-                for value in rows[column].to_pylist():
-                    yield value if isinstance(value, dict | None) else {"path": None, "bytes": value}
-
-    return len(files), read_part
-
-
-def _shard_parts(splits: list[datasets.IterableDataset], column: str | None) -> tuple[int, ReadPart]:
-    """The shards of one split after the other, up to `MAX_PARTS` of each."""
-    column = find_image_column(splits[0].features or {}, column)
-    parts = []
-    for split in splits:
-        rows = split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-        num_parts = min(rows.num_shards, MAX_PARTS)
-        parts += [(rows, num_parts, part) for part in range(num_parts)]
-
-    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
-        rows, num_parts, number = parts[part]
-        # cut out anew each time: two readers of one IterableDataset, such as training and a preview, share a position
-        for row in rows.shard(num_parts, number):
-            yield row[column]
-
-    return len(parts), read_part
-
-
-def _saved_parts(saved: datasets.Dataset, column: str | None) -> tuple[int, ReadPart]:
-    """Pieces of a dataset that is mapped from the disk."""
-    column = find_image_column(saved.features, column)
-    rows = saved.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    num_parts = max(1, min(len(rows), MAX_PARTS))
-
-    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
-        for row in rows.shard(num_parts, part, contiguous=True):
-            yield row[column]
-
-    return num_parts, read_part

@@ -262,9 +262,9 @@ def test_an_interrupted_build_is_never_used(folder, cache, monkeypatch):
 def test_two_processes_that_build_the_same_cache_both_succeed(folder, cache, monkeypatch):
     build = hf_vae.data.cached._write_cache
 
-    def build_twice(source, *arguments):
-        build(dataclasses.replace(source, files=list(source.files)), *arguments)
-        return build(open_source(DataConfig(train_data_dir=str(folder))), *arguments)
+    def build_twice(files, *arguments):
+        build(dataclasses.replace(files, contents=list(files.contents)), *arguments)
+        return build(open_source(DataConfig(train_data_dir=str(folder))).files(), *arguments)
 
     monkeypatch.setattr(hf_vae.data.cached, "_write_cache", build_twice)
     assert torch.equal(all_images(load(folder)), drawn(range(12)))

@@ -22,7 +22,7 @@ from conftest import REPOSITORY, draw_picture
 from PIL import Image
 from upload_corpus import corpus, encoded
 
-import hf_vae.data.sources
+import hf_vae.data.rows
 from hf_vae.config import DataConfig
 from hf_vae.data.cached import load_images
 from hf_vae.data.decoding import decode_file
@@ -343,7 +343,7 @@ def test_a_zip_that_was_damaged_after_it_was_listed_is_named(damage, reason, tmp
 
 
 def test_a_file_in_a_zip_that_stands_for_a_huge_one_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(hf_vae.data.sources, "MAX_FILE_BYTES", 10_000)
+    monkeypatch.setattr(hf_vae.data.rows, "MAX_FILE_BYTES", 10_000)
     (tmp_path / "zipped").mkdir()
     with zipfile.ZipFile(tmp_path / "zipped" / "train.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(200):

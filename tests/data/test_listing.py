@@ -15,7 +15,8 @@ from upload_corpus import corpus
 
 from hf_vae.config import DataConfig
 from hf_vae.data.cached import load_images
-from hf_vae.data.listing import IMAGE_ENDINGS, list_folder, only_datasets_reads, split_word
+from hf_vae.data.dataset_splits import split_word
+from hf_vae.data.listing import IMAGE_ENDINGS, list_folder, only_datasets_reads
 from hf_vae.data.streaming import open_stream
 
 
