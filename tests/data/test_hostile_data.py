@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import REPOSITORY, draw_picture
+from drawings import png, write_tiny
 from PIL import Image
 from upload_corpus import corpus, encoded
 
@@ -44,11 +45,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """120 tiny pictures, all different: one more may be broken."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(120):
-        Image.new("L", (4, 4), number).save(folder / f"{number:03d}.png")
-    return folder
+    return write_tiny(tmp_path / "pictures")
 
 
 LOADERS = {
@@ -114,10 +111,6 @@ def test_too_few_pictures_are_refused(contents, tmp_path, load):
         draw_picture(number).save(tmp_path / "few" / f"{place}.png")
     with pytest.raises(ValueError, match="holds no|found: [12]; at least 3 are needed|Too few distinct"):
         load(tmp_path / "few")
-
-
-def png(number: int) -> bytes:
-    return encoded(draw_picture(number), "png")
 
 
 def write_rows(path: Path, values: list, column: str = "image") -> Path:

@@ -17,9 +17,8 @@ from hf_vae.pictures import square_picture
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path):
     """150 JPEGs of two sizes, one PNG with transparency, one copy, and one broken file; with labels for some."""
-    monkeypatch.setenv("HF_VAE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(150):
@@ -76,7 +75,6 @@ def test_what_is_left_out_is_shown_as_training_says_it(folder, monkeypatch, caps
 
 @pytest.mark.parametrize("kind", ["zip", "saved"])
 def test_what_datasets_reads_is_inspected_by_its_folder(kind, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     for number in range(6):
         place = tmp_path / "faces" / ("a" if number < 3 else "b") / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -130,8 +128,7 @@ def test_the_command_writes_the_sheet_and_prints_json(folder, monkeypatch, capsy
         run("nobody/nothing")
 
 
-def test_columns_of_parquet_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+def test_columns_of_parquet_are_counted(tmp_path):
     columns = {"image": [draw_picture(number) for number in range(3)], "age": [1, 1, 30]}
     features = datasets.Features(image=datasets.Image(), age=datasets.Value("int32"))
     datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "train.parquet")

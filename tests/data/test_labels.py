@@ -15,13 +15,6 @@ from hf_vae.data.sources import open_source
 from hf_vae.pictures import picture_to_uint8, square_picture
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """Empty caches for each test."""
-    monkeypatch.setenv("HF_VAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-
-
 @pytest.fixture
 def folder(tmp_path):
     """120 drawings, the third of them a copy of the first, the fourth broken."""
