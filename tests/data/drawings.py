@@ -1,5 +1,6 @@
 """What tests of data share: drawings as files, and the images that are loaded from them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import datasets
@@ -52,7 +53,7 @@ def as_image(picture: Image.Image, image_size: int = 28, channels: int = 3) -> t
     return picture_to_uint8(square_picture(picture, image_size, channels))
 
 
-def drawn(numbers: range) -> torch.Tensor:
+def drawn(numbers: Iterable[int]) -> torch.Tensor:
     """The drawings with these numbers as they should be decoded: uint8 `(B, 3, 28, 28)`."""
     return torch.stack([as_image(draw_picture(number)) for number in numbers])
 

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 import huggingface_hub
@@ -205,51 +206,74 @@ def test_a_damaged_cache_is_built_again(damage, folder, cache, capsys):
     assert "is not as it was written" in capsys.readouterr().out
 
 
-BUILD = """
-import sys
-from hf_vae.config import DataConfig
-from hf_vae.data.cached import load_images
-print(load_images(DataConfig(train_data_dir=sys.argv[1]), 28, 3).train.images.sum().item())
-"""
-
-
-def test_processes_that_build_the_same_cache_at_once_get_the_same(folder, cache):
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", BUILD, str(folder)]
-    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    sums = {process.communicate(timeout=300)[0].splitlines()[-1] for process in running}
-    assert [process.returncode for process in running] == [0, 0] and len(sums) == 1
-    assert len(list(cache.iterdir())) == 1
-
-
-ON_A_SMALL_DISK = """
+PROCESSES = """
 import os, subprocess, sys
+from pathlib import Path
 from hf_vae.config import DataConfig
 from hf_vae.data.cached import load_images
 
-folder, cache = sys.argv[1:]
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", cache], check=True)
+folder, home, disk, can_mount = sys.argv[1:]
 data = DataConfig(train_data_dir=folder)
+child = os.fork()
+sums = Path(home, f"sums-{'parent' if child else 'child'}")
+sums.write_text(str(load_images(data, 28, 3).train.images.sum().item()))
+if not child:
+    os._exit(0)
+print("child:", os.waitpid(child, 0)[1], *(file.read_text() for file in Path(home).glob("sums-*")), flush=True)
+if can_mount == "no":
+    sys.exit()
+
+os.environ["HF_VAE_CACHE"] = disk
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
 try:
-    load_images(data, 64, 3)  # 120 pictures need 1.4 MiB
+    load_images(data, 64, 3)  # 120 images need 1.4 MiB
 except OSError as error:
     print(error)
-print("left:", os.listdir(cache))
-subprocess.run(["mount", "-o", "remount,size=64m", cache], check=True)
+print("left:", os.listdir(disk))
+subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
 print("loaded:", len(load_images(data, 64, 3).train.images))
 """
 
 
-def test_a_disk_that_fills_while_the_cache_is_written_leaves_nothing(folder, cache):
+class Processes(NamedTuple):
+    """What two processes printed that built one cache at once, and one of them then another on a small disk."""
+
+    output: str
+    errors: str
+    home: Path
+    can_mount: bool
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory) -> Processes:
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True).returncode:
-        pytest.skip("no private file system can be mounted here")
-    cache.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    command = [*namespace, sys.executable, "-c", ON_A_SMALL_DISK, str(folder), str(cache)]
+    can_mount = shutil.which("unshare") and not subprocess.run([*namespace, "true"], capture_output=True).returncode
+    folder = write_tiny(tmp_path_factory.mktemp("processes") / "pictures")
+    home, disk = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("disk")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HF_HOME": str(home)}
+    environment.pop("HF_VAE_CACHE")
+    command = [sys.executable, "-c", PROCESSES, str(folder), str(home), str(disk), "yes" if can_mount else "no"]
+    command = [*namespace, *command] if can_mount else command
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert "could not be written: [Errno 28] No space left on device. Make room there" in done.stdout, done.stderr
-    assert "left: []" in done.stdout and "loaded: 120" in done.stdout
+    return Processes(done.stdout, done.stderr, home, bool(can_mount))
+
+
+def test_processes_that_build_the_same_cache_at_once_get_the_same(processes):
+    found = re.search(r"^child: 0 (\d+) (\d+)$", processes.output, re.MULTILINE)
+    assert found and found[1] == found[2], processes.errors
+
+
+def test_the_cache_lies_under_the_home_of_huggingface_hub(processes):
+    (cache,) = (processes.home / "assets" / "hf_vae" / "images" / "decoded").iterdir()
+    assert {file.name for file in cache.iterdir()} == {"facts.json", "images.uint8"}
+
+
+def test_a_disk_that_fills_while_the_cache_is_written_leaves_nothing(processes):
+    if not processes.can_mount:
+        pytest.skip("no private file system can be mounted here")
+    message = "could not be written: [Errno 28] No space left on device. Make room there"
+    assert message in processes.output, processes.errors
+    assert "left: []" in processes.output and "loaded: 120" in processes.output
 
 
 @pytest.mark.parametrize("contents", [[b""] * 55, [b"<html>403 Forbidden</html>"] * 55, [b"", b"<html>"] * 30])
