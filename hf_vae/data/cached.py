@@ -1,4 +1,4 @@
-"""The pictures of a source, decoded once to uint8, cached on disk, and split."""
+"""Images that are decoded once to uint8, cached on disk, and split into training and held-out images."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ CACHE_VERSION = 4
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Decoded images and which of them to use.
+    """Decoded images, and which of them belong to the set.
 
     Args:
         images: uint8 `(N, C, H, W)`, mapped from the cache file, or on the device after `to`.
@@ -48,7 +48,7 @@ class ImageSet:
         return self.images[self.indices[positions].to(self.images.device)]
 
     def batches(self, num_images: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
-        """`num_images` of this set, evenly spread, or all if there are fewer: floats `(B, C, H, W)` in [-1, 1]."""
+        """Up to `num_images` of this set, evenly spread, in batches of floats `(B, C, H, W)` in [-1, 1]."""
         count = min(num_images, len(self))
         chosen = torch.arange(count) * len(self) // count
         return (to_float(self[positions]) for positions in chosen.split(batch_size))
@@ -56,11 +56,18 @@ class ImageSet:
     def training_batches(
         self, batch_size: int, seed: int, first_image: int = 0, rank: int = 0, num_ranks: int = 1
     ) -> Iterator[torch.Tensor]:
-        """This rank's share of one batch after the other, without end: uint8 `(batch_size, C, H, W)`.
+        """An endless series of batches for this rank: uint8 `(batch_size, C, H, W)` each.
 
-        All batches of all ranks are consecutive pieces of one endless row of permutations, one for each epoch, seeded
-        by run and epoch. So every picture is seen once an epoch whatever the sizes are, and a run goes on where it was
-        by starting at `first_image`, the number of images that all ranks have seen before.
+        The batches of all ranks are consecutive pieces of one endless sequence: a permutation of the images for each
+        epoch, seeded by run and epoch. So every image is seen once an epoch, whatever the batch size and the number of
+        ranks are. A run resumes by starting at `first_image`.
+
+        Args:
+            batch_size: Images in each batch.
+            seed: Seed of the run.
+            first_image: Number of images that all ranks together have seen before.
+            rank: Number of this process, from 0.
+            num_ranks: Number of processes.
         """
         start = first_image + rank * batch_size
         while True:
@@ -76,7 +83,7 @@ class ImageSet:
             start += num_ranks * batch_size
 
     def to(self, device: torch.device) -> "ImageSet":
-        """The same set with its images on `device`, if that is a GPU with four times the room; else as it is."""
+        """The set with its images on `device`, if that is a GPU with four times the free memory that they need."""
         if device.type != "cuda" or 4 * self.images.nbytes > torch.cuda.mem_get_info(device)[0]:
             return self
         return replace(self, images=self.images.to(device))
@@ -89,16 +96,16 @@ def _permutation(num_images: int, seed: int, epoch: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The training and held-out pictures of a source, and what was found in it.
+    """The training and held-out images of a source, and what was found in it.
 
     Args:
-        train: What is trained on: an `ImageSet`, or an `ImageStream`, which has its methods but no length.
-        heldout: What is measured on.
+        train: The training images: an `ImageSet`, or an `ImageStream`, which has the same methods but no length.
+        heldout: The held-out images, for measurements.
         facts: Counts for the log and the card: `pictures_found, duplicates_dropped, broken_skipped, train, heldout`;
-            of a stream `heldout` alone. If files were left out, `left_out` says how many for each reason.
-        split: The images on either side, by their content: what a run records.
-        rows: The place in the source of each of the decoded images, which `labels` needs; empty of a stream.
-        digests: The first 16 hexadecimal digits of the SHA-256 of each decoded image's file; empty of a stream.
+            for a stream `heldout` alone. If files were left out, `left_out` has their number for each reason.
+        split: The images on either side, by their content. A run records it.
+        rows: The position in the source of each decoded image, which `labels` needs; empty for a stream.
+        digests: The first 16 hexadecimal digits of the SHA-256 of each decoded image's file; empty for a stream.
     """
 
     train: Any
@@ -124,19 +131,19 @@ def load_images(
     fingerprint of the source and the transform. A damaged cache is built again.
 
     Args:
-        data: Where the images are. Its `validation_fraction` and `split_seed` draw a split where none is given.
+        data: Where the images are. If no `split` is given, its `validation_fraction` and `split_seed` draw one.
         image_size: Edge of the square images, in pixels.
         image_channels: 3 for colour, 1 for greyscale.
         split: The split that a run recorded. The images must be those of the run.
         exact: Whether new and missing images are refused, as for a run that is resumed; see `refuse_other_images`.
-        known: The split of a model that the run starts from, whose images stay on their side.
+        known: The split of the model that a run starts from. Its images stay on their side.
 
     Raises:
         ValueError: If `data` names no source or two, the source or its image column does not exist, more than 1% of
-            the files cannot be used, or there are too few pictures to train on some and hold out others.
-        OSError: If a file cannot be read, or the cache not be written. Nothing of it is left then.
+            the files cannot be used, or there are too few images to train on some and hold out others.
+        OSError: If a file cannot be read, or the cache cannot be written. No part of the cache is left then.
     """
-    picture_mode(image_channels)  # refuses a number of channels that no picture has, before any picture is blamed
+    picture_mode(image_channels)  # refuses an impossible number of channels, before any image is blamed for it
     data = with_preset(data)
     files = open_source(data).files()
     recipe = [CACHE_VERSION, files.fingerprint, image_size, image_channels, data.crop_box]
@@ -182,7 +189,9 @@ def _cache_folder() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     except RuntimeError as error:  # a user without a home folder, as in a container
-        raise ValueError(f"There is no place for a cache: {error} Set HF_VAE_CACHE or HF_HOME to a folder.") from error
+        raise ValueError(
+            f"There is no folder for the cache of decoded images: {error} Set HF_VAE_CACHE or HF_HOME to a folder."
+        ) from error
     except (OSError, ValueError) as error:  # the second where a file lies in the place of a folder
         raise _not_writable(chosen or constants.HF_ASSETS_CACHE, error) from error
 
@@ -195,7 +204,7 @@ def _not_writable(folder: str | Path, error: Exception) -> OSError:
 
 
 def _read_facts(folder: Path) -> dict[str, Any] | None:
-    """The facts of a cache; None if there is none, or it is not as it was written and has been removed."""
+    """The facts of a cache. None if there is no cache, or it was damaged and has been removed."""
     if not folder.is_dir():
         return None
     try:
@@ -206,8 +215,8 @@ def _read_facts(folder: Path) -> dict[str, Any] | None:
         is_whole = False
     if is_whole:
         return facts
-    print(f"The cache {folder} is not as it was written: it is removed, and the pictures are decoded again.")
-    shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
+    print(f"The cache {folder} is damaged. It is removed, and the images are decoded again.")
+    shutil.rmtree(folder, ignore_errors=True)  # another process may be removing it, too
     return None
 
 

@@ -1,6 +1,6 @@
-"""Which split of a dataset is used (train, test ...), and which images are left out for that: `--dataset_split`.
+"""Which split that a dataset comes with is used (train, test ...), and which images are left out: `--dataset_split`.
 
-The split into training and held-out images is another one: see `split`.
+See `split` for the split into training and held-out images.
 """
 
 import re
@@ -32,10 +32,15 @@ SPLIT_NAME = re.compile(r"(?:(?:.*[-_ .])?(val)|(dev))(?:set|[ab])?(?:[-_ .]?(?:
 
 
 def choose_splits(place: str, names: list[str], wanted: str | None) -> tuple[list[str], tuple[str, ...]]:
-    """The splits to read of those that a dataset has, and what to say about the choice.
+    """The splits of a dataset to read, and a notice about the choice.
+
+    Args:
+        place: The dataset, as an error names it.
+        names: The splits that it has.
+        wanted: The name of a split, several names with "+" between them, "all", or None for train or the only split.
 
     Raises:
-        ValueError: If there is none that is called like that.
+        ValueError: If the dataset has no such split.
     """
     if wanted == "all":
         return names, ()
@@ -48,19 +53,19 @@ def choose_splits(place: str, names: list[str], wanted: str | None) -> tuple[lis
 
 
 def other_splits(sizes: dict[str, int], chosen: Iterable[str]) -> dict[str, int]:
-    """What is left out by the choice of splits, given how many images each has."""
+    """The number of images left out by the choice of splits, given the size of each."""
     return {f"images of the split {name}": size for name, size in sizes.items() if name not in chosen and size}
 
 
 def choose_files(
     named: str, root: Path, files: list[Path], wanted: str | None
 ) -> tuple[list[Path], dict[str, int], tuple[str, ...]]:
-    """The files to use, how many images are in each other split, and what to say about it."""
+    """The files of a folder to use, the number of images left out for each reason, and a notice about the choice."""
     groups: dict[str, list[Path]] = {}
     for file in files:
         groups.setdefault(_group(file.relative_to(root)), []).append(file)
     splits = {group: SPLITS[split_word(group)] for group in groups if group}
-    if "" in groups:  # outside of all splits
+    if "" in groups:  # files outside of all splits
         splits[""] = "" if "train" in splits.values() else "train"
     # a folder called train beside others is a class of vehicles, unless one of them is called like a split, too
     if wanted == "all" or (wanted in (None, "train") and set(splits.values()) <= {"", "train"}):
@@ -79,25 +84,25 @@ def choose_files(
     if set(splits.values()) <= {"", "train"} and not left_out:
         return files, {}, ()
     used = ", ".join(_folder(group) for group in groups if group in chosen)
-    notice = f"{named} has folders or files that are called like splits: found in {_counts(groups)}. Used: {used}."
+    notice = f"{named} has folders or files with the names of splits: found in {_counts(groups)}. Used: {used}."
     if left_out:
         notice += " Pass --dataset_split with the name of another split, or with all."
     return sorted(file for group in chosen for file in groups[group]), left_out, (notice,)
 
 
 def split_word(name: str) -> str | None:
-    """The word in the name of a folder or parquet file that says that it is a split, such as "valid"."""
+    """The word that marks the name of a folder or parquet file as that of a split, such as "valid"."""
     found = SPLIT_WORD.search(name.lower()) or SPLIT_NAME.fullmatch(name.lower())
     return next(filter(None, found.groups())) if found else None
 
 
 def no_such_split(named: str, wanted: str, splits: list[str]) -> str:
-    """The sentence about a split that does not exist."""
+    """The error about a split that does not exist."""
     return f"{named} has no split {wanted!r}. Splits here: {', '.join(splits)}; choose one with --dataset_split."
 
 
 def _group(file: Path) -> str:
-    """The folder that makes a file part of a split, or the word in the name of a parquet file; else nothing."""
+    """The folder with the name of a split that a file lies in, or the word in a parquet file's name, or ""."""
     folder = next((part for part in file.parts[:-1] if split_word(part)), "")
     return folder or (file.suffix.lower() == ".parquet" and split_word(file.stem)) or ""
 
@@ -115,7 +120,7 @@ def _counts(groups: dict[str, list[Path]]) -> str:
 
 
 def _num_images(files: list[Path]) -> int:
-    """Files, or rows of parquet files; one that is not parquet has none."""
+    """The number of files, or of rows if they are parquet files. A broken parquet file has none."""
     if files[0].suffix.lower() != ".parquet":
         return len(files)
     return sum(_num_rows(file) for file in files)

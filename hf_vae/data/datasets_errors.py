@@ -1,4 +1,4 @@
-"""What the datasets library and Arrow raise, as one sentence with the cause and the way out."""
+"""Turns errors of the datasets library and Arrow into one sentence with the cause and the way out."""
 
 import errno
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ERO
 
 @contextmanager
 def loading(what: str, files: list[Path]) -> Iterator[None]:
-    """Turns whatever `datasets` and Arrow raise into one sentence with the cause and the way out.
+    """Turns every error of `datasets` and Arrow into one sentence with the cause and the way out.
 
     Args:
-        what: How the sentence begins.
-        files: Files of the user's that are read, as far as they are known.
+        what: The beginning of the sentence.
+        files: The user's files that are read, as far as they are known.
 
     Raises:
-        ValueError: In place of those errors.
+        ValueError: In place of the library's error.
         OSError: If the cache of `datasets` cannot be written.
     """
     try:
         yield
-    except Exception as error:  # these libraries raise whatever they run into
+    except Exception as error:  # these libraries pass on errors of every kind
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -43,7 +43,7 @@ def loading(what: str, files: list[Path]) -> Iterator[None]:
 
 
 def _is_about_cache(cause: OSError, text: str, files: list[Path]) -> bool:
-    """Whether an error is about the cache of `datasets`, rather than one of the user's `files`."""
+    """Whether an error is about the cache of `datasets`, and not about one of the user's `files`."""
     if cause.errno in NOT_WRITABLE:
         return not any(printable(str(file)) in text for file in files)
     caches = [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
@@ -51,7 +51,7 @@ def _is_about_cache(cause: OSError, text: str, files: list[Path]) -> bool:
 
 
 def _explained(cause: BaseException, text: str) -> str:
-    """What went wrong and, where it is known, what to do about it."""
+    """The cause and, if it is known, the way out."""
     if isinstance(cause, UnicodeEncodeError):
         return f"a name is not UTF-8: {printable(cause.object)}. Rename it, or give the folder as --train_data_dir."
     if isinstance(cause, datasets.table.CastError):

@@ -1,5 +1,7 @@
-"""What a folder says about its images: the names of class folders, and `metadata.csv`, `.jsonl` or `.parquet`, as the
-datasets library reads an "imagefolder"."""
+"""Labels in a folder of images: the names of class folders, and `metadata.csv`, `.jsonl` or `.parquet`.
+
+Both follow the "imagefolder" of the datasets library.
+"""
 
 import codecs
 import json
@@ -34,10 +36,10 @@ def folder_columns(listing: Listing) -> tuple[dict[str, list[Any]], list[str]]:
             problems.append(f"{printable(str(metadata))} is not used: {error}")
             continue
         if column != FILE_NAME:
-            problems.append(f"{printable(str(metadata))}: its column {column} is taken for {FILE_NAME}.")
+            problems.append(f"{printable(str(metadata))}: its column {column} is used as {FILE_NAME}.")
         about = [_named_file(row.pop(column), metadata.parent, images) for row in rows]
         if len(set(about)) < len(about):
-            problems.append(f"{printable(str(metadata))}: several rows are about one image; the last of them counts.")
+            problems.append(f"{printable(str(metadata))}: several rows are about one image; the last one is used.")
         described |= dict(zip(about, rows, strict=True))
     names = dict.fromkeys(name for file, row in described.items() if file in images for name in row)
     columns = {name: [described.get(file, {}).get(name) for file in listing.images] for name in names}
@@ -45,8 +47,11 @@ def folder_columns(listing: Listing) -> tuple[dict[str, list[Any]], list[str]]:
 
 
 def _class_folders(listing: Listing) -> dict[str, list[Any]]:
-    """The name of the folder that each image lies in, under the condition that `datasets` has: all lie equally deep,
-    in more than one folder. Those that are called like splits are no classes."""
+    """The name of the folder that each image lies in.
+
+    As in `datasets`, folders are classes only if all images lie equally deep, in more than one folder. Folders with
+    the names of splits are not classes.
+    """
     parts = [file.relative_to(listing.folder).parts for file in listing.images]
     names = [path[-2] if len(path) > 1 else "" for path in parts]
     if len(set(map(len, parts))) > 1 or len(set(names)) < 2 or all(map(split_word, names)):
@@ -55,17 +60,19 @@ def _class_folders(listing: Listing) -> dict[str, list[Any]]:
 
 
 def _naming_column(rows: list[dict[str, Any]], folder: Path, images: set[Path]) -> str:
-    """The column that names the image of each row: `file_name`, or the only one with names of images.
+    """The column with the image file of each row: `file_name`, or the only column with names of images.
 
     Raises:
-        ValueError: If there is none, or several.
+        ValueError: If there is no such column, or there are several.
     """
     columns = dict.fromkeys(name for row in rows for name in row)
     if FILE_NAME in columns:
         if not all(isinstance(row.get(FILE_NAME), str) for row in rows):
             raise ValueError(f"it needs a {FILE_NAME} in every row: the image that the row is about.")
         if not any(_named_file(row[FILE_NAME], folder, images) in images for row in rows):
-            raise ValueError(f"it describes no image that is there, such as {printable(rows[0][FILE_NAME])}.")
+            raise ValueError(
+                f"it describes no image in the folder; it names for instance {printable(rows[0][FILE_NAME])}."
+            )
         return FILE_NAME
     naming = [name for name in columns if _names_images([row.get(name) for row in rows], folder, images)]
     if not naming:
@@ -83,16 +90,16 @@ def _names_images(values: Iterable[Any], folder: Path, images: set[Path]) -> boo
 
 
 def _named_file(name: str, folder: Path, images: set[Path]) -> Path:
-    """The file that a metadata file in `folder` means; a name from Windows has other slashes."""
+    """The file that a metadata file in `folder` names. Names written on Windows may have backslashes."""
     file = Path(os.path.normpath(folder / name))
     return file if file in images else Path(os.path.normpath(folder / name.replace("\\", "/")))
 
 
 def _read_metadata(file: Path) -> list[dict[str, Any]]:
-    """The rows of a metadata file; numbers in a CSV are read as such.
+    """The rows of a metadata file. Numbers in a CSV become numbers.
 
     Raises:
-        ValueError: If it cannot be read, or holds no rows.
+        ValueError: If it cannot be read, or has no rows.
     """
     try:
         if file.suffix == ".parquet":
@@ -117,7 +124,7 @@ def _read_text(file: Path) -> str:
 
 
 def _read_csv(text: str) -> list[dict[str, Any]]:
-    """A table whose columns are separated by what is most frequent in its first line."""
+    """The rows of a CSV. The delimiter is the most frequent one in its first line."""
     header = text.partition("\n")[0]
     parse = csv.ParseOptions(delimiter=max(DELIMITERS, key=header.count), newlines_in_values=True)
     convert = csv.ConvertOptions(strings_can_be_null=True)

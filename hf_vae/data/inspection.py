@@ -1,4 +1,4 @@
-"""What a set of pictures holds, found out before anyone trains on it."""
+"""What a dataset holds, before training: sizes, formats, copies, broken files and labels."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ from .sources import open_source
 
 
 SHEET_PICTURES = 64
-SHEET_SIZE = 64  # pixels of a picture on the sheet: the size that models have by default
-SHOWN = 5  # sizes, values and broken files that are spelled out
+SHEET_SIZE = 64  # pixels of an image on the sheet: the default size of models
+SHOWN = 5  # sizes, values and broken files that are listed
 
 
 @dataclass
@@ -28,17 +28,17 @@ class Findings:
     """What `inspect_pictures` found.
 
     Args:
-        count: Pictures found.
-        usable: Distinct pictures that training would use, held-out ones included; 0 if it would refuse the set.
-        sizes: How many have which width and height.
-        modes: How many have which mode of Pillow's, such as RGB.
-        formats: How many are of which of the formats that are read, such as JPEG.
+        count: Images found, broken files included.
+        usable: Distinct images that training would use, held-out ones included; 0 if it would refuse the dataset.
+        sizes: Number of images for each width and height, in pixels.
+        modes: Number of images for each of Pillow's modes, such as RGB.
+        formats: Number of images for each format, such as JPEG.
         duplicates: Exact copies of another image, which training drops.
         broken: A line for each file that does not decode, which training skips.
-        left_out: How many files are no part of the set, for each reason.
-        notices: Sentences that whoever trains on the set should read, such as which split is used.
-        labels: How many pictures have which value, for each column of labels.
-        examples: Some of the pictures, evenly spread, cut and scaled as in training: uint8 `(C, H, W)` each.
+        left_out: Number of files that are not used, for each reason.
+        notices: Sentences to read before training, such as which split is used.
+        labels: For each label column, the number of images with each value.
+        examples: Some of the images, evenly spread, cropped and resized as in training: uint8 `(C, H, W)` each.
     """
 
     count: int = 0
@@ -54,7 +54,7 @@ class Findings:
     examples: list[torch.Tensor] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The findings as plain values, without the examples."""
+        """The findings as values for JSON, without the examples."""
         return {
             "count": self.count,
             "usable": self.usable,
@@ -70,7 +70,7 @@ class Findings:
 
     def __str__(self) -> str:
         lines = [
-            f"pictures     {self.count:,}, of which training would use {self.usable:,}",
+            f"images       {self.count:,}, of which training would use {self.usable:,}",
             f"copies       {self.duplicates:,}",
             f"broken       {len(self.broken):,}" + "".join(f"\n  {line}" for line in self.broken[:SHOWN]),
             f"left out     {as_text(self.left_out) or 'nothing'}",
@@ -83,19 +83,19 @@ class Findings:
         lines += [f"label {name}: {_most_common(values)}" for name, values in self.labels.items()]
         lines += self.notices
         if not self.usable:
-            lines.append("Training would refuse this set: too much of it is broken, or there are too few pictures.")
+            lines.append("Training would refuse this dataset: too many files are broken, or there are too few images.")
         return "\n".join(lines)
 
 
 def _most_common(values: dict[Any, int]) -> str:
-    """The most frequent values, and how many others there are."""
+    """The most frequent values with their counts, and the number of the others."""
     common = Counter(values).most_common(SHOWN)
     listed = ", ".join(f"{value} ({number:,})" for value, number in common) or "none"
     return listed + (f" and {len(values) - SHOWN:,} others" if len(values) > SHOWN else "")
 
 
 def inspect_pictures(data: DataConfig) -> Findings:
-    """Reads and decodes every picture that `data` names, and keeps none.
+    """Decodes every image of the source that `data` names, one chunk at a time.
 
     Raises:
         ValueError: If `data` names no source or two, or the source or its image column does not exist.
@@ -121,7 +121,7 @@ def inspect_pictures(data: DataConfig) -> Findings:
 
 
 def contact_sheet(findings: Findings) -> Image.Image:
-    """The example pictures as one grid."""
+    """The example images as one grid."""
     return picture_grid(to_pictures(to_float(torch.stack(findings.examples))))
 
 

@@ -1,4 +1,4 @@
-"""Which files below a folder are images, and what is left out: by its ending, hidden, linked, or of another split."""
+"""Which files in a folder are images, and which files are left out and why."""
 
 import os
 from collections import Counter, deque
@@ -13,12 +13,12 @@ from .dataset_splits import choose_files, no_such_split, split_word
 from .messages import printable
 
 
-# of a file with an unknown ending: what its first bytes tell without doubt (camera raw files begin as TIFF does)
+# for a file with an unknown ending: formats that its first bytes prove (camera raw files begin like TIFF)
 CERTAIN_FORMATS = tuple(name for name in IMAGE_FORMATS if name not in ("TIFF", "TGA"))
 IMAGE_ENDINGS = {ending for ending, kind in Image.registered_extensions().items() if kind in (*IMAGE_FORMATS, "MPO")}
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # as `datasets` reads an "imagefolder"
-SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # left out without a word, as .DS_Store is
-# what other programs put into any folder; those whose names begin with "." or "__" are hidden as well
+SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # left out and not counted, like .DS_Store
+# that other programs create; names that begin with "." or "__" are hidden as well
 FOREIGN_FOLDERS = {"@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "venv", "node_modules"}
 LISTED_ENDINGS = 10  # endings that are counted one by one
 
@@ -43,11 +43,11 @@ class Listing:
 
     Args:
         folder: The folder, or the one parquet file.
-        images: Files that are images by their ending, or by their content where they have none; sorted.
-        parquet: Parquet files; there are images or these, not both.
-        metadata: Files that describe images of `images`.
-        left_out: How many files were left out, for each reason.
-        notices: Sentences that whoever trains on the folder should read.
+        images: Files that are images by their ending, or by their content if the ending is unknown; sorted.
+        parquet: Parquet files. A folder has either images or parquet files.
+        metadata: Metadata files about `images`.
+        left_out: Number of files that are not used, for each reason.
+        notices: Sentences to print before training, such as which split is used.
     """
 
     folder: Path
@@ -59,11 +59,11 @@ class Listing:
 
 
 def list_folder(train_data_dir: str, dataset_split: str | None = None) -> Listing:
-    """The images of a folder and of the folders in it, or its parquet files, in the order of their paths.
+    """Lists the images in a folder and its subfolders, or its parquet files, in the order of their paths.
 
-    Linked folders are followed, each folder once. Files and folders that are hidden, or that programs leave behind,
-    are left out. Of folders (or parquet files) that are called like splits, `dataset_split` chooses; None takes
-    `train`, or what lies outside of the others, and a notice says so.
+    Linked folders are followed, and each folder is read once. Hidden files and folders, and those that programs leave
+    behind, are left out. `dataset_split` chooses among folders (or parquet files) with the name of a split. None takes
+    `train`, or the files outside of all splits; a notice says which.
 
     Raises:
         ValueError: If there is nothing to train on, or both images and parquet, or no such split.
@@ -71,7 +71,7 @@ def list_folder(train_data_dir: str, dataset_split: str | None = None) -> Listin
     path = Path(train_data_dir).expanduser()
     named = f"train_data_dir={printable(train_data_dir)}"
     if not path.exists():
-        raise ValueError(f"{named} does not exist; say where the images are with --train_data_dir.")
+        raise ValueError(f"{named} does not exist; pass the folder of the images.")
     if path.is_file():
         if path.suffix.lower() != ".parquet":
             raise ValueError(f"{named} {_what_to_do_with(path)}")
@@ -105,8 +105,8 @@ def only_datasets_reads(path: Path) -> bool:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file has an ending of an image, or an unknown one, such as that of "face.happy", or none, and the
-    content of an image."""
+    """Whether a file is an image: by its ending, or by its content if it has no ending or an unknown one, such as
+    "face.happy"."""
     ending = file.suffix.lower()
     if ending in IMAGE_ENDINGS:
         return True
@@ -120,10 +120,11 @@ def is_image(file: Path) -> bool:
 
 
 def _walk(root: Path) -> tuple[list[Path], Counter[str]]:
-    """All visible files below a folder, in the order of their paths, and how many were left out for which reason.
+    """All visible files in a folder and its subfolders, in the order of their paths, and the number left out for each
+    reason.
 
-    A folder is entered once, whatever links lead to it: first by its own path, then by that of a link. So links that
-    lead back end there.
+    A folder is entered once, however many links lead to it, and by its own path rather than by that of a link. So
+    loops of links end.
     """
     files: list[Path] = []
     left_out: Counter[str] = Counter()
@@ -157,7 +158,7 @@ def _walk(root: Path) -> tuple[list[Path], Counter[str]]:
 
 
 def _kind(entry: os.DirEntry) -> str:
-    """ "folder" or "file", links followed, or what to call what is neither."""
+    """ "folder" or "file", with links followed, or the name of any other kind."""
     try:
         if entry.is_dir():
             return "folder"
@@ -169,13 +170,13 @@ def _kind(entry: os.DirEntry) -> str:
 
 
 def _is_hidden(name: str, is_folder: bool) -> bool:
-    """A zip from a Mac has a `._name.jpg` beside each image that is none, and notebooks keep copies in
-    `.ipynb_checkpoints`."""
+    """Whether a name is hidden. A zip from a Mac has a `._name.jpg`, which is not an image, beside each image, and
+    notebooks keep copies in `.ipynb_checkpoints`."""
     return name.startswith(".") or (is_folder and (name.startswith("__") or name.lower() in FOREIGN_FOLDERS))
 
 
 def _count_hidden(file: Path, kind: str, left_out: Counter[str]) -> None:
-    """Counts what looks like an image: of what else lies in such places, nobody expects that it is trained on."""
+    """Counts what looks like an image. Other hidden files are not counted, as nobody expects them to be used."""
     if kind == "folder":
         names = [name for _, _, names in os.walk(file) for name in names]
         reason = "images in hidden folders"
@@ -197,7 +198,7 @@ def _other_endings(files: Iterable[Path]) -> dict[str, int]:
 
 
 def _what_to_do_with(file: Path) -> str:
-    """What a file is that was given for a folder, and what to give instead."""
+    """The rest of an error about a file that was given in place of a folder: what it is, and what to give instead."""
     ending = file.suffix.lower()
     if is_image(file):
         return "is an image file; give the folder that holds it."
@@ -221,11 +222,11 @@ def _what_to_do_with(file: Path) -> str:
 
 
 def _nothing_found(named: str, files: list[Path], left_out: dict[str, int]) -> str:
-    """What is there instead of images, and what to do with it."""
+    """The error about a folder without images: what it holds instead, and what to do about it."""
     endings = {file.suffix.lower() for file in files}
     message = f"{named} holds no image file, such as .jpg or .png, and no .parquet file."
     if found := _other_endings(files) | left_out:
-        message += f" Found, and not read: {as_text(found)}."
+        message += f" Files that are not read: {as_text(found)}."
     if endings & (ARCHIVES | {".arrow"}):
         return f"{message} Give the folder as --dataset_name, which reads zip, tar and Arrow files, or unpack them."
     if endings & OTHER_ARCHIVES:
@@ -236,5 +237,5 @@ def _nothing_found(named: str, files: list[Path], left_out: dict[str, int]) -> s
 
 
 def as_text(left_out: dict[str, int]) -> str:
-    """Reasons with their counts, in a line."""
+    """Reasons and their counts in one line."""
     return ", ".join(f"{reason}: {count:,}" for reason, count in left_out.items())

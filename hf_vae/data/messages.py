@@ -1,4 +1,4 @@
-"""Text from other people's files, made safe to print, and the words on files that Git LFS has not fetched."""
+"""Parts of messages: untrusted text made safe to print, and the advice on Git LFS pointers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,11 +10,11 @@ LFS_HINT = "is a Git LFS pointer, not the file itself; run `git lfs pull` in its
 
 
 def printable(text: str) -> str:
-    """`text` with what is not text in it, such as commands to a terminal or half of a character, spelled out."""
+    """`text` with unprintable characters spelled out, such as terminal commands and halves of characters."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def refuse_pointers(files: Iterable[Path]) -> None:
-    """Raises a `ValueError` if Git left a pointer in place of one of the files."""
+    """Raises a `ValueError` if one of the files is a Git LFS pointer."""
     if pointer := next(filter(is_lfs_pointer, files), None):
         raise ValueError(f"{printable(str(pointer))} {LFS_HINT}.")

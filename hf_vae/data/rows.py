@@ -1,4 +1,4 @@
-"""The rows of a dataset: which column holds the images, and the content of the image file in a row."""
+"""The rows of a dataset: which column holds the images, and how the image file of a row is read."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def find_image_column(features: dict[str, Any], column: str | None) -> str:
     """The column that holds the images: `column`, or the only one that does.
 
     Raises:
-        ValueError: If `column` does not, or is None and there is not exactly one.
+        ValueError: If `column` holds no images, or it is None and there is not exactly one column that does.
     """
     image_columns = [name for name, feature in features.items() if holds_pictures(feature)]
     if column is None and len(image_columns) == 1:
@@ -42,14 +42,14 @@ def find_image_column(features: dict[str, Any], column: str | None) -> str:
 
 
 def holds_pictures(feature: Any) -> bool:
-    """Whether a column is marked as images, or is what an image column is stored as: bytes, or bytes with a path."""
+    """Whether a column holds images: an Image feature, or what it is stored as (bytes, or bytes with a path)."""
     if isinstance(feature, datasets.Value):
         return feature.dtype in ("binary", "large_binary")
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and feature.keys() == {"bytes", "path"})
 
 
 def _way_to_images(kinds: dict[str, str]) -> str:
-    """What an image column is, and how to make one of columns that hold these `kinds`."""
+    """What an image column is, and how to make one from columns of these `kinds`."""
     message = "An image column holds the bytes of image files, or is an Image feature of datasets."
     if "text" in kinds.values():
         message += (
@@ -62,7 +62,7 @@ def _way_to_images(kinds: dict[str, str]) -> str:
 
 
 def _kind(feature: Any) -> str:
-    """What a column holds, in words."""
+    """The kind of a column, in words."""
     if holds_pictures(feature):
         return "images"
     if isinstance(feature, datasets.Value):
@@ -87,10 +87,13 @@ def select_images(rows: Rows, features: dict[str, Any] | None, column: str | Non
 
 
 def column_files(rows: datasets.Dataset, column: str, folders: tuple[Path, ...]) -> Iterator[NamedContent]:
-    """The files of a column. Whoever wrote the rows does not choose what is read here: a row may name a file in one of
-    `folders`, or in a zip there."""
+    """The name and the content of the image file in each row.
+
+    The author of a dataset does not choose which files are read on this machine: a row may only name a file in one of
+    `folders`, or in a zip in one of them.
+    """
     with ExitStack() as archives:
-        # kept open, as finding one of its files means to read the list of them all
+        # zips stay open, as each opening reads the list of all its files
         open_zip = lru_cache(maxsize=None)(lambda file: archives.enter_context(ZipFile(file)))
         read = partial(_read_named, folders=folders, open_zip=open_zip)
         for number, row in enumerate(rows):
@@ -98,7 +101,7 @@ def column_files(rows: datasets.Dataset, column: str, folders: tuple[Path, ...])
 
 
 def row_content(value: dict[str, Any] | None, name: str, read: Callable[[str], bytes | str]) -> NamedContent:
-    """The name and the content of a row: its bytes, or what `read` makes of the path that it names instead."""
+    """The name and the content of a row: its bytes, or else what `read` returns for its path."""
     if value is None:
         return name, "holds no image (null)"
     path, content = value["path"], value["bytes"]
@@ -111,19 +114,19 @@ def row_content(value: dict[str, Any] | None, name: str, read: Callable[[str], b
 
 
 def names_a_file(path: str) -> str:
-    """The line about a row that is refused, as it names what may not be read."""
+    """The reason why a row is refused that names a file which may not be read."""
     return f"names a file instead of holding it ({printable(path)}); embed the images, or train on their folder"
 
 
 def _read_named(path: str, folders: tuple[Path, ...], open_zip: Callable[[Path], ZipFile]) -> bytes | str:
-    *inner, outer = path.split("::")  # as `datasets` says what lies in an archive: zip://name::archive
+    *inner, outer = path.split("::")  # as `datasets` names a file in an archive: zip://name::archive
     file = Path(outer).resolve()
-    # or a link in the folder that the user named, which is theirs as in --train_data_dir
+    # a link in the user's own folder is followed, as in --train_data_dir
     is_ours = any(folder in place.parents for folder in folders for place in (file, Path(os.path.abspath(outer))))
     if not is_ours or len(inner) > 1 or not all(hop.startswith("zip://") for hop in inner):
         return names_a_file(path)
     if not file.is_file():
-        return f"names {printable(outer)}, which is not there"
+        return f"names {printable(outer)}, which does not exist"
     return _read_member(file, inner[0].removeprefix("zip://"), open_zip) if inner else read_file(file)
 
 
@@ -141,8 +144,8 @@ def read_file(file: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        OSError: If it cannot be read, which is another fault than a file that is broken. It has no number, as the same
-            numbers stand for caches that cannot be written.
+        OSError: If it cannot be read, which is not the same as a broken image. The error has no `errno`, because those
+            with one are about caches that cannot be written.
     """
     try:
         return file.read_bytes()
@@ -152,7 +155,7 @@ def read_file(file: Path) -> bytes:
 
 
 def read_own(path: str, own_files: set[str]) -> bytes | str:
-    """The content of a file of the dataset, or within one: whoever wrote the rows does not choose what is read."""
+    """The content of one of the dataset's own files, or of a file within one. No other file is read."""
     if path.split("::")[-1] not in own_files:
         return names_a_file(path)
     with xopen(path, "rb") as file:

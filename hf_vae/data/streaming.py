@@ -1,8 +1,7 @@
-"""Pictures that are read while training, for sets larger than the memory or the disk: shuffled among a bounded number
-of encoded ones, decoded on the way, and cached nowhere.
+"""Images that are read during training, for datasets larger than the memory or the disk. Nothing is cached.
 
-In memory are, for each rank, `shuffle_buffer` encoded pictures, at the most one row group of a parquet file, and a few
-batches.
+Each rank holds in memory a shuffle buffer of `shuffle_buffer` encoded images, at most one row group of a parquet file,
+and a few decoded batches.
 """
 
 import random
@@ -25,14 +24,14 @@ from .sources import Parts, open_source
 from .split import Split, refuse_other_images
 
 
-HELDOUT_LIMIT = 2000  # pictures held out, which stay decoded in memory
-JUDGED_AFTER = 1000  # broken pictures count as if at least so many had been read: two of the first ten may be bad luck
+HELDOUT_LIMIT = 2000  # images held out, which stay decoded in memory
+JUDGED_AFTER = 1000  # files; the share of broken ones is taken of at least so many: see `Tally`
 ROWS_READ = 64  # of which the encoded images are in memory at a time while some are held out
 BATCHES_AHEAD = 2  # decoded while the one before is trained on
 
 
 class _Row(NamedTuple):
-    """An encoded picture: the number of its part and its number in there, and what `datasets` stores of it."""
+    """An encoded image: the number of its part, its number in that part, and what `datasets` stores of it."""
 
     part: int
     number: int
@@ -40,11 +39,11 @@ class _Row(NamedTuple):
 
 
 class ImageStream:
-    """The training pictures of a source that is read anew in each epoch, and whose number is not known.
+    """The training images of a source that is read again in each epoch. Their number is not known.
 
-    A picture that is broken is named once and does not appear; neither does a copy of one that is held out. Its place
-    in a batch is taken by another one of that batch. So places are counted without decoding anything, and what comes
-    in which order does not depend on where a run was interrupted.
+    A broken image is named once and skipped; a copy of a held-out image is skipped, too. Another image of the same
+    batch takes its place. So positions are counted without decoding anything, and the order of images does not depend
+    on where a run was interrupted.
 
     Args:
         parts: The source.
@@ -59,25 +58,27 @@ class ImageStream:
         self._tally = Tally()  # previews and training may count at the same time: a count that is lost does no harm
 
     def to(self, device: torch.device) -> "ImageStream":
-        """The same stream: its pictures are too many for any device."""
+        """The same stream: its images stay off the device."""
         return self
 
     def hold_out(
         self, every: int, first: int, split: Split | None = None, known: Split | None = None
     ) -> dict[str, torch.Tensor]:
-        """Takes images out of this stream, which is read from its beginning for that, and gives those that are neither
-        broken nor copies, by their digests: uint8 `(C, H, W)` each.
+        """Holds images out of this stream, which is read from its beginning to find them.
 
         Args:
-            every: Every so many rows one is held out, among the first 2,000 times as many.
+            every: One of so many rows is held out, up to 2,000.
             first: The number of the first of them, from 0.
-            split: The split that a run recorded: its held-out images are taken out, wherever they are now.
-            known: The split of a model that the run starts from. What it trained on is not held out, and what it held
-                out is not trained on. Where it does not say what it trained on, as that of a stream, no other images
-                of the same source are held out.
+            split: The split that a run recorded. Its held-out images are held out, wherever they are now.
+            known: The split of the model that a run starts from. Its training images are not held out, and its
+                held-out images are not trained on. The split of a stream lists no training images. If some of its
+                held-out images are found, no others are held out.
+
+        Returns:
+            The held-out images that are neither broken nor copies, by their digests: uint8 `(C, H, W)` each.
 
         Raises:
-            ValueError: If there are fewer than two, or none are left to train on.
+            ValueError: If fewer than two images are found, or none are left to train on.
         """
         trained, known_heldout = (set(known.train), set(known.heldout)) if known else (set(), set())
         wanted = set(split.heldout) if split else set()
@@ -88,7 +89,7 @@ class ImageStream:
         places: dict[str, tuple[int, int]] = {}  # the first of each content, which is the same whatever comes after
         numbered = enumerate(rows)
         with ThreadPoolExecutor() as pool:
-            while chunk := list(islice(numbered, ROWS_READ)):  # whose encoded images are in memory
+            while chunk := list(islice(numbered, ROWS_READ)):  # their encoded images are in memory
                 files = list(pool.map(self._read_row, [row for _, row in chunk]))
                 digests = pool.map(content_digest, [content for _, content in files])
                 chosen = []
@@ -109,13 +110,14 @@ class ImageStream:
             can_train = any(self._images(pool, [row]) for row in self._training_rows(range(self._parts.count)))
         if not can_train or (len(images) < 2 and not split):
             raise ValueError(
-                "Too few distinct images were found to train on some and hold out others, which are one in "
-                f"{every}, from number {first + 1} on." + "".join(f"\n  {line}" for line in self._tally.broken)
+                "Too few distinct images were found to train on some and hold out others. One in "
+                f"{every} is held out, from number {first + 1} on."
+                + "".join(f"\n  {line}" for line in self._tally.broken)
             )
         return images
 
     def batches(self, num_images: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
-        """The first `num_images` of the unshuffled stream, without the broken ones, or all if there are fewer: floats
+        """Up to `num_images` from the start of the unshuffled stream, without broken ones, in batches of floats
         `(B, C, H, W)` in [-1, 1]."""
         rows = islice(self._training_rows(range(self._parts.count)), num_images)
         with ThreadPoolExecutor() as pool:
@@ -126,19 +128,26 @@ class ImageStream:
     def training_batches(
         self, batch_size: int, seed: int, first_image: int = 0, rank: int = 0, num_ranks: int = 1
     ) -> Iterator[torch.Tensor]:
-        """This rank's share of one batch after the other, without end: uint8 `(batch_size, C, H, W)`.
+        """An endless series of batches for this rank: uint8 `(batch_size, C, H, W)` each.
 
-        As with an `ImageSet`, all batches of all ranks are consecutive pieces of one endless row of epochs: every
-        picture comes once an epoch, a batch goes on with the next epoch where one ends inside of it (so near that
-        border ranks may be in different epochs), and a run goes on where it was by starting at `first_image`, with any
-        number of ranks. For that, each rank reads all pictures, and decodes its own alone.
+        As with an `ImageSet`, the batches of all ranks are consecutive pieces of one endless sequence of epochs. Every
+        image is seen once an epoch. A batch in which an epoch ends is filled from the next epoch, so at that border
+        ranks may be in different epochs. A run resumes by starting at `first_image`, with any number of ranks. Each
+        rank reads all images for this, and decodes only its own.
 
-        The parts of the source come in an order that seed and epoch decide, and go through a buffer that is drawn
-        from. To start at `first_image`, what comes before it in its epoch is read again; and the first epoch too, to
-        count it, if it was over. Nothing of that is decoded.
+        Seed and epoch decide the order of the parts of the source, whose rows go through a shuffle buffer. To start at
+        `first_image`, the rows before it in its epoch are read again, without decoding. If the first epoch was over,
+        it is read once more to count its rows.
+
+        Args:
+            batch_size: Images in each batch.
+            seed: Seed of the run.
+            first_image: Number of images that all ranks together have seen before.
+            rank: Number of this process, from 0.
+            num_ranks: Number of processes.
 
         Raises:
-            ValueError: If more than 1% of the pictures are broken.
+            ValueError: If more than 1% of the images are broken.
         """
         decoded = self._decoded_batches(batch_size, seed, first_image, rank, num_ranks)
         reader = ThreadPoolExecutor(1)
@@ -160,7 +169,7 @@ class ImageStream:
         with ThreadPoolExecutor() as pool:
             while True:
                 images = self._images(pool, list(islice(rows, batch_size)))
-                while not images:  # only in a tiny batch: look ahead, until something is usable or too much is broken
+                while not images:  # only in a tiny batch: look ahead until an image is usable or too many are broken
                     following = list(islice(rows, batch_size))
                     rows = chain(following, rows)
                     images = self._images(pool, following)
@@ -168,7 +177,7 @@ class ImageStream:
                 next(islice(rows, others, others), None)  # skips what the other ranks train on
 
     def _endless_rows(self, seed: int, first: int) -> Iterator[_Row]:
-        """One epoch after the other, from place `first` on."""
+        """The rows of one epoch after the other, from position `first` on."""
         epoch = 0
         while True:
             length = 0
@@ -181,7 +190,7 @@ class ImageStream:
     def _shuffled_rows(self, order: random.Random) -> Iterator[_Row]:
         """The training rows of an epoch.
 
-        `IterableDataset.shuffle` is not used: it took ten times as long and, for a buffer of 10,000 pictures of 20 kB,
+        `IterableDataset.shuffle` is not used: it took ten times as long and, for a buffer of 10,000 images of 20 kB,
         1,200 MB; and its buffer has to stay below 2 GB ("offset overflow").
         """
         buffer: list[_Row] = []
@@ -208,7 +217,7 @@ class ImageStream:
         return [file.image for file in self._usable(decoded) if file.digest not in self._heldout_digests]
 
     def _usable(self, files: Iterable[DecodedFile]) -> Iterator[DecodedFile]:
-        """Those that are not broken. All are counted."""
+        """The files that are not broken. All files are counted."""
         for file in files:
             if self._tally.count(file):
                 yield file
@@ -218,7 +227,7 @@ class ImageStream:
             self._tally.refuse_broken(JUDGED_AFTER)
 
     def _read_row(self, row: _Row) -> NamedContent:
-        # a failure to read is no broken picture: it would not come again in a resumed run
+        # a file that cannot be read is an error and not a broken image: a resumed run might read it
         name = f"row {row.number}" + f" of part {row.part}" * (self._parts.count > 1)
         return row_content(row.value, name, self._parts.read)
 
@@ -231,23 +240,31 @@ def open_stream(
     exact: bool = True,
     known: Split | None = None,
 ) -> DataSplits:
-    """Opens the pictures that `data` names as an `ImageStream`, and holds some out.
+    """Opens the images that `data` names as an `ImageStream`, and holds some out.
 
-    Held out is every k-th picture of the unshuffled source, where k is 1 / `validation_fraction` rounded, beginning
-    with number `split_seed` modulo k, and 2,000 at the most. So the first 2,000 k pictures are read once before
-    training begins, and all of a set that has fewer.
+    Every k-th image of the unshuffled source is held out, up to 2,000 images. k is 1 / `validation_fraction`, rounded,
+    and the first held-out image is number `split_seed` modulo k. So the first 2,000 k images, or all if there are
+    fewer, are read once before training begins.
+
+    Args:
+        data: Where the images are, and how they are shuffled and split.
+        image_size: Edge of the square images, in pixels.
+        image_channels: 3 for colour, 1 for greyscale.
+        split: The split that a run recorded. Its held-out images must be found again.
+        exact: See `refuse_other_images`.
+        known: The split of the model that a run starts from; see `ImageStream.hold_out`.
 
     Raises:
         ValueError: If `data` names no source or two, the source or its image column does not exist, a setting is not
-            possible, or there are too few pictures to train on some and hold out others.
+            possible, or there are too few images to train on some and hold out others.
     """
-    picture_mode(image_channels)  # refuses a number of channels that no picture has, before any picture is blamed
+    picture_mode(image_channels)  # refuses an impossible number of channels, before any image is blamed for it
     data = with_preset(data)
     every = round(1 / data.validation_fraction) if 0 < data.validation_fraction < 1 else 0
     if every < 2:
         raise ValueError(
-            f"validation_fraction={data.validation_fraction} is not possible with streaming, which holds out every "
-            "k-th picture; choose a value above 0 and up to 0.5, such as 0.1."
+            f"validation_fraction={data.validation_fraction} is not possible with --streaming, which holds out every "
+            "k-th image; choose a value above 0 and up to 0.5, such as 0.1."
         )
     if data.shuffle_buffer < 1:
         raise ValueError(f"shuffle_buffer={data.shuffle_buffer} is not possible; it must be at least 1.")

@@ -80,7 +80,7 @@ def split_folder(request, tmp_path) -> Path:
 def test_a_split_is_used_and_the_others_are_named(dataset_split, found, left_out, split_folder, capsys):
     facts = load(split_folder, dataset_split=dataset_split).facts
     assert facts["pictures_found"] == found and facts.get("left_out", {}) == left_out
-    notice = next(line for line in capsys.readouterr().out.splitlines() if "called like splits" in line)
+    notice = next(line for line in capsys.readouterr().out.splitlines() if "with the names of splits" in line)
     assert "found in test/ 5, train/ 12, valid/ 3. Used: " in notice
     assert ("--dataset_split" in notice) == bool(left_out)
     data = DataConfig(train_data_dir=str(split_folder), dataset_split=dataset_split, validation_fraction=0.5)

@@ -203,7 +203,7 @@ def test_a_damaged_cache_is_built_again(damage, folder, cache, capsys):
     DAMAGES[damage](only)
     after = LOADERS["cached"](folder)
     assert torch.equal(after.train.images, images) and after.facts == facts
-    assert "is not as it was written" in capsys.readouterr().out
+    assert "is damaged. It is removed, and the images are decoded again" in capsys.readouterr().out
 
 
 PROCESSES = """

@@ -1,4 +1,4 @@
-"""What a set holds is found out before anyone trains on it."""
+"""What a dataset holds, found before training."""
 
 import json
 import shutil
@@ -105,7 +105,7 @@ def test_a_set_that_training_would_refuse_is_said_to_be(folder):
     for number in range(5):
         (folder / f"broken-{number}.jpg").write_bytes(b"%d" % number)
     findings = inspect_pictures(DataConfig(train_data_dir=str(folder)))
-    assert findings.usable == 0 and "Training would refuse this set" in str(findings)
+    assert findings.usable == 0 and "Training would refuse this dataset" in str(findings)
     with pytest.raises(ValueError, match="cannot be used"):
         load_images(DataConfig(train_data_dir=str(folder)), 28, 3)
 
@@ -121,7 +121,7 @@ def test_the_command_writes_the_sheet_and_prints_json(folder, monkeypatch, capsy
     found = json.loads(run(str(folder), "--json", "--sheet", str(sheet)))
     assert found["count"] == 153 and found["sizes"]["48x64"] == 100 and found["labels"]["kind"]["wide"] == 2
     assert Image.open(sheet).size == (512, 512)
-    assert "pictures     153, of which training would use 151" in run(str(folder))
+    assert "images       153, of which training would use 151" in run(str(folder))
     with pytest.raises(SystemExit, match="exists; choose another --sheet"):
         run(str(folder), "--sheet", str(sheet))
     with pytest.raises(SystemExit, match="cannot be loaded from the Hub"):

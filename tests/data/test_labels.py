@@ -88,7 +88,11 @@ def test_the_labels_of_a_split_are_at_its_indices(folder):
     ("name", "content", "message"),
     [
         ("metadata.csv", "picture,age\nnobody.png,3\n", "needs a file_name in every row.* Its columns: picture, age"),
-        ("metadata.csv", "file_name,age\nnobody.png,3\n", "describes no image that is there, such as nobody.png"),
+        (
+            "metadata.csv",
+            "file_name,age\nnobody.png,3\n",
+            "describes no image in the folder; it names for instance nobody.png",
+        ),
         ("metadata.csv", "file_name,age\n,3\n", "needs a file_name in every row"),
         ("metadata.csv", "a,b,age\n000.png,001.png,3\n", "each of its columns a, b names images"),
         ("metadata.csv", "picture,age\n000.png,3\nnobody.png,4\n", "needs a file_name in every row"),
@@ -141,7 +145,7 @@ def test_metadata_as_other_programs_write_it_is_read(content, folder):
 def test_of_several_rows_about_one_image_the_last_counts_and_it_is_said(folder, capsys):
     (folder / "metadata.csv").write_text("file_name,age\n000.png,1\n001.png,2\n000.png,3\n")
     assert columns_of(DataConfig(train_data_dir=str(folder)))["age"][:3] == [3, 2, None]
-    assert "several rows are about one image; the last of them counts" in capsys.readouterr().err
+    assert "several rows are about one image; the last one is used" in capsys.readouterr().err
 
 
 def test_metadata_in_parquet_is_read_and_is_no_set_of_images(folder):
