@@ -17,7 +17,7 @@ from .models.loading import refuse_lfs_pointer
 ImageLike = Image.Image | str | os.PathLike | np.ndarray | torch.Tensor
 
 # The content of a file decides, and not its name. Pillow decodes these formats by itself, tells them from their first
-# bytes, and finds one size in their header. EPS is not among them, as it runs a program; nor ICO, which has many sizes.
+# bytes, and finds one size in their header. EPS is not among them, as it runs a program, nor ICO with its many sizes.
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "TGA")
 MAX_PIXELS = 100_000_000  # of an image; only JPEGs can be decoded at a smaller size
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")

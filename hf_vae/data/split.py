@@ -141,6 +141,6 @@ def refuse_other_images(split: Split, digests: Sequence[str], names: Sequence[st
 
 
 def positions(digests: Sequence[str], side: Sequence[str]) -> torch.Tensor:
-    """The positions in `digests` of the images of one side, in the order of `side`. The order of files does not count."""
+    """The positions in `digests` of the images of one side, in the order of `side` and not of the files."""
     places = {digest: place for place, digest in enumerate(digests)}
     return torch.tensor([places[digest] for digest in side if digest in places], dtype=torch.long)

@@ -5,7 +5,6 @@ import shutil
 import time
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from conftest import draw_picture
@@ -20,9 +19,8 @@ from hf_vae.data.sources import open_source
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache for each test, and one for the `datasets` library beside it."""
+    """An empty cache for each test."""
     monkeypatch.setenv("HF_VAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     return tmp_path / "cache"
 
 
