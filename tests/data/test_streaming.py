@@ -380,7 +380,7 @@ def interrupted(tmp_path_factory) -> subprocess.CompletedProcess:
     assert (folders[1] / "all.parquet").stat().st_size > 320 * 2**20
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", INTERRUPTED, *map(str, folders)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_memory_stays_far_below_the_size_of_the_set(interrupted):
