@@ -1,4 +1,4 @@
-"""PIL images to tensors in [-1, 1] and back, the same for training and for the Space, and images that users give."""
+"""PIL images to tensors in [-1, 1] and back, for training and the Space alike, and the images that users pass in."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from .models.loading import refuse_lfs_pointer
 
 ImageLike = Image.Image | str | os.PathLike | np.ndarray | torch.Tensor
 
-# Read by content, whatever a name says: what Pillow decodes by itself and tells from its first bytes, with one size in
-# its header. None calls another program, as EPS does, or holds images of other sizes, as ICO does.
+# The content of a file decides, and not its name. Pillow decodes these formats by itself, tells them from their first
+# bytes, and finds one size in their header. EPS is not among them, as it runs a program, nor ICO with its many sizes.
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "TGA")
-MAX_PIXELS = 100_000_000  # of an image, as it is decoded whole unless it is a JPEG
+MAX_PIXELS = 100_000_000  # of an image; only JPEGs can be decoded at a smaller size
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
 CHANNELS = (1, 3, 4)
 MODES = {1: "L", 3: "RGB"}
@@ -31,8 +31,8 @@ def square_picture(
 ) -> Image.Image:
     """Turns any picture into a square one of `size` pixels, in RGB (`channels=3`) or greyscale (`channels=1`).
 
-    EXIF rotation is applied and transparency is laid on white; then `crop_box` (left, top, right, bottom, in pixels)
-    is cut out if given, the largest centred square is taken, and it is resized with Lanczos.
+    EXIF rotation is applied, and transparent parts become white. Then the picture is cropped to `crop_box` (left, top,
+    right, bottom, in pixels) if given, and to the largest centred square, and resized with Lanczos.
 
     Raises:
         ValueError: If `channels` is neither 1 nor 3, or `crop_box` does not lie inside the picture.
@@ -43,7 +43,7 @@ def square_picture(
         left, top, right, bottom = crop_box
         if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
             raise ValueError(
-                f"crop_box={tuple(crop_box)} does not lie inside a picture of {picture.width}x{picture.height}."
+                f"crop_box={tuple(crop_box)} does not lie inside an image of {picture.width}x{picture.height}."
             )
         picture = picture.crop((left, top, right, bottom))
     picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
@@ -51,10 +51,10 @@ def square_picture(
 
 
 def picture_mode(channels: int) -> str:
-    """Pillow's name for pictures of 1 (greyscale) or 3 (colour) channels.
+    """Pillow's mode for 1 channel (greyscale) or 3 channels (colour).
 
     Raises:
-        ValueError: If it is any other number.
+        ValueError: If `channels` is any other number.
     """
     if channels not in MODES:
         raise ValueError(f"image_channels={channels} is not possible; choose 1 (greyscale) or 3 (colour).")
@@ -62,10 +62,10 @@ def picture_mode(channels: int) -> str:
 
 
 def refuse_crop_box(crop_box: tuple[int, int, int, int] | None) -> None:
-    """Refuses a box that lies in no image, however large.
+    """Refuses a crop box that fits into no image, however large.
 
     Raises:
-        ValueError: If it begins outside of the image, or ends before it begins.
+        ValueError: If an edge is negative, left is not below right, or top is not below bottom.
     """
     left, top, right, bottom = crop_box or (0, 0, 1, 1)
     if not (0 <= left < right and 0 <= top < bottom):
@@ -76,7 +76,7 @@ def refuse_crop_box(crop_box: tuple[int, int, int, int] | None) -> None:
 
 
 def upright_picture(picture: Image.Image) -> Image.Image:
-    """Any picture in RGB, of its own shape: turned as its EXIF data says, transparency laid on white."""
+    """A picture of the same shape in RGB: rotated as its EXIF data says, and white where it was transparent."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # 16 or 32 bits: Pillow clips these on conversion instead of scaling them
         picture = picture.convert("I").point(lambda value: value / 257).convert("L")
@@ -87,7 +87,7 @@ def upright_picture(picture: Image.Image) -> Image.Image:
 
 
 def picture_to_uint8(picture: Image.Image) -> torch.Tensor:
-    """A picture to `(C, H, W)` uint8."""
+    """A picture to a uint8 tensor `(C, H, W)`."""
     values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return values.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
 
@@ -98,8 +98,8 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 
 
 def to_pictures(images: torch.Tensor, output_size: int | None = None) -> list[Image.Image]:
-    """Images `(B, C, H, W)` in [-1, 1], clipped to that range, to pictures, resized with Lanczos to `output_size`
-    pixels if that differs from their size."""
+    """Images `(B, C, H, W)` in [-1, 1] to pictures. Values outside of that range are clipped. The pictures are resized
+    with Lanczos to `output_size` pixels if that differs from their size."""
     values = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     pictures = [Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()) for image in values]
     if output_size and output_size != images.shape[-1]:
@@ -118,13 +118,15 @@ def picture_grid(pictures: list[Image.Image], columns: int = GRID_COLUMNS) -> Im
 
 
 def to_pil_images(given: ImageLike | Iterable[ImageLike]) -> list[Image.Image]:
-    """One image or several as PIL images. Paths are opened with `open_image`. Arrays are `(H, W)`, `(H, W, C)` or
-    `(B, H, W, C)` and tensors `(H, W)`, `(C, H, W)` or `(B, C, H, W)`, both uint8, of 1, 3 or 4 channels.
+    """Converts one image or several to PIL images.
+
+    Paths are opened with `open_image`. Arrays have the shape `(H, W)`, `(H, W, C)` or `(B, H, W, C)`, and tensors
+    `(H, W)`, `(C, H, W)` or `(B, C, H, W)`. Both are uint8, with 1, 3 or 4 channels.
 
     Raises:
-        TypeError: If something else is given.
-        ValueError: If an array or tensor has another shape or type, there is no image or one without pixels, or as in
-            `open_image`.
+        TypeError: If `given` is of another type.
+        ValueError: If an array or tensor has another shape or type, there is no image, or an image has no pixels; and
+            as `open_image`.
     """
     if isinstance(given, Image.Image | str | os.PathLike | np.ndarray | torch.Tensor):
         return _images_of(given)
@@ -137,11 +139,11 @@ def to_pil_images(given: ImageLike | Iterable[ImageLike]) -> list[Image.Image]:
 
 
 def to_pil_image(given: ImageLike) -> Image.Image:
-    """The same for what must be one image.
+    """Converts exactly one image to a PIL image.
 
     Raises:
-        TypeError: As `to_pil_images` does.
-        ValueError: As `to_pil_images` does, or if there are several.
+        TypeError: As `to_pil_images`.
+        ValueError: As `to_pil_images`, or if there are several images.
     """
     images = to_pil_images(given)
     if len(images) > 1:
@@ -150,14 +152,14 @@ def to_pil_image(given: ImageLike) -> Image.Image:
 
 
 def open_image(path: str | os.PathLike) -> Image.Image:
-    """Reads an image file. A `~` in front is the home folder.
+    """Reads an image file. A leading `~` stands for the home folder.
 
     Raises:
-        ValueError: If there is no file at `path`, or it is not an image of `IMAGE_FORMATS`, has more than `MAX_PIXELS`
-            pixels or is damaged.
+        ValueError: If there is no file at `path`, or it is not an image in one of `IMAGE_FORMATS`, has more than
+            `MAX_PIXELS` pixels, or is damaged.
     """
     file = Path(os.path.expanduser(path))
-    if not os.path.exists(file):  # which also takes what is too long for a name
+    if not os.path.exists(file):  # os.path.exists also takes a text that is too long for a name
         if ADDRESS.match(str(path)):
             raise ValueError(
                 f"{str(path)[:200]} is an address, and addresses are not fetched: download the file and give its path."
@@ -175,7 +177,7 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         raise ValueError(
             f"{path} is not an image in a format that is read here ({', '.join(IMAGE_FORMATS)}); convert it to PNG."
         ) from error
-    except Exception as error:  # Pillow raises whatever its decoders run into
+    except Exception as error:  # Pillow passes on errors of every kind from its decoders
         raise ValueError(f"{path} is not an image that can be read: {error}") from error
     return image
 

@@ -74,7 +74,7 @@ def test_every_command_of_the_page_does_what_the_page_says(place):
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         printed += done.stdout
-    assert "pictures     24, of which training would use 24" in printed and "Reconstruction PSNR" in printed
+    assert "images       24, of which training would use 24" in printed and "Reconstruction PSNR" in printed
     for name in ("photos.png", "drawn.png", "sweep.png", "compared.png", "runs/photos-vae/samples.png"):
         Image.open(place / name).verify()
     assert (place / "runs" / "photos-vaegan" / "README.md").is_file()

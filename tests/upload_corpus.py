@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import cache
 
 from conftest import draw_picture
 from PIL import Image, ImageCms
@@ -33,10 +34,11 @@ def encoded(picture: Image.Image, ending: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def corpus() -> Iterator[Upload]:
+@cache  # 50 MiB, which take seconds to make
+def corpus() -> tuple[Upload, ...]:
     """All of them, in the same order and with the same bytes each time."""
-    for part in (_kinds, _sizes, _orientations, _metadata, _animations, _disguises, _bombs, _cut, _flipped):
-        yield from part()
+    parts = (_kinds, _sizes, _orientations, _metadata, _animations, _disguises, _bombs, _cut, _flipped)
+    return tuple(upload for part in parts for upload in part())
 
 
 def good_files() -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""What a set of pictures holds, found out before anyone trains on it."""
+"""What a dataset holds, before training: sizes, formats, copies, broken files and labels."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from ..config import DataConfig
 from ..pictures import picture_grid, to_float, to_pictures
-from .cached import BROKEN_SHARE_LIMIT, MIN_USABLE, decode_files
+from .decoding import Tally, decode_files
 from .labels import read_columns
 from .listing import as_text
 from .presets import with_preset
@@ -18,8 +19,8 @@ from .sources import open_source
 
 
 SHEET_PICTURES = 64
-SHEET_SIZE = 64  # pixels of a picture on the sheet: the size that models have by default
-SHOWN = 5  # sizes, values and broken files that are spelled out
+SHEET_SIZE = 64  # pixels of an image on the sheet: the default size of models
+SHOWN = 5  # sizes, values and broken files that are listed
 
 
 @dataclass
@@ -27,19 +28,21 @@ class Findings:
     """What `inspect_pictures` found.
 
     Args:
-        count: Pictures found.
-        sizes: How many have which width and height.
-        modes: How many have which mode of Pillow's, such as RGB.
-        formats: How many are of which of the formats that are read, such as JPEG.
+        count: Images found, broken files included.
+        usable: Distinct images that training would use, held-out ones included; 0 if it would refuse the dataset.
+        sizes: Number of images for each width and height, in pixels.
+        modes: Number of images for each of Pillow's modes, such as RGB.
+        formats: Number of images for each format, such as JPEG.
         duplicates: Exact copies of another image, which training drops.
         broken: A line for each file that does not decode, which training skips.
-        left_out: How many files are no part of the set, for each reason.
-        notices: Sentences that whoever trains on the set should read, such as which split is used.
-        labels: How many pictures have which value, for each column of labels.
-        examples: Some of the pictures, evenly spread, cut and scaled as in training: uint8 `(C, H, W)` each.
+        left_out: Number of files that are not used, for each reason.
+        notices: Sentences to read before training, such as which split is used.
+        labels: For each label column, the number of images with each value.
+        examples: Some of the images, evenly spread, cropped and resized as in training: uint8 `(C, H, W)` each.
     """
 
     count: int = 0
+    usable: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
@@ -50,14 +53,8 @@ class Findings:
     labels: dict[str, Counter[Any]] = field(default_factory=dict)
     examples: list[torch.Tensor] = field(default_factory=list)
 
-    @property
-    def usable(self) -> int:
-        """Distinct pictures that training would use, held-out ones included; 0 if it would refuse the set."""
-        usable = self.count - self.duplicates - len(self.broken)
-        return usable if len(self.broken) <= BROKEN_SHARE_LIMIT * self.count and usable >= MIN_USABLE else 0
-
     def to_dict(self) -> dict[str, Any]:
-        """The findings as plain values, without the examples."""
+        """The findings as values for JSON, without the examples."""
         return {
             "count": self.count,
             "usable": self.usable,
@@ -73,7 +70,7 @@ class Findings:
 
     def __str__(self) -> str:
         lines = [
-            f"pictures     {self.count:,}, of which training would use {self.usable:,}",
+            f"images       {self.count:,}, of which training would use {self.usable:,}",
             f"copies       {self.duplicates:,}",
             f"broken       {len(self.broken):,}" + "".join(f"\n  {line}" for line in self.broken[:SHOWN]),
             f"left out     {as_text(self.left_out) or 'nothing'}",
@@ -86,43 +83,45 @@ class Findings:
         lines += [f"label {name}: {_most_common(values)}" for name, values in self.labels.items()]
         lines += self.notices
         if not self.usable:
-            lines.append("Training would refuse this set: too much of it is broken, or there are too few pictures.")
+            lines.append("Training would refuse this dataset: too many files are broken, or there are too few images.")
         return "\n".join(lines)
 
 
 def _most_common(values: dict[Any, int]) -> str:
-    """The most frequent values, and how many others there are."""
+    """The most frequent values with their counts, and the number of the others."""
     common = Counter(values).most_common(SHOWN)
     listed = ", ".join(f"{value} ({number:,})" for value, number in common) or "none"
     return listed + (f" and {len(values) - SHOWN:,} others" if len(values) > SHOWN else "")
 
 
 def inspect_pictures(data: DataConfig) -> Findings:
-    """Reads and decodes every picture that `data` names, and keeps none.
+    """Decodes every image of the source that `data` names, one chunk at a time.
 
     Raises:
         ValueError: If `data` names no source or two, or the source or its image column does not exist.
     """
     data = with_preset(data)
     source = open_source(data)
-    findings = Findings(count=source.length, left_out=source.left_out, notices=source.notices)
-    findings.labels = {name: Counter(map(_countable, values)) for name, values in read_columns(data).items()}
-    shown = {position * source.length // SHEET_PICTURES for position in range(SHEET_PICTURES)}
-    for file in decode_files(source, SHEET_SIZE, 3, data.crop_box, "Inspecting images"):
-        if file.problem:
-            findings.broken.append(file.problem)
-            continue
-        findings.sizes[file.looks.size] += 1
-        findings.modes[file.looks.mode] += 1
-        findings.formats[file.looks.format] += 1
-        findings.duplicates += file.image is None
-        if file.row in shown and file.image is not None:
+    files = source.files()
+    findings = Findings(left_out=files.left_out, notices=files.notices)
+    findings.labels = {name: Counter(map(_countable, values)) for name, values in read_columns(source).items()}
+    shown = {position * files.length // SHEET_PICTURES for position in range(SHEET_PICTURES)}
+    contents = tqdm(files.contents, "Inspecting images", files.length, unit="image", disable=None)
+    tally = Tally()
+    for row, file in enumerate(decode_files(contents, SHEET_SIZE, 3, data.crop_box)):
+        if tally.count(file) and row in shown:
             findings.examples.append(file.image)
+        if file.looks:
+            findings.sizes[file.looks.size] += 1
+            findings.modes[file.looks.mode] += 1
+            findings.formats[file.looks.format] += 1
+    findings.count, findings.duplicates, findings.broken = tally.read, tally.copies, list(tally.broken.elements())
+    findings.usable = tally.usable if tally.is_trainable else 0
     return findings
 
 
 def contact_sheet(findings: Findings) -> Image.Image:
-    """The example pictures as one grid."""
+    """The example images as one grid."""
     return picture_grid(to_pictures(to_float(torch.stack(findings.examples))))
 
 

@@ -1,45 +1,30 @@
-"""What is said about each image beside the image itself: columns of a dataset or of parquet, the names of class
-folders, and the `metadata.csv`, `.jsonl` or `.parquet` of a folder, as `datasets` reads an "imagefolder"."""
+"""The labels of images: columns of a dataset or of parquet files, class folders, and metadata files of a folder."""
 
-import codecs
-import json
-import os
 import sys
-from collections.abc import Iterable
-from io import BytesIO
-from pathlib import Path
 from typing import Any
-
-import datasets
-import pyarrow as pa
-from pyarrow import csv, parquet
 
 from ..config import DataConfig
 from .cached import DataSplits
-from .listing import Listing, printable, split_word
 from .presets import with_preset
-from .sources import Table, find_images, holds_pictures
-
-
-FILE_NAME = "file_name"
-LABEL = "label"  # the column that `datasets` makes of the names of class folders
-DELIMITERS = ",;\t"
+from .sources import Source, open_source
 
 
 def load_labels(data: DataConfig, column: str, splits: DataSplits) -> list[Any]:
-    """The label in `column` of each of `splits.train.images`, None where it has none. So those of `splits.train` are
-    at `splits.train.indices`, and those of `splits.heldout` at its own. Classes are given by their names.
+    """The label in `column` of each image in `splits.train.images`; None where an image has none.
+
+    The labels of `splits.train` are at `splits.train.indices`, those of `splits.heldout` at its own. Classes are given
+    by their names.
 
     Args:
         data: What `splits` were loaded from.
-        column: A column of the dataset or the parquet file, or of the folder's metadata files; or "label" for the
-            names of class folders.
-        splits: What `load_images` made of `data`; not a stream, whose pictures are not numbered.
+        column: A column of the dataset, the parquet file or the folder's metadata files; or "label" for the names of
+            class folders.
+        splits: What `load_images` returned for `data`. A stream has no labels, as its images are not numbered.
 
     Raises:
-        ValueError: If there is no such column; the message names those that there are.
+        ValueError: If there is no such column; the message names the columns that exist.
     """
-    columns, problems = _find_columns(data)
+    columns, problems = open_source(with_preset(data)).columns()
     if column not in columns:
         raise ValueError(
             " ".join([f"There is no label column {column!r}; there are: {', '.join(columns) or 'none'}.", *problems])
@@ -47,133 +32,12 @@ def load_labels(data: DataConfig, column: str, splits: DataSplits) -> list[Any]:
     return [columns[column][row] for row in splits.rows]
 
 
-def read_columns(data: DataConfig) -> dict[str, list[Any]]:
-    """Every label column of a source, one value for each image that `open_source` gives, in its order.
+def read_columns(source: Source) -> dict[str, list[Any]]:
+    """Every label column of a source, with one value for each of its files, in their order.
 
     A metadata file that cannot be used is named on the standard error, and left out.
-
-    Raises:
-        ValueError: If `data` names no source or two, or it does not exist.
     """
-    columns, problems = _find_columns(data)
+    columns, problems = source.columns()
     for problem in problems:
         print(problem, file=sys.stderr)
     return columns
-
-
-def _find_columns(data: DataConfig) -> tuple[dict[str, list[Any]], list[str]]:
-    """The label columns, and a sentence for each metadata file that is not used as it stands."""
-    found = find_images(with_preset(data))
-    if isinstance(found, Listing):
-        return _folder_columns(found)
-    names = [name for name, feature in found.rows.features.items() if not holds_pictures(feature)]
-    return {name: _values(found, name) for name in names}, []
-
-
-def _values(table: Table, name: str) -> list[Any]:
-    values, feature = table.rows[name][:], table.rows.features[name]
-    if not isinstance(feature, datasets.ClassLabel):
-        return values
-    return [None if value is None else feature.int2str(value) for value in values]
-
-
-def _folder_columns(listing: Listing) -> tuple[dict[str, list[Any]], list[str]]:
-    described: dict[Path, dict[str, Any]] = {}
-    problems = []
-    images = set(listing.images)
-    for metadata in listing.metadata:
-        try:
-            rows = _read_metadata(metadata)
-            column = _naming_column(rows, metadata.parent, images)
-        except ValueError as error:
-            problems.append(f"{printable(str(metadata))} is not used: {error}")
-            continue
-        if column != FILE_NAME:
-            problems.append(f"{printable(str(metadata))}: its column {column} is taken for {FILE_NAME}.")
-        about = [_named_file(row.pop(column), metadata.parent, images) for row in rows]
-        if len(set(about)) < len(about):
-            problems.append(f"{printable(str(metadata))}: several rows are about one image; the last of them counts.")
-        described |= dict(zip(about, rows, strict=True))
-    names = dict.fromkeys(name for file, row in described.items() if file in images for name in row)
-    columns = {name: [described.get(file, {}).get(name) for file in listing.images] for name in names}
-    return _class_folders(listing) | columns, problems
-
-
-def _class_folders(listing: Listing) -> dict[str, list[Any]]:
-    """The name of the folder that each image lies in, under the condition that `datasets` has: all lie equally deep,
-    in more than one folder. Those that are called like splits are no classes."""
-    parts = [file.relative_to(listing.folder).parts for file in listing.images]
-    names = [path[-2] if len(path) > 1 else "" for path in parts]
-    if len(set(map(len, parts))) > 1 or len(set(names)) < 2 or all(map(split_word, names)):
-        return {}
-    return {LABEL: names}
-
-
-def _naming_column(rows: list[dict[str, Any]], folder: Path, images: set[Path]) -> str:
-    """The column that names the image of each row: `file_name`, or the only one with names of images.
-
-    Raises:
-        ValueError: If there is none, or several.
-    """
-    columns = dict.fromkeys(name for row in rows for name in row)
-    if FILE_NAME in columns:
-        if not all(isinstance(row.get(FILE_NAME), str) for row in rows):
-            raise ValueError(f"it needs a {FILE_NAME} in every row: the image that the row is about.")
-        if not any(_named_file(row[FILE_NAME], folder, images) in images for row in rows):
-            raise ValueError(f"it describes no image that is there, such as {printable(rows[0][FILE_NAME])}.")
-        return FILE_NAME
-    naming = [name for name in columns if _names_images([row.get(name) for row in rows], folder, images)]
-    if not naming:
-        raise ValueError(
-            f"it needs a {FILE_NAME} in every row: the image that the row is about. Its columns: "
-            f"{', '.join(map(printable, columns)) or 'none'}."
-        )
-    if len(naming) > 1:
-        raise ValueError(f"each of its columns {', '.join(naming)} names images; call one of them {FILE_NAME}.")
-    return naming[0]
-
-
-def _names_images(values: Iterable[Any], folder: Path, images: set[Path]) -> bool:
-    return all(isinstance(value, str) and _named_file(value, folder, images) in images for value in values)
-
-
-def _named_file(name: str, folder: Path, images: set[Path]) -> Path:
-    """The file that a metadata file in `folder` means; a name from Windows has other slashes."""
-    file = Path(os.path.normpath(folder / name))
-    return file if file in images else Path(os.path.normpath(folder / name.replace("\\", "/")))
-
-
-def _read_metadata(file: Path) -> list[dict[str, Any]]:
-    """The rows of a metadata file; numbers in a CSV are read as such.
-
-    Raises:
-        ValueError: If it cannot be read, or holds no rows.
-    """
-    try:
-        if file.suffix == ".parquet":
-            rows = parquet.read_table(file).to_pylist()
-        elif file.suffix == ".csv":
-            rows = _read_csv(_read_text(file))
-        else:
-            rows = [json.loads(line) for line in _read_text(file).splitlines() if line.strip()]
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise ValueError(f"it cannot be read: {printable(' '.join(str(error).split()))}") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"it needs a {FILE_NAME} in every row, which is a JSON object.")
-    if not rows:
-        raise ValueError("it has no rows.")
-    return rows
-
-
-def _read_text(file: Path) -> str:
-    content = file.read_bytes()
-    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
-
-
-def _read_csv(text: str) -> list[dict[str, Any]]:
-    """A table whose columns are separated by what is most frequent in its first line."""
-    header = text.partition("\n")[0]
-    parse = csv.ParseOptions(delimiter=max(DELIMITERS, key=header.count), newlines_in_values=True)
-    convert = csv.ConvertOptions(strings_can_be_null=True)
-    return csv.read_csv(BytesIO(text.encode()), parse_options=parse, convert_options=convert).to_pylist()

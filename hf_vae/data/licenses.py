@@ -1,4 +1,4 @@
-"""The identifiers of licences that the Hub takes."""
+"""The licence identifiers that the Hub accepts."""
 
 import re
 from difflib import get_close_matches
@@ -93,25 +93,25 @@ LICENSES = {
 
 
 def check_license(text: str) -> str:
-    """The identifier `text` itself, if it is one that the Hub takes: it refuses a card with any other.
+    """Returns `text` if it is a licence identifier that the Hub accepts. The Hub refuses a card with any other.
 
     Raises:
-        ValueError: If it is not; the message names the identifiers that are nearest to it.
+        ValueError: If it is not such an identifier; the message names the nearest ones.
     """
     if text in LICENSES:
         return text
     if nearest := _nearest(text):
         advice = f"did you mean {' or '.join(nearest)}?"
     else:
-        advice = "use other for a licence that is not in the list, and unknown for one that nobody stated."
+        advice = "use other for a licence that is not in the list, and unknown if no licence is stated."
     raise ValueError(
-        f"data_license={text} is not an identifier of a licence on the Hub: {advice} "
+        f"data_license={text} is not a licence identifier of the Hub: {advice} "
         "https://huggingface.co/docs/hub/repositories-licenses lists them."
     )
 
 
 def _nearest(text: str) -> list[str]:
-    """Identifiers that are spelled like `text`, or else those whose names are."""
+    """The identifiers with the most similar spelling, or else those with the most similar name."""
     by_spelling = {_plain(identifier): identifier for identifier in LICENSES}
     by_name = {_plain(name): identifier for identifier, name in LICENSES.items()}
     for known in (by_spelling, by_name):
@@ -124,6 +124,6 @@ def _nearest(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Letters and digits alone, as in "ccby40" for "CC BY 4.0", without the words that licences share."""
+    """Only letters and digits, such as "ccby40" for "CC BY 4.0", without words that many licence names share."""
     words = re.sub(r"\b(licen[cs]e|version|the|v(?=\d))", " ", text.lower())
     return re.sub(r"[^a-z0-9+]", "", words)

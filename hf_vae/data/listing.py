@@ -1,24 +1,24 @@
-"""Which files below a folder are images, and what is left out: by its ending, hidden, linked, or of another split."""
+"""Which files in a folder are images, and which files are left out and why."""
 
 import os
-import re
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from pyarrow.parquet import read_metadata
 
 from ..pictures import IMAGE_FORMATS
+from .dataset_splits import choose_files, no_such_split, split_word
+from .messages import printable
 
 
-# of a file with an unknown ending: what its first bytes tell without doubt (camera raw files begin as TIFF does)
+# for a file with an unknown ending: formats that its first bytes prove (camera raw files begin like TIFF)
 CERTAIN_FORMATS = tuple(name for name in IMAGE_FORMATS if name not in ("TIFF", "TGA"))
 IMAGE_ENDINGS = {ending for ending, kind in Image.registered_extensions().items() if kind in (*IMAGE_FORMATS, "MPO")}
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # as `datasets` reads an "imagefolder"
-SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # left out without a word, as .DS_Store is
-# what other programs put into any folder; those whose names begin with "." or "__" are hidden as well
+SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # left out and not counted, like .DS_Store
+# that other programs create; names that begin with "." or "__" are hidden as well
 FOREIGN_FOLDERS = {"@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "venv", "node_modules"}
 LISTED_ENDINGS = 10  # endings that are counted one by one
 
@@ -36,26 +36,6 @@ COPIES = {
     ".thm",
 }  # of images, by editors, browsers and cameras
 
-LFS_HINT = "is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository"
-
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
-}
-# "seg_train", "test2017", "trainA", "training_set"; but no "Val_Kilmer": val and dev are names of people as well
-SPLIT_WORD = re.compile(
-    r"(?<![a-z])(train|training|valid|validation|test|testing|eval|evaluation)(?:set|[ab])?(?![a-z])"
-)
-SPLIT_NAME = re.compile(r"(?:(?:.*[-_ .])?(val)|(dev))(?:set|[ab])?(?:[-_ .]?(?:images?|imgs?|data|set|\d).*)?")
-
 
 @dataclass(frozen=True)
 class Listing:
@@ -63,11 +43,11 @@ class Listing:
 
     Args:
         folder: The folder, or the one parquet file.
-        images: Files that are images by their ending, or by their content where they have none; sorted.
-        parquet: Parquet files; there are images or these, not both.
-        metadata: Files that describe images of `images`.
-        left_out: How many files were left out, for each reason.
-        notices: Sentences that whoever trains on the folder should read.
+        images: Files that are images by their ending, or by their content if the ending is unknown; sorted.
+        parquet: Parquet files. A folder has either images or parquet files.
+        metadata: Metadata files about `images`.
+        left_out: Number of files that are not used, for each reason.
+        notices: Sentences to print before training, such as which split is used.
     """
 
     folder: Path
@@ -79,11 +59,11 @@ class Listing:
 
 
 def list_folder(train_data_dir: str, dataset_split: str | None = None) -> Listing:
-    """The images of a folder and of the folders in it, or its parquet files, in the order of their paths.
+    """Lists the images in a folder and its subfolders, or its parquet files, in the order of their paths.
 
-    Linked folders are followed, each folder once. Files and folders that are hidden, or that programs leave behind,
-    are left out. Of folders (or parquet files) that are called like splits, `dataset_split` chooses; None takes
-    `train`, or what lies outside of the others, and a notice says so.
+    Linked folders are followed, and each folder is read once. Hidden files and folders, and those that programs leave
+    behind, are left out. `dataset_split` chooses among folders (or parquet files) with the name of a split. None takes
+    `train`, or the files outside of all splits; a notice says which.
 
     Raises:
         ValueError: If there is nothing to train on, or both images and parquet, or no such split.
@@ -91,7 +71,7 @@ def list_folder(train_data_dir: str, dataset_split: str | None = None) -> Listin
     path = Path(train_data_dir).expanduser()
     named = f"train_data_dir={printable(train_data_dir)}"
     if not path.exists():
-        raise ValueError(f"{named} does not exist; say where the images are with --train_data_dir.")
+        raise ValueError(f"{named} does not exist; pass the folder of the images.")
     if path.is_file():
         if path.suffix.lower() != ".parquet":
             raise ValueError(f"{named} {_what_to_do_with(path)}")
@@ -108,7 +88,7 @@ def list_folder(train_data_dir: str, dataset_split: str | None = None) -> Listin
         raise ValueError(f"{named} holds both images and parquet; name one of them.")
     taken = {*images, *parquet, *metadata}
     left_out.update(_other_endings(file for file in files if file not in taken))
-    usable, others, notices = _choose_split(named, path, images or parquet, dataset_split)
+    usable, others, notices = choose_files(named, path, images or parquet, dataset_split)
     roots = {part for file in usable for part in file.parents}  # metadata beside images of another split is not needed
     metadata = [file for file in metadata if file.parent in roots]
     images, parquet = (usable, []) if images else ([], usable)
@@ -125,8 +105,8 @@ def only_datasets_reads(path: Path) -> bool:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file has an ending of an image, or an unknown one, such as that of "face.happy", or none, and the
-    content of an image."""
+    """Whether a file is an image: by its ending, or by its content if it has no ending or an unknown one, such as
+    "face.happy"."""
     ending = file.suffix.lower()
     if ending in IMAGE_ENDINGS:
         return True
@@ -139,16 +119,12 @@ def is_image(file: Path) -> bool:
         return False
 
 
-def printable(text: str) -> str:
-    """`text` with what is not text in it, such as commands to a terminal or half of a character, spelled out."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
 def _walk(root: Path) -> tuple[list[Path], Counter[str]]:
-    """All visible files below a folder, in the order of their paths, and how many were left out for which reason.
+    """All visible files in a folder and its subfolders, in the order of their paths, and the number left out for each
+    reason.
 
-    A folder is entered once, whatever links lead to it: first by its own path, then by that of a link. So links that
-    lead back end there.
+    A folder is entered once, however many links lead to it, and by its own path rather than by that of a link. So
+    loops of links end.
     """
     files: list[Path] = []
     left_out: Counter[str] = Counter()
@@ -182,7 +158,7 @@ def _walk(root: Path) -> tuple[list[Path], Counter[str]]:
 
 
 def _kind(entry: os.DirEntry) -> str:
-    """ "folder" or "file", links followed, or what to call what is neither."""
+    """ "folder" or "file", with links followed, or the name of any other kind."""
     try:
         if entry.is_dir():
             return "folder"
@@ -194,13 +170,13 @@ def _kind(entry: os.DirEntry) -> str:
 
 
 def _is_hidden(name: str, is_folder: bool) -> bool:
-    """A zip from a Mac has a `._name.jpg` beside each image that is none, and notebooks keep copies in
-    `.ipynb_checkpoints`."""
+    """Whether a name is hidden. A zip from a Mac has a `._name.jpg`, which is not an image, beside each image, and
+    notebooks keep copies in `.ipynb_checkpoints`."""
     return name.startswith(".") or (is_folder and (name.startswith("__") or name.lower() in FOREIGN_FOLDERS))
 
 
 def _count_hidden(file: Path, kind: str, left_out: Counter[str]) -> None:
-    """Counts what looks like an image: of what else lies in such places, nobody expects that it is trained on."""
+    """Counts what looks like an image. Other hidden files are not counted, as nobody expects them to be used."""
     if kind == "folder":
         names = [name for _, _, names in os.walk(file) for name in names]
         reason = "images in hidden folders"
@@ -221,84 +197,8 @@ def _other_endings(files: Iterable[Path]) -> dict[str, int]:
     return reasons
 
 
-def split_word(name: str) -> str | None:
-    """The word in the name of a folder or parquet file that says that it is a split, such as "valid"."""
-    found = SPLIT_WORD.search(name.lower()) or SPLIT_NAME.fullmatch(name.lower())
-    return next(filter(None, found.groups())) if found else None
-
-
-def _choose_split(
-    named: str, root: Path, files: list[Path], wanted: str | None
-) -> tuple[list[Path], dict[str, int], tuple[str, ...]]:
-    """The files to use, how many images are in each other split, and what to say about it."""
-    groups: dict[str, list[Path]] = {}
-    for file in files:
-        groups.setdefault(_group(file.relative_to(root)), []).append(file)
-    splits = {group: SPLITS[split_word(group)] for group in groups if group}
-    if "" in groups:  # outside of all splits
-        splits[""] = "" if "train" in splits.values() else "train"
-    # a folder called train beside others is a class of vehicles, unless one of them is called like a split, too
-    if wanted == "all" or (wanted in (None, "train") and set(splits.values()) <= {"", "train"}):
-        chosen = set(groups)
-    elif wanted is None:
-        chosen = {group for group in groups if splits[group] == "train"} or set(groups)
-        if "train" not in splits.values() and len(set(splits.values())) > 1:
-            raise ValueError(f"{named} has no train/: found in {_counts(groups)}. Choose with --dataset_split.")
-    else:
-        names = {name.strip().lower() for name in wanted.split("+")}
-        chosen = {group for group in groups if names & {group.lower(), splits[group]} - {""}}
-        missing = names - {name for group in chosen for name in (group.lower(), splits[group])}
-        if missing:
-            raise ValueError(no_such_split(named, wanted, sorted(set(groups) - {""}) or ["train"]))
-    left_out = {_left_out(group): _num_images(groups[group]) for group in groups if group not in chosen}
-    if set(splits.values()) <= {"", "train"} and not left_out:
-        return files, {}, ()
-    used = ", ".join(_folder(group) for group in groups if group in chosen)
-    notice = f"{named} has folders or files that are called like splits: found in {_counts(groups)}. Used: {used}."
-    if left_out:
-        notice += " Pass --dataset_split with the name of another split, or with all."
-    return sorted(file for group in chosen for file in groups[group]), left_out, (notice,)
-
-
-def no_such_split(named: str, wanted: str, splits: list[str]) -> str:
-    """The sentence about a split that does not exist."""
-    return f"{named} has no split {wanted!r}. Splits here: {', '.join(splits)}; choose one with --dataset_split."
-
-
-def _group(file: Path) -> str:
-    """The folder that makes a file part of a split, or the word in the name of a parquet file; else nothing."""
-    folder = next((part for part in file.parts[:-1] if split_word(part)), "")
-    return folder or (file.suffix.lower() == ".parquet" and split_word(file.stem)) or ""
-
-
-def _folder(group: str) -> str:
-    return f"{printable(group)}/" if group else "other folders"
-
-
-def _left_out(group: str) -> str:
-    return f"images of the split {printable(group)}" if group else "images outside of the splits"
-
-
-def _counts(groups: dict[str, list[Path]]) -> str:
-    return ", ".join(f"{_folder(group)} {_num_images(files):,}" for group, files in groups.items())
-
-
-def _num_images(files: list[Path]) -> int:
-    """Files, or rows of parquet files; one that is not parquet has none."""
-    if files[0].suffix.lower() != ".parquet":
-        return len(files)
-    return sum(_num_rows(file) for file in files)
-
-
-def _num_rows(file: Path) -> int:
-    try:
-        return read_metadata(file).num_rows
-    except (OSError, ValueError):
-        return 0
-
-
 def _what_to_do_with(file: Path) -> str:
-    """What a file is that was given for a folder, and what to give instead."""
+    """The rest of an error about a file that was given in place of a folder: what it is, and what to give instead."""
     ending = file.suffix.lower()
     if is_image(file):
         return "is an image file; give the folder that holds it."
@@ -322,11 +222,11 @@ def _what_to_do_with(file: Path) -> str:
 
 
 def _nothing_found(named: str, files: list[Path], left_out: dict[str, int]) -> str:
-    """What is there instead of images, and what to do with it."""
+    """The error about a folder without images: what it holds instead, and what to do about it."""
     endings = {file.suffix.lower() for file in files}
     message = f"{named} holds no image file, such as .jpg or .png, and no .parquet file."
     if found := _other_endings(files) | left_out:
-        message += f" Found, and not read: {as_text(found)}."
+        message += f" Files that are not read: {as_text(found)}."
     if endings & (ARCHIVES | {".arrow"}):
         return f"{message} Give the folder as --dataset_name, which reads zip, tar and Arrow files, or unpack them."
     if endings & OTHER_ARCHIVES:
@@ -337,5 +237,5 @@ def _nothing_found(named: str, files: list[Path], left_out: dict[str, int]) -> s
 
 
 def as_text(left_out: dict[str, int]) -> str:
-    """Reasons with their counts, in a line."""
+    """Reasons and their counts in one line."""
     return ", ".join(f"{reason}: {count:,}" for reason, count in left_out.items())

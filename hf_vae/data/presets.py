@@ -1,4 +1,4 @@
-"""The presets of `--dataset_name`: datasets on the Hub, with the column, crop and terms that their origins state."""
+"""The presets of `--dataset_name`: datasets on the Hub, with their image column, crop box, notes and licence."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -10,7 +10,7 @@ class Preset(DataConfig):
     """A dataset on the Hub, ready to be trained on."""
 
     labels: tuple[str, ...] = ()
-    """Columns that say something about each picture, for `labels.load_labels`."""
+    """Label columns, for `labels.load_labels`."""
 
 
 # A commit where one is known; "main" where none could be looked up.
@@ -62,7 +62,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def with_preset(data: DataConfig) -> DataConfig:
-    """The configuration with a preset's values where the caller left them out."""
+    """The configuration with the values of the preset that it names, except where it has values of its own."""
     preset = PRESETS.get(data.dataset_name or "")
     if preset is None:
         return data

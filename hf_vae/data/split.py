@@ -1,5 +1,7 @@
-"""Which images of a dataset a run trains on and which it holds out, recorded by their content: a path may be spelled
-anew, a folder moved or its files renamed, and the split stays."""
+"""Which images of a dataset a run trains on, and which it holds out.
+
+Images are recorded by their content: the split stays the same when the folder is moved or files are renamed.
+"""
 
 import hashlib
 import json
@@ -13,17 +15,17 @@ from ..atomic import write_text_whole
 
 
 SPLIT_FILE = "split.json"
-MIN_HELDOUT = 2  # one image alone has no distance from others
-SHOWN = 5  # names that an error lists
+MIN_HELDOUT = 2  # a single image has no distance to others
+SHOWN = 5  # names in an error
 
 
 @dataclass(frozen=True)
 class Split:
-    """The digests of the images on either side, sorted; a digest is the start of the SHA-256 of an image's file.
+    """The digests of the images on either side, sorted. A digest is the start of the SHA-256 of an image's file.
 
     Args:
-        train: Images that are trained on; empty for a stream, whose images are not counted.
-        heldout: Images that every metric is measured on.
+        train: The training images; empty for a stream, whose images are not counted.
+        heldout: The held-out images, on which every metric is measured.
     """
 
     train: tuple[str, ...]
@@ -31,7 +33,7 @@ class Split:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the whole split: equal for equal images on equal sides."""
+        """A digest of the whole split: the same images on the same sides have the same fingerprint."""
         return hashlib.sha256(json.dumps([self.train, self.heldout]).encode()).hexdigest()[:16]
 
     def save(self, folder: Path) -> None:
@@ -40,7 +42,7 @@ class Split:
 
 
 def read_split(folder: Path) -> Split | None:
-    """The split that a run or a published model in `folder` recorded; None if there is none.
+    """The split that a run or a published model in `folder` recorded. None if there is no `split.json`.
 
     Raises:
         ValueError: If `split.json` cannot be read.
@@ -53,22 +55,22 @@ def read_split(folder: Path) -> Split | None:
         split = Split(tuple(sides["train"]), tuple(sides["heldout"]))
         is_sound = all(isinstance(digest, str) for digest in split.train + split.heldout)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}. Restore it, or start the run anew.") from error
+        raise ValueError(f"{file} cannot be read: {error}. Restore it, or start a new run.") from error
     if not is_sound:
-        raise ValueError(f"{file} cannot be read: it must hold lists of digests. Restore it, or start the run anew.")
+        raise ValueError(f"{file} cannot be read: it must hold lists of digests. Restore it, or start a new run.")
     return split
 
 
 def draw_split(digests: Sequence[str], validation_fraction: float, seed: int, known: Split | None = None) -> Split:
-    """Draws a split of the images with these `digests`. It follows from their content and `seed` alone.
+    """Draws a split of the images with these `digests`. It depends on their content and `seed` alone.
 
     Args:
         digests: One for each image, in any order.
-        validation_fraction: Share of the images that is held out, at least two.
+        validation_fraction: Share of the images that is held out. At least two are.
         seed: Another seed holds out other images.
-        known: The split of the model that a run starts from. Its images stay on their side, as a model has seen what
-            it was trained on; the share is drawn from the other images. If it does not say what was trained on, as
-            that of a stream, and some of its images are here, no other ones are held out.
+        known: The split of the model that a run starts from. Its images stay on their side, because the model has seen
+            its training images; the share is drawn from the other images. The split of a stream lists no training
+            images. If some of its held-out images are here, no others are held out.
 
     Raises:
         ValueError: If no image is left to train on, or too few to hold out.
@@ -88,7 +90,7 @@ def draw_split(digests: Sequence[str], validation_fraction: float, seed: int, kn
     if known and not free:
         raise ValueError(
             f"Of these {len(digests)} images, the model that the run starts from was trained on {len(train)} and held "
-            f"out {len(heldout)}; at least {MIN_HELDOUT} must be held out. Add images that it does not know."
+            f"out {len(heldout)}; at least {MIN_HELDOUT} must be held out. Add images that are new to it."
         )
     raise ValueError(
         f"validation_fraction={validation_fraction} of {len(digests)} images leaves none to train on or to hold out; "
@@ -97,7 +99,7 @@ def draw_split(digests: Sequence[str], validation_fraction: float, seed: int, kn
 
 
 def first_edition_split(digests: Sequence[str], validation_fraction: float, seed: int) -> Split:
-    """The split of a model that was published before splits were recorded: it followed from the order of the files."""
+    """The split of a model that was published before splits were recorded. It depended on the order of the files."""
     order = torch.randperm(len(digests), generator=torch.Generator().manual_seed(seed)).tolist()
     count = max(MIN_HELDOUT, round(validation_fraction * len(digests)))
     heldout, train = ([digests[place] for place in places] for places in (order[:count], order[count:]))
@@ -109,14 +111,14 @@ def refuse_other_images(split: Split, digests: Sequence[str], names: Sequence[st
 
     Args:
         split: What was recorded.
-        digests: Of the images that are there.
+        digests: The digests of the images at `place`.
         names: Their names, in the same order.
-        place: Where they are, as the user wrote it.
-        exact: Whether every image must be one that was recorded, and the other way round, as for a run that is
-            resumed. Otherwise the held-out images must all be there, and other differences are printed.
+        place: The dataset, as the user named it.
+        exact: Whether both must be the same images, as for a run that is resumed. Otherwise all held-out images must
+            be there, and other differences are printed.
 
     Raises:
-        ValueError: If they differ; it counts what is missing and names what is new.
+        ValueError: If they differ; the message counts missing images and names new ones.
     """
     missing_train, missing_heldout = (len(set(part) - set(digests)) for part in (split.train, split.heldout))
     recorded = {*split.train, *split.heldout}
@@ -130,7 +132,7 @@ def refuse_other_images(split: Split, digests: Sequence[str], names: Sequence[st
     text = f"{place} does not hold the images that the run recorded: {'; '.join(found)}."
     if exact:
         raise ValueError(
-            f"{text} Restore the dataset, or name its new place with --train_data_dir. To train on other images, "
+            f"{text} Restore the dataset, or pass its new place as --train_data_dir. To train on other images, "
             "start a new run: another --output_dir, and --pretrained_model_name_or_path to start from these weights."
         )
     if missing_heldout:
@@ -139,7 +141,6 @@ def refuse_other_images(split: Split, digests: Sequence[str], names: Sequence[st
 
 
 def positions(digests: Sequence[str], side: Sequence[str]) -> torch.Tensor:
-    """The places in `digests` of the images of one side, in the order of the side: the order of files and rows changes
-    nothing."""
+    """The positions in `digests` of the images of one side, in the order of `side` and not of the files."""
     places = {digest: place for place, digest in enumerate(digests)}
     return torch.tensor([places[digest] for digest in side if digest in places], dtype=torch.long)

@@ -1,61 +1,37 @@
-"""Pictures that are read while training, for sets larger than the memory or the disk: shuffled among a bounded number
-of encoded ones, decoded on the way, and cached nowhere.
+"""Images that are read during training, for datasets larger than the memory or the disk. Nothing is cached.
 
-In memory are, for each rank, `shuffle_buffer` encoded pictures, at the most one row group of a parquet file, and a few
-batches.
+Each rank holds in memory a shuffle buffer of `shuffle_buffer` encoded images, at most one row group of a parquet file,
+and a few decoded batches.
 """
 
-import hashlib
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, cycle, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import datasets
 import torch
-from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
-from datasets.packaged_modules.parquet.parquet import Parquet
-from datasets.utils.file_utils import xopen
-from pyarrow.parquet import ParquetFile, read_schema
 
 from ..config import DataConfig
 from ..pictures import picture_mode, to_float
-from .cached import BROKEN_SHARE_LIMIT, DIGEST_LETTERS, DataSplits, ImageSet, decode_picture, too_many_broken
-from .listing import list_folder
+from .cached import DataSplits, ImageSet
+from .decoding import DecodedFile, Tally, content_digest, decode_file
 from .presets import with_preset
-from .sources import (
-    choose_splits,
-    find_image_column,
-    load_from_hub,
-    load_saved,
-    loading,
-    names_a_file,
-    other_splits,
-    read_file,
-    refuse_pointers,
-    refuse_unless_one_source,
-    row_content,
-    saved_folder,
-)
+from .rows import NamedContent, row_content
+from .sources import Parts, open_source
 from .split import Split, refuse_other_images
 
 
-HELDOUT_LIMIT = 2000  # pictures held out, which stay decoded in memory
-JUDGED_AFTER = 1000  # broken pictures count as if at least so many had been read: two of the first ten may be bad luck
-MAX_PARTS = 128  # cutting one part out takes `datasets` a pass over the list of all its files
-ROWS_READ = 64  # rows taken out of a source at a time
+HELDOUT_LIMIT = 2000  # images held out, which stay decoded in memory
+JUDGED_AFTER = 1000  # files; the share of broken ones is taken of at least so many: see `Tally`
+ROWS_READ = 64  # of which the encoded images are in memory at a time while some are held out
 BATCHES_AHEAD = 2  # decoded while the one before is trained on
-READ_BUFFER = 4 * 2**20  # bytes read of a parquet file at a time; else it is always a whole row group
-
-ReadPart = Callable[[int], Iterator[dict[str, Any] | None]]
 
 
 class _Row(NamedTuple):
-    """An encoded picture: the number of its part and its number in there, and what `datasets` stores of it."""
+    """An encoded image: the number of its part, its number in that part, and what `datasets` stores of it."""
 
     part: int
     number: int
@@ -63,94 +39,87 @@ class _Row(NamedTuple):
 
 
 class ImageStream:
-    """The training pictures of a source that is read anew in each epoch, and whose number is not known.
+    """The training images of a source that is read again in each epoch. Their number is not known.
 
-    A picture that is broken is named once and does not appear; neither does a copy of one that is held out. Its place
-    in a batch is taken by another one of that batch. So places are counted without decoding anything, and what comes
-    in which order does not depend on where a run was interrupted.
+    A broken image is named once and skipped; a copy of a held-out image is skipped, too. Another image of the same
+    batch takes its place. So positions are counted without decoding anything, and the order of images does not depend
+    on where a run was interrupted.
 
     Args:
-        num_parts: Parts of the source, such as files.
-        read_part: The rows of a part, by its number: `{"path", "bytes"}` each, where one of the two may be None, or
-            None.
-        read: The content of a path that stands in a row without bytes, or a line that says why it is not read.
-        decode: The name and the content of a picture to uint8 `(C, H, W)`, or to a line that says what is wrong.
+        parts: The source.
+        decode: Decodes a file, given its name and its content, or a line that says why it has none.
         shuffle_buffer: Rows that are shuffled among.
     """
 
-    def __init__(
-        self,
-        num_parts: int,
-        read_part: ReadPart,
-        read: Callable[[str], bytes | str],
-        decode: Callable[[str, bytes | str], torch.Tensor | str],
-        shuffle_buffer: int,
-    ):
-        self._num_parts, self._read_part, self._read, self._decode = num_parts, read_part, read, decode
-        self._shuffle_buffer = shuffle_buffer
+    def __init__(self, parts: Parts, decode: Callable[[str, bytes | str], DecodedFile], shuffle_buffer: int):
+        self._parts, self._decode, self._shuffle_buffer = parts, decode, shuffle_buffer
         self._heldout_places: set[tuple[int, int]] = set()
         self._heldout_digests: set[str] = set()
-        self._num_read = self._num_broken = 0
-        self._broken: dict[str, None] = {}  # in the order in which they were found
+        self._tally = Tally()  # previews and training may count at the same time: a count that is lost does no harm
 
     def to(self, device: torch.device) -> "ImageStream":
-        """The same stream: its pictures are too many for any device."""
+        """The same stream: its images stay off the device."""
         return self
 
     def hold_out(
         self, every: int, first: int, split: Split | None = None, known: Split | None = None
     ) -> dict[str, torch.Tensor]:
-        """Takes images out of this stream, which is read from its beginning for that, and gives those that are neither
-        broken nor copies, by their digests: uint8 `(C, H, W)` each.
+        """Holds images out of this stream, which is read from its beginning to find them.
 
         Args:
-            every: Every so many rows one is held out, among the first 2,000 times as many.
+            every: One of so many rows is held out, up to 2,000.
             first: The number of the first of them, from 0.
-            split: The split that a run recorded: its held-out images are taken out, wherever they are now.
-            known: The split of a model that the run starts from. What it trained on is not held out, and what it held
-                out is not trained on. Where it does not say what it trained on, as that of a stream, no other images
-                of the same source are held out.
+            split: The split that a run recorded. Its held-out images are held out, wherever they are now.
+            known: The split of the model that a run starts from. Its training images are not held out, and its
+                held-out images are not trained on. The split of a stream lists no training images. If some of its
+                held-out images are found, no others are held out.
+
+        Returns:
+            The held-out images that are neither broken nor copies, by their digests: uint8 `(C, H, W)` each.
 
         Raises:
-            ValueError: If there are fewer than two, or none are left to train on.
+            ValueError: If fewer than two images are found, or none are left to train on.
         """
         trained, known_heldout = (set(known.train), set(known.heldout)) if known else (set(), set())
         wanted = set(split.heldout) if split else set()
-        rows = self._rows(range(self._num_parts))
+        rows = self._rows(range(self._parts.count))
         if split is None:
             rows = islice(rows, first + (HELDOUT_LIMIT - 1) * every + 1)
         images: dict[str, torch.Tensor] = {}
         places: dict[str, tuple[int, int]] = {}  # the first of each content, which is the same whatever comes after
         numbered = enumerate(rows)
         with ThreadPoolExecutor() as pool:
-            while chunk := list(islice(numbered, ROWS_READ)):  # whose encoded images are in memory
-                contents = pool.map(self._read_row, [row for _, row in chunk])
+            while chunk := list(islice(numbered, ROWS_READ)):  # their encoded images are in memory
+                files = list(pool.map(self._read_row, [row for _, row in chunk]))
+                digests = pool.map(content_digest, [content for _, content in files])
                 chosen = []
-                for (number, row), (name, content, digest) in zip(chunk, contents, strict=True):
+                for (number, row), file, digest in zip(chunk, files, digests, strict=True):
                     if not split or digest in wanted:
                         places.setdefault(digest, (row.part, row.number))
                     is_due = number % every == first and digest not in trained
                     if digest in wanted if split else is_due or digest in known_heldout:
-                        chosen.append((name, content, digest))
-                images |= dict(self._judged(pool.map(self._decode_row, chosen)))
+                        chosen.append(file)
+                decoded = pool.map(lambda file: self._decode(*file), chosen)
+                images |= {file.digest: file.image for file in self._usable(decoded)}
                 if split and wanted <= images.keys():
                     break
             if known and not known.train and known_heldout & images.keys():
                 images = {digest: image for digest, image in images.items() if digest in known_heldout}
             self._heldout_places = {places[digest] for digest in images}
             self._heldout_digests = known_heldout | images.keys()
-            can_train = any(self._images(pool, [row]) for row in self._training_rows(range(self._num_parts)))
+            can_train = any(self._images(pool, [row]) for row in self._training_rows(range(self._parts.count)))
         if not can_train or (len(images) < 2 and not split):
             raise ValueError(
-                "Too few distinct images were found to train on some and hold out others, which are one in "
-                f"{every}, from number {first + 1} on." + "".join(f"\n  {line}" for line in self._broken)
+                "Too few distinct images were found to train on some and hold out others. One in "
+                f"{every} is held out, from number {first + 1} on."
+                + "".join(f"\n  {line}" for line in self._tally.broken)
             )
         return images
 
     def batches(self, num_images: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
-        """The first `num_images` of the unshuffled stream, without the broken ones, or all if there are fewer: floats
+        """Up to `num_images` from the start of the unshuffled stream, without broken ones, in batches of floats
         `(B, C, H, W)` in [-1, 1]."""
-        rows = islice(self._training_rows(range(self._num_parts)), num_images)
+        rows = islice(self._training_rows(range(self._parts.count)), num_images)
         with ThreadPoolExecutor() as pool:
             while chunk := list(islice(rows, batch_size)):
                 if images := self._images(pool, chunk):
@@ -159,19 +128,26 @@ class ImageStream:
     def training_batches(
         self, batch_size: int, seed: int, first_image: int = 0, rank: int = 0, num_ranks: int = 1
     ) -> Iterator[torch.Tensor]:
-        """This rank's share of one batch after the other, without end: uint8 `(batch_size, C, H, W)`.
+        """An endless series of batches for this rank: uint8 `(batch_size, C, H, W)` each.
 
-        As with an `ImageSet`, all batches of all ranks are consecutive pieces of one endless row of epochs: every
-        picture comes once an epoch, a batch goes on with the next epoch where one ends inside of it (so near that
-        border ranks may be in different epochs), and a run goes on where it was by starting at `first_image`, with any
-        number of ranks. For that, each rank reads all pictures, and decodes its own alone.
+        As with an `ImageSet`, the batches of all ranks are consecutive pieces of one endless sequence of epochs. Every
+        image is seen once an epoch. A batch in which an epoch ends is filled from the next epoch, so at that border
+        ranks may be in different epochs. A run resumes by starting at `first_image`, with any number of ranks. Each
+        rank reads all images for this, and decodes only its own.
 
-        The parts of the source come in an order that seed and epoch decide, and go through a buffer that is drawn
-        from. To start at `first_image`, what comes before it in its epoch is read again; and the first epoch too, to
-        count it, if it was over. Nothing of that is decoded.
+        Seed and epoch decide the order of the parts of the source, whose rows go through a shuffle buffer. To start at
+        `first_image`, the rows before it in its epoch are read again, without decoding. If the first epoch was over,
+        it is read once more to count its rows.
+
+        Args:
+            batch_size: Images in each batch.
+            seed: Seed of the run.
+            first_image: Number of images that all ranks together have seen before.
+            rank: Number of this process, from 0.
+            num_ranks: Number of processes.
 
         Raises:
-            ValueError: If more than 1% of the pictures are broken.
+            ValueError: If more than 1% of the images are broken.
         """
         decoded = self._decoded_batches(batch_size, seed, first_image, rank, num_ranks)
         reader = ThreadPoolExecutor(1)
@@ -193,7 +169,7 @@ class ImageStream:
         with ThreadPoolExecutor() as pool:
             while True:
                 images = self._images(pool, list(islice(rows, batch_size)))
-                while not images:  # only in a tiny batch: look ahead, until something is usable or too much is broken
+                while not images:  # only in a tiny batch: look ahead until an image is usable or too many are broken
                     following = list(islice(rows, batch_size))
                     rows = chain(following, rows)
                     images = self._images(pool, following)
@@ -201,7 +177,7 @@ class ImageStream:
                 next(islice(rows, others, others), None)  # skips what the other ranks train on
 
     def _endless_rows(self, seed: int, first: int) -> Iterator[_Row]:
-        """One epoch after the other, from place `first` on."""
+        """The rows of one epoch after the other, from position `first` on."""
         epoch = 0
         while True:
             length = 0
@@ -214,11 +190,11 @@ class ImageStream:
     def _shuffled_rows(self, order: random.Random) -> Iterator[_Row]:
         """The training rows of an epoch.
 
-        `IterableDataset.shuffle` is not used: it took ten times as long and, for a buffer of 10,000 pictures of 20 kB,
+        `IterableDataset.shuffle` is not used: it took ten times as long and, for a buffer of 10,000 images of 20 kB,
         1,200 MB; and its buffer has to stay below 2 GB ("offset overflow").
         """
         buffer: list[_Row] = []
-        for row in self._training_rows(order.sample(range(self._num_parts), self._num_parts)):
+        for row in self._training_rows(order.sample(range(self._parts.count), self._parts.count)):
             buffer.append(row)
             if len(buffer) > self._shuffle_buffer:
                 place = order.randrange(len(buffer))
@@ -233,39 +209,27 @@ class ImageStream:
 
     def _rows(self, parts: Iterable[int]) -> Iterator[_Row]:
         for part in parts:
-            for number, value in enumerate(self._read_part(part)):
+            for number, value in enumerate(self._parts.read_part(part)):
                 yield _Row(part, number, value)
 
     def _images(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> list[torch.Tensor]:
-        found = self._judged(pool.map(lambda row: self._decode_row(self._read_row(row)), rows))
-        return [image for digest, image in found if digest not in self._heldout_digests]
+        decoded = pool.map(lambda row: self._decode(*self._read_row(row)), rows)
+        return [file.image for file in self._usable(decoded) if file.digest not in self._heldout_digests]
 
-    def _judged(self, decoded: Iterable[tuple[str, torch.Tensor | str]]) -> Iterator[tuple[str, torch.Tensor]]:
-        """The digest and the image of what is not broken. Previews and training may count at the same time: a count
-        that is lost then does not matter."""
-        for digest, image in decoded:
-            self._num_read += 1
-            if not isinstance(image, str):
-                yield digest, image
+    def _usable(self, files: Iterable[DecodedFile]) -> Iterator[DecodedFile]:
+        """The files that are not broken. All files are counted."""
+        for file in files:
+            if self._tally.count(file):
+                yield file
                 continue
-            self._num_broken += 1
-            if image not in self._broken:
-                print(f"Skipped a broken image: {image}")
-            self._broken[image] = None
-            if self._num_broken > BROKEN_SHARE_LIMIT * max(self._num_read, JUDGED_AFTER):
-                raise too_many_broken(self._num_read, self._num_broken, list(self._broken))
+            if self._tally.broken[file.problem] == 1:
+                print(f"Skipped a broken image: {file.problem}")
+            self._tally.refuse_broken(JUDGED_AFTER)
 
-    def _read_row(self, row: _Row) -> tuple[str, bytes | str, str]:
-        """The name, the content and the digest of a row."""
-        # a failure to read is no broken picture: it would not come again in a resumed run
-        name = f"row {row.number}" + f" of part {row.part}" * (self._num_parts > 1)
-        name, content = row_content(row.value, name, self._read)
-        digest = hashlib.sha256(content if isinstance(content, bytes) else b"").hexdigest()
-        return name, content, digest[:DIGEST_LETTERS]
-
-    def _decode_row(self, read: tuple[str, bytes | str, str]) -> tuple[str, torch.Tensor | str]:
-        name, content, digest = read
-        return digest, self._decode(name, content)
+    def _read_row(self, row: _Row) -> NamedContent:
+        # a file that cannot be read is an error and not a broken image: a resumed run might read it
+        name = f"row {row.number}" + f" of part {row.part}" * (self._parts.count > 1)
+        return row_content(row.value, name, self._parts.read)
 
 
 def open_stream(
@@ -276,31 +240,39 @@ def open_stream(
     exact: bool = True,
     known: Split | None = None,
 ) -> DataSplits:
-    """Opens the pictures that `data` names as an `ImageStream`, and holds some out.
+    """Opens the images that `data` names as an `ImageStream`, and holds some out.
 
-    Held out is every k-th picture of the unshuffled source, where k is 1 / `validation_fraction` rounded, beginning
-    with number `split_seed` modulo k, and 2,000 at the most. So the first 2,000 k pictures are read once before
-    training begins, and all of a set that has fewer.
+    Every k-th image of the unshuffled source is held out, up to 2,000 images. k is 1 / `validation_fraction`, rounded,
+    and the first held-out image is number `split_seed` modulo k. So the first 2,000 k images, or all if there are
+    fewer, are read once before training begins.
+
+    Args:
+        data: Where the images are, and how they are shuffled and split.
+        image_size: Edge of the square images, in pixels.
+        image_channels: 3 for colour, 1 for greyscale.
+        split: The split that a run recorded. Its held-out images must be found again.
+        exact: See `refuse_other_images`.
+        known: The split of the model that a run starts from; see `ImageStream.hold_out`.
 
     Raises:
         ValueError: If `data` names no source or two, the source or its image column does not exist, a setting is not
-            possible, or there are too few pictures to train on some and hold out others.
+            possible, or there are too few images to train on some and hold out others.
     """
-    picture_mode(image_channels)  # refuses a number of channels that no picture has, before any picture is blamed
+    picture_mode(image_channels)  # refuses an impossible number of channels, before any image is blamed for it
     data = with_preset(data)
     every = round(1 / data.validation_fraction) if 0 < data.validation_fraction < 1 else 0
     if every < 2:
         raise ValueError(
-            f"validation_fraction={data.validation_fraction} is not possible with streaming, which holds out every "
-            "k-th picture; choose a value above 0 and up to 0.5, such as 0.1."
+            f"validation_fraction={data.validation_fraction} is not possible with --streaming, which holds out every "
+            "k-th image; choose a value above 0 and up to 0.5, such as 0.1."
         )
     if data.shuffle_buffer < 1:
         raise ValueError(f"shuffle_buffer={data.shuffle_buffer} is not possible; it must be at least 1.")
-    decode = partial(decode_picture, image_size=image_size, channels=image_channels, crop_box=data.crop_box)
-    parts = _open_parts(data)
+    decode = partial(decode_file, image_size=image_size, channels=image_channels, crop_box=data.crop_box)
+    parts = open_source(data).parts()
     for notice in parts.notices:
         print(notice)
-    stream = ImageStream(parts.count, parts.read_part, parts.read, decode, data.shuffle_buffer)
+    stream = ImageStream(parts, decode, data.shuffle_buffer)
     images = stream.hold_out(every, data.split_seed % every, split, known)
     if split:
         refuse_other_images(split, sorted(images), sorted(images), data.train_data_dir or data.dataset_name, exact)
@@ -308,111 +280,3 @@ def open_stream(
     heldout = torch.stack([images[digest] for digest in found.heldout])
     facts = {"heldout": len(heldout)} | ({"left_out": parts.left_out} if parts.left_out else {})
     return DataSplits(stream, ImageSet(heldout, torch.arange(len(heldout))), facts, found)
-
-
-class _Parts(NamedTuple):
-    """What a source is read through: see `ImageStream`, and `Source` for the last two."""
-
-    count: int
-    read_part: ReadPart
-    read: Callable[[str], bytes | str]
-    left_out: dict[str, int]
-    notices: tuple[str, ...]
-
-
-def _open_parts(data: DataConfig) -> _Parts:
-    """The parts of a source, and what reads one. A folder has one for each picture, so all are shuffled."""
-    refuse_unless_one_source(data)
-    if saved := saved_folder(data):
-        rows, *said = load_saved(saved, data.dataset_split)
-        return _Parts(*_saved_parts(rows, data.image_column), names_a_file, *said)
-    if data.dataset_name:
-        return _hub_parts(data)
-    listing = list_folder(data.train_data_dir, data.dataset_split)
-    said = (listing.left_out, listing.notices)
-    if listing.parquet:
-        refuse_pointers(listing.parquet)
-        return _Parts(*_parquet_parts(list(map(str, listing.parquet)), data.image_column), names_a_file, *said)
-    files = list(map(str, listing.images))
-
-    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
-        yield {"path": files[part], "bytes": None}
-
-    return _Parts(len(files), read_part, lambda path: read_file(Path(path)), *said)
-
-
-def _hub_parts(data: DataConfig) -> _Parts:
-    builder = load_from_hub(data, datasets.load_dataset_builder)
-    if isinstance(builder, FolderBasedBuilder):  # labels are not asked for here, and fail for a zip: see there
-        builder = load_from_hub(data, datasets.load_dataset_builder, drop_labels=True)
-    files = {str(split): list(map(str, paths)) for split, paths in (builder.config.data_files or {}).items()}
-    sizes = {name: info.num_examples for name, info in (builder.info.splits or {}).items()}
-    names, notices = choose_splits(f"dataset_name={data.dataset_name}", list(files or sizes), data.dataset_split)
-    if unknown := [name for name in files if name not in names and not sizes.get(name)]:
-        notices += (f"Images of other splits, which are not counted here, are left out: {', '.join(unknown)}.",)
-    said = (other_splits(sizes, names), notices)
-    if files and isinstance(builder, Parquet):
-        chosen = [file for name in names for file in files[name]]
-        return _Parts(*_parquet_parts(chosen, data.image_column), names_a_file, *said)
-    shards = [builder.as_streaming_dataset(split=name) for name in names]
-    read = partial(_read_own, own_files={file for paths in files.values() for file in paths})
-    return _Parts(*_shard_parts(shards, data.image_column), read, *said)
-
-
-def _read_own(path: str, own_files: set[str]) -> bytes | str:
-    """The content of a file of the dataset, or within one: whoever wrote the rows does not choose what is read."""
-    if path.split("::")[-1] not in own_files:
-        return names_a_file(path)
-    with xopen(path, "rb") as file:
-        return file.read()
-
-
-def _parquet_parts(files: list[str], column: str | None) -> tuple[int, ReadPart]:
-    """Each file is a part. They are not read through `IterableDataset`: it holds a whole file in memory, and a process
-    that stops in the midst of one, as training does, hangs or aborts at its exit
-    (https://github.com/apache/arrow/issues/45214)."""
-    with loading(f"{files[0]} cannot be read as parquet", list(map(Path, files))), xopen(files[0], "rb") as file:
-        schema = read_schema(file)
-    column = find_image_column(datasets.Features.from_arrow_schema(schema), column)
-
-    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
-        with (
-            xopen(files[part], "rb") as file,
-            ParquetFile(file, pre_buffer=False, buffer_size=READ_BUFFER) as parquet,
-        ):
-            for rows in parquet.iter_batches(ROWS_READ, columns=[column], use_threads=False):
-                for value in rows[column].to_pylist():
-                    yield value if isinstance(value, dict | None) else {"path": None, "bytes": value}
-
-    return len(files), read_part
-
-
-def _shard_parts(splits: list[datasets.IterableDataset], column: str | None) -> tuple[int, ReadPart]:
-    """The shards of one split after the other, up to `MAX_PARTS` of each."""
-    column = find_image_column(splits[0].features or {}, column)
-    parts = []
-    for split in splits:
-        rows = split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-        num_parts = min(rows.num_shards, MAX_PARTS)
-        parts += [(rows, num_parts, part) for part in range(num_parts)]
-
-    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
-        rows, num_parts, number = parts[part]
-        # cut out anew each time: two readers of one IterableDataset, such as training and a preview, share a position
-        for row in rows.shard(num_parts, number):
-            yield row[column]
-
-    return len(parts), read_part
-
-
-def _saved_parts(saved: datasets.Dataset, column: str | None) -> tuple[int, ReadPart]:
-    """Pieces of a dataset that is mapped from the disk."""
-    column = find_image_column(saved.features, column)
-    rows = saved.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    num_parts = max(1, min(len(rows), MAX_PARTS))
-
-    def read_part(part: int) -> Iterator[dict[str, Any] | None]:
-        for row in rows.shard(num_parts, part, contiguous=True):
-            yield row[column]
-
-    return num_parts, read_part

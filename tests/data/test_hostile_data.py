@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -10,19 +11,23 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import REPOSITORY, draw_picture
+from drawings import png, write_tiny
 from PIL import Image
 from upload_corpus import corpus, encoded
 
-import hf_vae.data.sources
+import hf_vae.data.rows
 from hf_vae.config import DataConfig
-from hf_vae.data.cached import decode_picture, load_images
+from hf_vae.data.cached import load_images
+from hf_vae.data.decoding import decode_file
 from hf_vae.data.inspection import inspect_pictures
 from hf_vae.data.streaming import open_stream
 
@@ -41,11 +46,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """120 tiny pictures, all different: one more may be broken."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(120):
-        Image.new("L", (4, 4), number).save(folder / f"{number:03d}.png")
-    return folder
+    return write_tiny(tmp_path / "pictures")
 
 
 LOADERS = {
@@ -62,9 +63,9 @@ def load(request) -> Callable:
 def test_every_file_of_the_corpus_is_decoded_or_named(record_property):
     tried = decoded = 0
     for name, content, _ in corpus():
-        found = decode_picture(name, content, 28, 3, None)
-        assert found.startswith(f"{name}: ") if isinstance(found, str) else found.shape == (3, 28, 28)
-        tried, decoded = tried + 1, decoded + (not isinstance(found, str))
+        file = decode_file(name, content, 28, 3, None)
+        assert file.problem.startswith(f"{name}: ") if file.problem else file.image.shape == (3, 28, 28)
+        tried, decoded = tried + 1, decoded + (file.problem is None)
     record_property("tried", tried)
     assert decoded > tried / 3
 
@@ -111,10 +112,6 @@ def test_too_few_pictures_are_refused(contents, tmp_path, load):
         draw_picture(number).save(tmp_path / "few" / f"{place}.png")
     with pytest.raises(ValueError, match="holds no|found: [12]; at least 3 are needed|Too few distinct"):
         load(tmp_path / "few")
-
-
-def png(number: int) -> bytes:
-    return encoded(draw_picture(number), "png")
 
 
 def write_rows(path: Path, values: list, column: str = "image") -> Path:
@@ -206,61 +203,84 @@ def test_a_damaged_cache_is_built_again(damage, folder, cache, capsys):
     DAMAGES[damage](only)
     after = LOADERS["cached"](folder)
     assert torch.equal(after.train.images, images) and after.facts == facts
-    assert "is not as it was written" in capsys.readouterr().out
+    assert "is damaged. It is removed, and the images are decoded again" in capsys.readouterr().out
 
 
-BUILD = """
-import sys
-from hf_vae.config import DataConfig
-from hf_vae.data.cached import load_images
-print(load_images(DataConfig(train_data_dir=sys.argv[1]), 28, 3).train.images.sum().item())
-"""
-
-
-def test_processes_that_build_the_same_cache_at_once_get_the_same(folder, cache):
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", BUILD, str(folder)]
-    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    sums = {process.communicate(timeout=300)[0].splitlines()[-1] for process in running}
-    assert [process.returncode for process in running] == [0, 0] and len(sums) == 1
-    assert len(list(cache.iterdir())) == 1
-
-
-ON_A_SMALL_DISK = """
+PROCESSES = """
 import os, subprocess, sys
+from pathlib import Path
 from hf_vae.config import DataConfig
 from hf_vae.data.cached import load_images
 
-folder, cache = sys.argv[1:]
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", cache], check=True)
+folder, home, disk, can_mount = sys.argv[1:]
 data = DataConfig(train_data_dir=folder)
+child = os.fork()
+sums = Path(home, f"sums-{'parent' if child else 'child'}")
+sums.write_text(str(load_images(data, 28, 3).train.images.sum().item()))
+if not child:
+    os._exit(0)
+print("child:", os.waitpid(child, 0)[1], *(file.read_text() for file in Path(home).glob("sums-*")), flush=True)
+if can_mount == "no":
+    sys.exit()
+
+os.environ["HF_VAE_CACHE"] = disk
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
 try:
-    load_images(data, 64, 3)  # 120 pictures need 1.4 MiB
+    load_images(data, 64, 3)  # 120 images need 1.4 MiB
 except OSError as error:
     print(error)
-print("left:", os.listdir(cache))
-subprocess.run(["mount", "-o", "remount,size=64m", cache], check=True)
+print("left:", os.listdir(disk))
+subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
 print("loaded:", len(load_images(data, 64, 3).train.images))
 """
 
 
-def test_a_disk_that_fills_while_the_cache_is_written_leaves_nothing(folder, cache):
+class Processes(NamedTuple):
+    """What two processes printed that built one cache at once, and one of them then another on a small disk."""
+
+    output: str
+    errors: str
+    home: Path
+    can_mount: bool
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory) -> Processes:
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True).returncode:
-        pytest.skip("no private file system can be mounted here")
-    cache.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    command = [*namespace, sys.executable, "-c", ON_A_SMALL_DISK, str(folder), str(cache)]
+    can_mount = shutil.which("unshare") and not subprocess.run([*namespace, "true"], capture_output=True).returncode
+    folder = write_tiny(tmp_path_factory.mktemp("processes") / "pictures")
+    home, disk = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("disk")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HF_HOME": str(home)}
+    environment.pop("HF_VAE_CACHE")
+    command = [sys.executable, "-c", PROCESSES, str(folder), str(home), str(disk), "yes" if can_mount else "no"]
+    command = [*namespace, *command] if can_mount else command
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert "could not be written: [Errno 28] No space left on device. Make room there" in done.stdout, done.stderr
-    assert "left: []" in done.stdout and "loaded: 120" in done.stdout
+    return Processes(done.stdout, done.stderr, home, bool(can_mount))
+
+
+def test_processes_that_build_the_same_cache_at_once_get_the_same(processes):
+    found = re.search(r"^child: 0 (\d+) (\d+)$", processes.output, re.MULTILINE)
+    assert found and found[1] == found[2], processes.errors
+
+
+def test_the_cache_lies_under_the_home_of_huggingface_hub(processes):
+    (cache,) = (processes.home / "assets" / "hf_vae" / "images" / "decoded").iterdir()
+    assert {file.name for file in cache.iterdir()} == {"facts.json", "images.uint8"}
+
+
+def test_a_disk_that_fills_while_the_cache_is_written_leaves_nothing(processes):
+    if not processes.can_mount:
+        pytest.skip("no private file system can be mounted here")
+    message = "could not be written: [Errno 28] No space left on device. Make room there"
+    assert message in processes.output, processes.errors
+    assert "left: []" in processes.output and "loaded: 120" in processes.output
 
 
 @pytest.mark.parametrize("contents", [[b""] * 55, [b"<html>403 Forbidden</html>"] * 55, [b"", b"<html>"] * 30])
 def test_files_that_are_broken_alike_are_broken_and_no_copies(contents, folder, load):
     for number, content in enumerate(contents):
         (folder / f"{number:03d}-broken.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"\d+ of \d+ pictures cannot be used.*\n.*(the file is empty|not a JPEG)"):
+    with pytest.raises(ValueError, match=r"\d+ of \d+ images cannot be used.*\n.*(the file is empty|not a JPEG)"):
         load(folder)
     found = inspect_pictures(DataConfig(train_data_dir=str(folder)))
     assert (len(found.broken), found.duplicates, found.usable) == (len(contents), 0, 0)
@@ -292,7 +312,7 @@ def test_a_few_that_are_broken_alike_are_counted_each(folder, capsys):
 def test_rows_without_an_image_are_broken_for_their_own_reason(row, reason, tmp_path, load):
     rows = [{"bytes": png(number), "path": None} if number % 4 else row for number in range(80)]
     path = write_rows(tmp_path / "rows.parquet", rows)
-    with pytest.raises(ValueError, match=rf"(?s)\d+ of \d+ pictures cannot be used.*row 0: {reason}"):
+    with pytest.raises(ValueError, match=rf"(?s)\d+ of \d+ images cannot be used.*row 0: {reason}"):
         load(path, validation_fraction=0.25)  # of a stream these are the first to be read
     found = inspect_pictures(DataConfig(train_data_dir=str(path)))
     assert (len(found.broken), found.duplicates) == (20, 0) and re.fullmatch(rf"row 0: {reason}.*", found.broken[0])
@@ -340,7 +360,7 @@ def test_a_zip_that_was_damaged_after_it_was_listed_is_named(damage, reason, tmp
 
 
 def test_a_file_in_a_zip_that_stands_for_a_huge_one_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(hf_vae.data.sources, "MAX_FILE_BYTES", 10_000)
+    monkeypatch.setattr(hf_vae.data.rows, "MAX_FILE_BYTES", 10_000)
     (tmp_path / "zipped").mkdir()
     with zipfile.ZipFile(tmp_path / "zipped" / "train.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(200):
@@ -393,7 +413,9 @@ def test_a_cache_that_cannot_be_written_is_named_with_its_variable(number, folde
     rows = write_rows(tmp_path / "rows" / "train.parquet", [png(number) for number in range(4)])
     with monkeypatch.context() as patch:
         refuse_to_make(patch, number, cache)
-        with pytest.raises(OSError, match=f"{os.strerror(number)}.*set HF_VAE_CACHE to a folder that can be written"):
+        with pytest.raises(
+            OSError, match=rf"{os.strerror(number)}.*set HF_VAE_CACHE \(or HF_HOME\) to a folder that can be written"
+        ):
             LOADERS["cached"](folder)
     with monkeypatch.context() as patch:
         refuse_to_make(patch, number, tmp_path / "datasets")
@@ -409,17 +431,21 @@ def test_a_cache_that_cannot_be_written_is_named_with_its_variable(number, folde
 def test_a_cache_where_a_file_lies_is_named_with_its_variable(below, folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("HF_VAE_CACHE", str(tmp_path / "file") + below)
-    with pytest.raises(OSError, match="could not be written: .*set HF_VAE_CACHE to a folder"):
+    with pytest.raises(OSError, match=r"could not be written: .*set HF_VAE_CACHE \(or HF_HOME\) to a folder"):
         LOADERS["cached"](folder)
 
 
 def test_a_user_without_a_home_is_told_where_the_cache_may_lie(folder, monkeypatch):
-    def fail():
-        raise RuntimeError("Could not determine home directory.")
+    def unknown(_):
+        raise KeyError("uid not found")
 
-    monkeypatch.delenv("HF_VAE_CACHE")
-    monkeypatch.setattr(Path, "home", fail)
-    with pytest.raises(ValueError, match="Could not determine home directory. Set HF_VAE_CACHE to a folder"):
+    for name in ("HF_VAE_CACHE", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    # what huggingface_hub finds when it is imported by such a user
+    monkeypatch.setattr(huggingface_hub.utils._cache_assets, "HF_ASSETS_CACHE", "~/.cache/huggingface/assets")
+    message = "Could not determine home directory. Set HF_VAE_CACHE or HF_HOME to a folder"
+    with pytest.raises(ValueError, match=message):
         LOADERS["cached"](folder)
 
 

@@ -1,4 +1,4 @@
-"""What a set holds is found out before anyone trains on it."""
+"""What a dataset holds, found before training."""
 
 import json
 import shutil
@@ -17,9 +17,8 @@ from hf_vae.pictures import square_picture
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path):
     """150 JPEGs of two sizes, one PNG with transparency, one copy, and one broken file; with labels for some."""
-    monkeypatch.setenv("HF_VAE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(150):
@@ -76,7 +75,6 @@ def test_what_is_left_out_is_shown_as_training_says_it(folder, monkeypatch, caps
 
 @pytest.mark.parametrize("kind", ["zip", "saved"])
 def test_what_datasets_reads_is_inspected_by_its_folder(kind, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     for number in range(6):
         place = tmp_path / "faces" / ("a" if number < 3 else "b") / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +105,7 @@ def test_a_set_that_training_would_refuse_is_said_to_be(folder):
     for number in range(5):
         (folder / f"broken-{number}.jpg").write_bytes(b"%d" % number)
     findings = inspect_pictures(DataConfig(train_data_dir=str(folder)))
-    assert findings.usable == 0 and "Training would refuse this set" in str(findings)
+    assert findings.usable == 0 and "Training would refuse this dataset" in str(findings)
     with pytest.raises(ValueError, match="cannot be used"):
         load_images(DataConfig(train_data_dir=str(folder)), 28, 3)
 
@@ -123,15 +121,14 @@ def test_the_command_writes_the_sheet_and_prints_json(folder, monkeypatch, capsy
     found = json.loads(run(str(folder), "--json", "--sheet", str(sheet)))
     assert found["count"] == 153 and found["sizes"]["48x64"] == 100 and found["labels"]["kind"]["wide"] == 2
     assert Image.open(sheet).size == (512, 512)
-    assert "pictures     153, of which training would use 151" in run(str(folder))
+    assert "images       153, of which training would use 151" in run(str(folder))
     with pytest.raises(SystemExit, match="exists; choose another --sheet"):
         run(str(folder), "--sheet", str(sheet))
     with pytest.raises(SystemExit, match="cannot be loaded from the Hub"):
         run("nobody/nothing")
 
 
-def test_columns_of_parquet_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+def test_columns_of_parquet_are_counted(tmp_path):
     columns = {"image": [draw_picture(number) for number in range(3)], "age": [1, 1, 30]}
     features = datasets.Features(image=datasets.Image(), age=datasets.Value("int32"))
     datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "train.parquet")

@@ -11,14 +11,8 @@ from conftest import draw_picture
 from hf_vae.config import DataConfig
 from hf_vae.data.cached import load_images
 from hf_vae.data.labels import load_labels, read_columns
+from hf_vae.data.sources import open_source
 from hf_vae.pictures import picture_to_uint8, square_picture
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """Empty caches for each test."""
-    monkeypatch.setenv("HF_VAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
 
 
 @pytest.fixture
@@ -31,6 +25,10 @@ def folder(tmp_path):
         draw_picture(0 if number == 2 else number).save(place / f"{number:03d}.png")
     (folder / "003.png").write_bytes(b"broken")
     return folder
+
+
+def columns_of(data: DataConfig) -> dict[str, list]:
+    return read_columns(open_source(data))
 
 
 def numbers_seen(splits) -> list[int]:
@@ -90,7 +88,11 @@ def test_the_labels_of_a_split_are_at_its_indices(folder):
     ("name", "content", "message"),
     [
         ("metadata.csv", "picture,age\nnobody.png,3\n", "needs a file_name in every row.* Its columns: picture, age"),
-        ("metadata.csv", "file_name,age\nnobody.png,3\n", "describes no image that is there, such as nobody.png"),
+        (
+            "metadata.csv",
+            "file_name,age\nnobody.png,3\n",
+            "describes no image in the folder; it names for instance nobody.png",
+        ),
         ("metadata.csv", "file_name,age\n,3\n", "needs a file_name in every row"),
         ("metadata.csv", "a,b,age\n000.png,001.png,3\n", "each of its columns a, b names images"),
         ("metadata.csv", "picture,age\n000.png,3\nnobody.png,4\n", "needs a file_name in every row"),
@@ -109,7 +111,7 @@ def test_metadata_that_cannot_be_used_is_named_and_stops_no_one_who_does_not_ask
     data = DataConfig(train_data_dir=str(folder))
     with pytest.raises(ValueError, match=f"no label column 'age'; .*{name} is not used: .*{message}"):
         load_labels(data, "age", load_images(data, 28, 3))
-    assert read_columns(data) == {}
+    assert columns_of(data) == {}
     (warning,) = capsys.readouterr().err.splitlines()
     assert f"{name} is not used: " in warning
 
@@ -137,19 +139,19 @@ def table(separator: str, name: str = "file_name", folder: str = "") -> str:
 )
 def test_metadata_as_other_programs_write_it_is_read(content, folder):
     (folder / "metadata.csv").write_bytes(content)
-    assert read_columns(DataConfig(train_data_dir=str(folder))) == {"age": [*range(100), *[None] * 20]}
+    assert columns_of(DataConfig(train_data_dir=str(folder))) == {"age": [*range(100), *[None] * 20]}
 
 
 def test_of_several_rows_about_one_image_the_last_counts_and_it_is_said(folder, capsys):
     (folder / "metadata.csv").write_text("file_name,age\n000.png,1\n001.png,2\n000.png,3\n")
-    assert read_columns(DataConfig(train_data_dir=str(folder)))["age"][:3] == [3, 2, None]
-    assert "several rows are about one image; the last of them counts" in capsys.readouterr().err
+    assert columns_of(DataConfig(train_data_dir=str(folder)))["age"][:3] == [3, 2, None]
+    assert "several rows are about one image; the last one is used" in capsys.readouterr().err
 
 
 def test_metadata_in_parquet_is_read_and_is_no_set_of_images(folder):
     names, ages = zip(*ROWS, strict=True)
     pq.write_table(pa.table({"file_name": names, "age": ages}), folder / "metadata.parquet")
-    assert read_columns(DataConfig(train_data_dir=str(folder)))["age"][:100] == list(ages)
+    assert columns_of(DataConfig(train_data_dir=str(folder)))["age"][:100] == list(ages)
 
 
 def test_folders_of_classes_are_labels(tmp_path):
@@ -161,7 +163,7 @@ def test_folders_of_classes_are_labels(tmp_path):
     splits = load_images(data, 28, 3)
     assert load_labels(data, "label", splits) == ["cat" if number < 5 else "dog" for number in numbers_seen(splits)]
     draw_picture(99).save(tmp_path / "pictures" / "beside.png")
-    assert read_columns(data) == {}, "as with datasets, where images lie beside the folders"
+    assert columns_of(data) == {}, "as with datasets, where images lie beside the folders"
 
 
 def test_folders_of_splits_are_no_classes(tmp_path):
@@ -170,12 +172,12 @@ def test_folders_of_splits_are_no_classes(tmp_path):
             (tmp_path / split / kind).mkdir(parents=True)
             draw_picture(len(split + kind) + ord(kind[0])).save(tmp_path / split / kind / "0.png")
             draw_picture(0).save(tmp_path / split / "1.png")
-    assert read_columns(DataConfig(train_data_dir=str(tmp_path), dataset_split="all")) == {}
+    assert columns_of(DataConfig(train_data_dir=str(tmp_path), dataset_split="all")) == {}
     for split in ("train", "test"):
         (tmp_path / split / "1.png").unlink()
-    assert read_columns(DataConfig(train_data_dir=str(tmp_path)))["label"] == ["cat", "dog"]
+    assert columns_of(DataConfig(train_data_dir=str(tmp_path)))["label"] == ["cat", "dog"]
     whole = DataConfig(train_data_dir=str(tmp_path), dataset_split="all")
-    assert read_columns(whole)["label"] == ["cat", "dog", "cat", "dog"]
+    assert columns_of(whole)["label"] == ["cat", "dog", "cat", "dog"]
 
 
 def test_a_folder_without_metadata_has_no_labels(folder):

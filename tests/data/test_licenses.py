@@ -32,13 +32,13 @@ def test_an_identifier_of_the_hub_is_taken_as_it_is(identifier):
     ],
 )
 def test_another_spelling_is_refused_with_the_identifier(text, nearest):
-    with pytest.raises(ValueError, match=rf"data_license={text} is not an identifier.*did you mean {nearest}"):
+    with pytest.raises(ValueError, match=rf"data_license={text} is not a licence identifier.*did you mean {nearest}"):
         check_license(text)
 
 
 @pytest.mark.parametrize("text", ["", "proprietary", "my own terms", "https://example.com/terms"])
 def test_what_is_like_no_identifier_is_told_of_other_and_unknown(text):
-    with pytest.raises(ValueError, match="use other for .*, and unknown for"):
+    with pytest.raises(ValueError, match="use other for .*, and unknown if no licence is stated"):
         check_license(text)
 
 
