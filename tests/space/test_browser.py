@@ -97,12 +97,12 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def visit_sample(page: Page, photos: list[Path]) -> None:
-    page.get_by_label("New seed for each draw").check()
+    page.get_by_label("New seed each time").check()
     gallery = page.locator("#samples")
     assert expect_picture(gallery.locator("img").first).format == "PNG"  # without a click
     expect(gallery.locator("img")).to_have_count(16)
     before = gallery.locator("img").first.get_attribute("src")
-    page.get_by_role("button", name="Another one").click()
+    page.get_by_role("button", name="Generate").click()
     expect(gallery.locator("img").first).not_to_have_attribute("src", before)
     assert expect_picture(gallery.locator("img").last).format == "PNG"
     link = page.locator("#link textarea, #link input").first
@@ -171,13 +171,13 @@ def visit_sliders(page: Page, photos: list[Path]) -> None:
 
 
 def visit_training(page: Page, photos: list[Path]) -> None:
-    page.get_by_label("Folder of pictures").fill("my cats")
+    page.get_by_label("Folder of images").fill("my cats")
     expect(page.locator("#command")).to_contain_text("--train_data_dir 'my cats'")
     page.locator("#train-files input[type=file]").set_input_files(many_photos(photos[0].parent))
     expect(page.locator("#train-files")).to_contain_text("photo-23")
-    page.get_by_label("number input for Updates").last.fill("20")
+    page.get_by_label("number input for Training steps").last.fill("20")
     page.locator("#train").click()
-    expect(page.locator("#train-sentence")).to_contain_text("20 of 20 updates", timeout=4 * MILLISECONDS)
+    expect(page.locator("#train-sentence")).to_contain_text("Step 20 of 20", timeout=4 * MILLISECONDS)
     expect(page.locator("#live img")).to_have_attribute("src", re.compile("timelapse"), timeout=4 * MILLISECONDS)
     assert expect_picture(page.locator("#live img")).n_frames == 2
     expect(page.locator("#losses canvas, #losses svg.marks").first).to_be_visible()
@@ -219,7 +219,7 @@ VISITS = {
     "Sample": visit_sample,
     "Reconstruct": visit_reconstruct,
     "Interpolate": visit_interpolate,
-    "GAN vs VAE": visit_compare,
+    "Compare": visit_compare,
     "Latent sliders": visit_sliders,
     "Train your own": visit_training,
     "About": visit_about,
@@ -256,5 +256,6 @@ def test_a_refusal_is_shown_as_a_sentence(browser: Browser, address: str, tmp_pa
     open_page(page, address)
     open_tab(page, "Reconstruct")
     page.locator("#reconstruct-upload input[type=file]").set_input_files(fake)
-    expect(page.get_by_text("This file is no JPEG, PNG, WebP, GIF or BMP picture")).to_be_visible(timeout=MILLISECONDS)
+    sentence = page.get_by_text("This file is not a JPEG, PNG, WebP, GIF or BMP image")
+    expect(sentence).to_be_visible(timeout=MILLISECONDS)
     page.close()

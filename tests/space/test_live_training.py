@@ -61,15 +61,15 @@ def test_a_zip_cannot_write_elsewhere(photos, tmp_path):
 
 
 def test_too_few_too_many_and_no_pictures_are_refused(photos, tmp_path, monkeypatch):
-    with pytest.raises(UploadError, match="3 different pictures are too few; choose at least 20"):
+    with pytest.raises(UploadError, match="Found 3 different images; upload at least 20"):
         collect_pictures([*photos[:3], photos[0]], tmp_path / "few")
-    with pytest.raises(UploadError, match="0 different pictures"):
+    with pytest.raises(UploadError, match="Found 0 different images"):
         collect_pictures([], tmp_path / "none")
     monkeypatch.setattr(live_training, "MAX_PICTURES", 22)
-    with pytest.raises(UploadError, match="more than 22 pictures"):
+    with pytest.raises(UploadError, match="more than 22 images"):
         collect_pictures(photos, tmp_path / "many")
     (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(UploadError, match="no JPEG, PNG"):
+    with pytest.raises(UploadError, match="not a JPEG, PNG"):
         collect_pictures([tmp_path / "text.jpg"], tmp_path / "text")
 
 
