@@ -742,7 +742,7 @@ def test_about_shows_the_card_without_its_metadata(models, tmp_path: Path) -> No
         "---\ntags: [vae]\n---\n\n# faces-vae\n\n![samples](samples.png)\n\nTrue words.\n"
     )
     assert about.card_of(open_models({"faces-vae": folder}).models, "faces-vae") == "True words."
-    assert "no card" in about.card_of(models, ENCODER)
+    assert "no model card" in about.card_of(models, ENCODER)
 
 
 # ---- uploads

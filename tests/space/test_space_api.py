@@ -15,7 +15,6 @@ import pytest
 from conftest import REPOSITORY, draw_picture
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from space_process import running_space
 from upload_corpus import encoded
 
 
@@ -115,13 +114,9 @@ def trap() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def space(published_models, tmp_path_factory, trap) -> Iterator[Space]:
-    cache = tmp_path_factory.mktemp("space") / "cache"
-    models = ",".join(map(str, sorted(published_models.iterdir())))
-    with (
-        running_space(cache, HF_VAE_MODELS=models, PYTHONPATH=str(REPOSITORY)) as (address, process),
-        httpx.Client(base_url=address, timeout=60) as client,
-    ):
+def space(shared_space, trap) -> Iterator[Space]:
+    address, process, cache = shared_space
+    with httpx.Client(base_url=address, timeout=60) as client:
         (path,) = client.post("gradio_api/upload", files={"files": ("a.png", encoded(draw_picture(1), "png"))}).json()
         info = client.get("gradio_api/info").json()["named_endpoints"]
         parameters = {name[1:]: [each["parameter_name"] for each in info[name]["parameters"]] for name in info}
