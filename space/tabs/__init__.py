@@ -38,7 +38,7 @@ PRIOR_NAMES = {
     "gaussian": "Gaussian",
     "standard": "N(0, I)",
 }
-OWN_PRIOR = ("the model's default", "own")
+OWN_PRIOR = ("default", "own")
 
 
 def model_event(function: Callable, shown: Any, api_name: str | None = None) -> dict[str, Any]:

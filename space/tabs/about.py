@@ -22,7 +22,8 @@ them to identify anybody, or to depict a real person.**
 **Privacy.** Uploads are processed in memory on this server and used for nothing else. The files that the page needs
 are cached and deleted within the hour. Nothing is logged or sent elsewhere.
 
-**API.** Programs can call everything on this page: see "Use via API" at the bottom of the page.
+**API.** Programs can call everything on this page: see "Use via API" at the bottom of the page, or the Space's
+README.
 """
 
 

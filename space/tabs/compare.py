@@ -126,6 +126,8 @@ def _networks(model: PublishedModel) -> list[str]:
 def build(models: dict[str, PublishedModel]) -> None:
     """Adds the tab. The comparison runs as soon as the tab is opened."""
     groups = comparable_models(models)
+    # plots sort by name otherwise; real images, which are not named here, come last
+    names = [shown for name in models for shown in (name, f"{name}, {WITHOUT_DETAILS}")]
     with gr.Tab("Compare", id="compare") as tab:
         gr.Markdown(
             "Samples from every model, all with the same seed. A model trained on reconstruction error alone averages "
@@ -147,6 +149,7 @@ def build(models: dict[str, PublishedModel]) -> None:
                     y=measure,
                     title=f"Mean {measure}",
                     x_label_angle=-25,
+                    sort=names,
                     y_lim=[0, None],  # bars start at 0, so that their lengths can be compared
                     height=280,
                     min_width=280,

@@ -129,7 +129,7 @@ def build(models: dict[str, PublishedModel]) -> None:
                 value=(encoders or list(models))[:1],
                 multiselect=True,
                 max_choices=MAX_MODELS,
-                label="Models, side by side",
+                label="Models",
             )
             path = gr.Radio(list(PATHS.items()), value=DEFAULT_PATH, label="Path")
         with gr.Accordion("Seeds, frames, speed and file format", open=False), gr.Row():

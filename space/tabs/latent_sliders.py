@@ -171,7 +171,7 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
                 with gr.Row():
                     reset = gr.Button("Reset", min_width=80)
                     randomise = gr.Button("Randomise", min_width=80)
-                    sweep = gr.Button("Sweep all", min_width=80, elem_id="sweep")
+                    sweep = gr.Button("Sweep", min_width=80, elem_id="sweep")
                 sliders = [
                     gr.Slider(-REACH, REACH, 0, step=0.1, label=f"Component {each}", buttons=["reset"])
                     for each in range(1, NUM_SLIDERS + 1)

@@ -76,9 +76,9 @@ def build(models: dict[str, PublishedModel]) -> None:
     with gr.Tab("Reconstruct", id="reconstruct"):
         gr.Markdown(
             "Each model encodes your image as a list of numbers, its latents, and decodes the image from these alone. "
-            "Some models also have residual latents: additional numbers for the difference between the image and the "
-            "decoder's output. They preserve most of any image, even of a kind that the model was not trained on. The "
-            "rows without residual latents show what the networks have learned."
+            "Some models add residual latents, which encode what is left: the image minus the decoder's output. They "
+            "preserve most of any image, even of a kind that the model was not trained on. The results without "
+            "residual latents show what the networks have learned."
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=1):

@@ -90,7 +90,7 @@ def build() -> None:
         with gr.Row():
             family = gr.Dropdown(family_choices(), label="Family")
             folder = gr.Textbox("my_images", label="Folder of images", max_length=200)
-            size = gr.Dropdown(SIZES, label="Image size, pixels")
+            size = gr.Dropdown(SIZES, label="Image size")
             steps = gr.Number(4000, label="Training steps", precision=0)
             machine = gr.Dropdown(list(MACHINES.items()), value=1, label="Machine")
         settings = [family, folder, size, steps, machine]
