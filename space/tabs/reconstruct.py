@@ -76,7 +76,7 @@ def build(models: dict[str, PublishedModel]) -> None:
     with gr.Tab("Reconstruct", id="reconstruct"):
         gr.Markdown(
             "Each model encodes your image as a list of numbers, its latents, and decodes the image from these alone. "
-            "Some models add residual latents, which encode what is left: the image minus the decoder's output. They "
+            "Some models add residual latents, which encode the residual: the image minus the decoder's output. They "
             "preserve most of any image, even of a kind that the model was not trained on. The results without "
             "residual latents show what the networks have learned."
         )
