@@ -31,7 +31,7 @@ bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA
 	$(BIN)/python benchmarks/time_to_quality.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 	$(BIN)/python benchmarks/space.py
 
-space:                           ## a folder to upload as a Space, without changes: SPACE=build/space
+space:                           ## write a Space that is ready to upload, to SPACE=build/space
 	rm -rf $(SPACE)
 	mkdir -p $(SPACE)/model_cards
 	cp -r space/. hf_vae train_accelerate.py $(SPACE)

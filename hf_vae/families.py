@@ -32,10 +32,10 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "autoencoder": Family("Autoencoder", Autoencoder, AutoencoderObjective),
     "vae": Family("VAE", VAE, VAEObjective),
-    "dcgan": Family("DC-GAN", DCGAN, DCGANObjective),
     "vaegan": Family("VAE-GAN", VAEGAN, VAEGANObjective),
+    "dcgan": Family("DC-GAN", DCGAN, DCGANObjective),
+    "autoencoder": Family("Autoencoder", Autoencoder, AutoencoderObjective),
 }
 
 

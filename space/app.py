@@ -1,6 +1,6 @@
-"""The Space: small image generators to draw from, to reconstruct and morph pictures with, and to compare.
+"""The Space: sample from small image generators, reconstruct and morph images with them, and compare them.
 
-Run `python space/app.py`; it shows the models in `model_cards/`, or those that HF_VAE_MODELS names.
+`python space/app.py` shows the models in `model_cards/`, or those named in the variable HF_VAE_MODELS.
 """
 
 import ctypes
@@ -12,8 +12,8 @@ from pathlib import Path
 import gradio as gr
 
 from gate import APP_OPTIONS, GuardedBlocks
-from published import open_models, place_among_models
-from tabs import about, gan_vs_vae, interpolate, latent_sliders, reconstruct, sample, train_your_own
+from published import model_order, open_models
+from tabs import about, compare, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
 
 SPACE = Path(__file__).resolve().parent
@@ -25,49 +25,53 @@ Generate new images, reconstruct and morph your own, and compare how sharp each 
 """
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # in malloc.h
-MAX_WAITING = 64  # calls; the next ones are told that the queue is full
-CACHE_SECONDS = (600, 3000)  # how often files are deleted, and how old they are then: gone within the hour
-MAX_SESSIONS = 128  # whose state is kept, 300 kB each: a call that is none of the page's is a session of its own
+MAX_WAITING = 64  # calls; further calls are refused with "Queue is full"
+CACHE_SECONDS = (600, 3000)  # how often old files are deleted, and how old they must be: deleted within the hour
+MAX_SESSIONS = 128  # whose state is kept, 300 kB each; a call from outside the page is a session of its own
 
 LAUNCH_OPTIONS = {
-    # the system's fonts: a visitor's browser asks no other host for anything
+    # system fonts, so that a visitor's browser sends no request to any other host
     "theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     "css_paths": SPACE / "style.css",
     "footer_links": ["api", "gradio"],
     "max_file_size": "10mb",
-    "run_history": False,  # it would keep people's uploads in their browser
-    "show_error": False,  # sentences raised as gr.Error are shown all the same; tracebacks and paths are not
+    "run_history": False,  # would keep uploads in the visitor's browser
+    "show_error": False,  # messages raised as gr.Error are still shown; tracebacks and paths are not
     "ssr_mode": False,
-    "enable_monitoring": False,  # who called what, for anybody who asks
+    "enable_monitoring": False,  # would show everybody who called what
     "state_session_capacity": MAX_SESSIONS,
     "app_kwargs": APP_OPTIONS,
 }
 
 
 def find_models() -> dict[str, Path | str]:
-    """The models to show, by name: those in HF_VAE_MODELS (folders, in which ~ is the home, or Hub ids, separated by
-    commas), or else every folder in `model_cards/` that holds a `config.json`: by data set, of each the VAE-GAN
-    first, then VAE, DC-GAN and autoencoder, as their names happen to be in the alphabet from its end, and then second
-    models of a family.
+    """Finds the models to show.
+
+    HF_VAE_MODELS lists folders (`~` is the home folder) or Hub ids, separated by commas; their order is kept. Without
+    it, every folder in `model_cards/` with a `config.json` is a model. These are ordered by dataset, then by family as
+    in `FAMILIES`, then by name.
+
+    Returns:
+        The folder or Hub id of each model, by the model's name.
 
     Raises:
-        ValueError: If there are none, or two have the same name.
+        ValueError: If there are no models, or two of them have the same name.
     """
     named = [part.strip() for part in os.environ.get("HF_VAE_MODELS", "").split(",") if part.strip()]
-    shipped = sorted((config.parent for cards in MODEL_CARDS for config in cards.glob("*/config.json")), reverse=True)
+    shipped = (config.parent for cards in MODEL_CARDS for config in cards.glob("*/config.json"))
     places = [os.path.expanduser(part) for part in named] or sorted(
-        shipped, key=lambda folder: place_among_models(folder.name)
+        shipped, key=lambda folder: model_order(folder.name)
     )
     if not places:
         raise ValueError(f"There are no models in {MODEL_CARDS[1]}; set HF_VAE_MODELS to model folders or Hub ids.")
-    models = {Path(place).absolute().name: place for place in places}  # that of "." too
+    models = {Path(place).absolute().name: place for place in places}  # absolute, so that "." has a name
     if len(models) < len(places):
         raise ValueError(f"Two models have the same name in {', '.join(map(str, places))}; rename one of the folders.")
     return models
 
 
 def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
-    """The Space for these models, by name: folders or Hub ids. They are checked, but none of them is loaded yet.
+    """Builds the page for `models`, folders or Hub ids by name. All of them are checked, none is loaded yet.
 
     Raises:
         ValueError: If there are no models, or none of them can be loaded.
@@ -81,31 +85,31 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
             if encoders:
                 reconstruct.build(encoders)
             interpolate.build(opened)
-            gan_vs_vae.build(opened)
+            compare.build(opened)
             latent_sliders.build(tabs, opened, samples)
             train_your_own.build()
             about.build(opened, broken)
-    # without the queue, as many models would run at a time as there are callers
+    # callers must use the queue: without it, as many models would run at once as there are callers
     return demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 
 
 def return_memory() -> None:
-    """Has glibc give the memory of large pictures back as soon as they are gone, and keep two heaps, not one for each
-    thread: what a crowd's uploads leave behind would otherwise grow for hours."""
-    with suppress(OSError, AttributeError, TypeError):  # where there is another C library
+    """Makes glibc return the memory of large images at once, and use two heaps instead of one for each thread.
+    Otherwise memory grows for hours while many visitors upload images."""
+    with suppress(OSError, AttributeError, TypeError):  # on a system with another C library
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 2**20)
         libc.mallopt(M_ARENA_MAX, 2)
 
 
 def main() -> None:
-    """Launches the Space; GRADIO_SERVER_PORT chooses the port."""
+    """Starts the Space on port 7860, or on the port in GRADIO_SERVER_PORT."""
     return_memory()
     try:
         build_demo(find_models()).launch(
             server_port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), **LAUNCH_OPTIONS
         )
-    except (ValueError, OSError) as error:  # models that do not exist; a port that is taken
+    except (ValueError, OSError) as error:  # no such model; the port is in use
         sys.exit(f"Error: {error}")
 
 

@@ -1,4 +1,4 @@
-"""What visitors and callers of the API send, checked: each function returns a valid value or raises one sentence."""
+"""Checks what visitors and API callers send. Each function returns a valid value or raises a one-sentence error."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from uploads import UploadError, open_upload
 
 
 MAX_SEED = 2**32 - 1
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)  # as https: or data:
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)  # such as https: or data:
 
 Chosen = TypeVar("Chosen")
 
@@ -28,7 +28,7 @@ def number(name: str, value: Any, lowest: float, highest: float) -> float:
 
 
 def whole_number(name: str, value: Any, lowest: int, highest: int) -> int:
-    """A whole number from `lowest` to `highest`; 7.0 counts as one."""
+    """A whole number from `lowest` to `highest`; 7.0 is accepted."""
     if not _is_number(value) or not lowest <= value <= highest or value != int(value):
         raise refusal(f"{name} is {short_repr(value)}; it must be a whole number from {lowest} to {highest}.")
     return int(value)
@@ -39,21 +39,21 @@ def _is_number(value: Any) -> bool:
 
 
 def choice(name: str, value: Any, choices: Mapping[str, Chosen]) -> Chosen:
-    """What `value` stands for in `choices`."""
+    """The entry of `choices` that `value` names."""
     if not isinstance(value, str) or value not in choices:
         raise refusal(f"{name} is {short_repr(value)}; it must be one of: {', '.join(choices)}.")
     return choices[value]
 
 
 def prior(model: PublishedModel, value: Any) -> str:
-    """The distribution that samples of a model are drawn from: one that it has, or its own for "own"."""
+    """The prior to sample latents from: one that the model has, or the model's default for "own"."""
     return choice("The prior", value, {"own": model.priors[0]} | {name: name for name in model.priors})
 
 
 def picture(name: str, upload: Mapping[str, Any] | None) -> Image.Image:
-    """The picture in a file that was uploaded."""
+    """The image in an uploaded file."""
     if not upload or not upload.get("path"):
-        raise refusal(f"{name} is missing; choose a picture first.")
+        raise refusal(f"{name} is missing; upload an image first.")
     try:
         return open_upload(uploaded_file(name, upload))
     except UploadError as reason:
@@ -61,21 +61,21 @@ def picture(name: str, upload: Mapping[str, Any] | None) -> Image.Image:
 
 
 def uploaded_file(name: str, upload: Mapping[str, Any]) -> Path:
-    """The file that was uploaded, or made here and shown."""
+    """The path of a file that was uploaded, or that this Space generated."""
     named = upload.get("path") if isinstance(upload, Mapping) else None
     if isinstance(named, str) and ADDRESS.match(named):
-        raise refusal(f"{name} was not uploaded; addresses are not fetched: download the image and send the file.")
+        raise refusal(f"{name} was not uploaded. URLs are not fetched: download the image and upload the file.")
     try:
-        # Gradio 6.31 checks this only for files that are sent with a "meta" entry, and fetches those that are URLs
+        # Gradio 6.31 checks this only for files sent with a "meta" entry, and fetches files that are URLs
         path = Path(named)
         is_ours = path.is_file() and path.resolve().is_relative_to(Path(get_upload_folder()).resolve())
     except (TypeError, OSError, ValueError, RuntimeError):
-        is_ours = False  # no text, a zero byte, too long, links in a circle
+        is_ours = False  # not text, a zero byte, too long, a loop of links
     if not is_ours:
         raise refusal(f"{name} was not uploaded; upload the file first.")
     return path
 
 
 def refusal(sentence: str) -> gr.Error:
-    """An error that reaches the sender, and that the server's log does not print a traceback of."""
+    """An error that is shown to the sender and leaves no traceback in the server's log."""
     return gr.Error(sentence, print_exception=False)

@@ -1,4 +1,4 @@
-"""Where the face is in a picture, and the square around it that a model was trained on."""
+"""Finds the face in an image and crops it as the images of a dataset were cropped."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,18 +10,18 @@ from PIL import Image, ImageOps
 from hf_vae.pictures import upright_picture
 
 
-SEARCH_EDGE = 640  # pixels; a larger picture is searched at this size
-LEAST_SHARE = 8  # a face is at least this fraction of the picture's shorter side
+SEARCH_EDGE = 640  # pixels; larger images are searched at this size
+LEAST_SHARE = 8  # a face is at least 1/8 of the image's shorter side
 
 
 @dataclass(frozen=True)
 class FaceCrop:
-    """How the pictures of a training set were cut, as measured with OpenCV's cascade on 100 of them.
+    """How the images of a dataset were cropped, measured with OpenCV's cascade on 100 of them.
 
     Args:
-        cascade: The file in OpenCV's package that finds such faces.
-        edge: Edge of the square, in edges of the box that the cascade finds.
-        below: How far the square's centre lies below the box's, in edges of the square.
+        cascade: Name of the cascade file in OpenCV's package.
+        edge: Edge of the crop, as a multiple of the edge of the box that the cascade finds.
+        below: Distance from the centre of the box down to the centre of the crop, as a multiple of the crop's edge.
     """
 
     cascade: str
@@ -37,8 +37,8 @@ CROPS = {
 
 
 def crop_to_face(picture: Image.Image, data_set: str) -> Image.Image | None:
-    """The square around the largest face, cut as the pictures of the data set were; None if no face is found, or it is
-    not known how they were cut."""
+    """The square around the largest face, cropped as the images of `data_set` were. None if no face is found, or if
+    the dataset is not in `CROPS`."""
     crop = CROPS.get(data_set)
     if crop is None:
         return None
@@ -60,7 +60,7 @@ def crop_to_face(picture: Image.Image, data_set: str) -> Image.Image | None:
 
 
 def whole_picture(picture: Image.Image) -> Image.Image:
-    """All of a picture on a white square."""
+    """The whole image, centred on a white square."""
     picture = upright_picture(picture)
     return ImageOps.pad(picture, (max(picture.size),) * 2, color="white")
 

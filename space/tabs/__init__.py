@@ -1,4 +1,4 @@
-"""One module for each tab: its widgets and callbacks. Here is what they share."""
+"""The tabs, one module each with its widgets and callbacks. This file has what they share."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,23 +10,23 @@ import checks
 from published import PublishedModel
 
 
-try:  # on a ZeroGPU Space: a function gets the GPU while it runs
+try:  # on a ZeroGPU Space a function gets the GPU while it runs
     import spaces
 
     with_gpu = spaces.GPU
 except ImportError:
 
     def with_gpu(function: Callable) -> Callable:
-        """Elsewhere there is one, or there is none, all the time."""
+        """Returns `function` unchanged: elsewhere a GPU is always available, or never."""
         return function
 
 
-# One model runs at a time. Gradio's own preprocessing is off: it opens an upload before `uploads` can refuse it, and
-# answers a broken one with a bare "Error". Every value goes through `checks` instead.
+# One model runs at a time. Gradio's preprocessing is off: it would open an upload before `uploads` can refuse it, and
+# report a damaged one as a bare "Error". `checks` validates every value instead.
 MODEL_EVENT = {"concurrency_id": "model", "concurrency_limit": 1, "preprocess": False}
 INTERNAL_EVENT = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-# Gradio's own format, WebP, is lossy, and sharpness is what people come to compare
+# Gradio's default format, WebP, is lossy, and visitors compare sharpness
 UPLOAD = {"format": "png", "sources": ["upload", "clipboard", "webcam"]}
 PICTURE = {"format": "png", "interactive": False, "buttons": ["download"], "elem_classes": "pixelated"}
 GALLERY = {"format": "png", "interactive": False, "height": "auto", "object_fit": "contain", "buttons": ["download"]}
@@ -38,21 +38,21 @@ PRIOR_NAMES = {
     "gaussian": "Gaussian",
     "standard": "N(0, I)",
 }
-OWN_PRIOR = ("as the model was made for", "own")
+OWN_PRIOR = ("default", "own")
 
 
 def model_event(function: Callable, shown: Any, api_name: str | None = None) -> dict[str, Any]:
-    """The options of an event that runs a model: `function` with what is `shown` as its first argument. It is part of
-    the API if it has an `api_name`."""
+    """The options of an event that runs a model. `shown` is passed to `function` as the first argument. The event is
+    part of the API if it has an `api_name`."""
     api = {"api_name": api_name} if api_name else {"api_visibility": "private"}
     return {"fn": with_gpu(partial(function, shown)), "api_description": function.__doc__, **api, **MODEL_EVENT}
 
 
 def prior_choices(priors: list[str]) -> list[tuple[str, str]]:
-    """What a dropdown offers for a model that has these priors."""
+    """The choices of a dropdown for a model with these priors."""
     return [OWN_PRIOR, *((PRIOR_NAMES[prior], prior) for prior in priors)]
 
 
 def own_prior(models: dict[str, PublishedModel], model: str) -> gr.Dropdown:
-    """The priors of a model that was just chosen, with its own one chosen."""
+    """Offers the priors of a newly chosen model and selects its default."""
     return gr.Dropdown(prior_choices(checks.choice("The model", model, models).priors), value="own")

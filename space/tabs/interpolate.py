@@ -1,4 +1,4 @@
-"""The tab that turns one picture into another."""
+"""The tab that morphs one image into another."""
 
 import tempfile
 from collections.abc import Callable
@@ -39,11 +39,12 @@ def interpolate(
     frames: int,
     speed: int,
     file_format: str,
-    progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio is told to pass one)
+    progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio passes one for this default)
 ) -> tuple[list[tuple[Image.Image, str]], str, str]:
-    """Morphs from one picture to another, or between the samples of two seeds where there are no pictures, with up to
-    four models side by side. Returns all frames with captions, an endless WebP animation there and back, and the same
-    in the file format that was asked for. A model without an encoder has to search for the pictures, for seconds."""
+    """Morphs from one image to another with up to four models side by side. Without images, morphs between the samples
+    of two seeds. Returns all frames with captions, an endless WebP animation that plays forwards and backwards, and
+    the same animation in the requested file format. A model without an encoder searches for the images, which takes
+    several seconds."""
     names = [models] if isinstance(models, str) else models
     if not isinstance(names, list):
         raise checks.refusal(f"The models are {short_repr(models)}; they must be a list of names.")
@@ -59,7 +60,7 @@ def interpolate(
     for number, model in enumerate(walkers):
 
         def report(done: float, before: int = number, name: str = model.name) -> None:
-            progress((before + done) / len(walkers), f"Walking through the latent space of {name}")
+            progress((before + done) / len(walkers), f"Interpolating with {name}")
 
         report(0)
         rows.append(model.pipeline.interpolate_latents(_latents(model, ends, report), frames, kind).images)
@@ -74,13 +75,13 @@ def interpolate(
 
 def _walker(model: PublishedModel, kind: str) -> PublishedModel:
     if kind == "flow" and "flow" not in model.priors:
-        raise checks.refusal(f"The model {model.name} has no learned prior; choose another path, or leave it out.")
+        raise checks.refusal(f"The model {model.name} has no flow prior; choose another path, or remove the model.")
     return model
 
 
 def _ends(start: dict | None, end: dict | None, start_seed: int, end_seed: int) -> list[Image.Image] | list[int]:
     if start or end:
-        return [checks.picture("The first picture", start), checks.picture("The second picture", end)]
+        return [checks.picture("The first image", start), checks.picture("The second image", end)]
     seeds = {"The first seed": start_seed, "The second seed": end_seed}
     return [checks.whole_number(name, seed, 0, checks.MAX_SEED) for name, seed in seeds.items()]
 
@@ -88,7 +89,7 @@ def _ends(start: dict | None, end: dict | None, start_seed: int, end_seed: int) 
 def _latents(
     model: PublishedModel, ends: list[Image.Image] | list[int], report: Callable[[float], None]
 ) -> torch.Tensor:
-    """The two ends `(2, Z)` in a model's latent space."""
+    """The latents `(2, Z)` of the two ends."""
     if isinstance(ends[0], int):
         return torch.cat([model.pipeline.sample(1, seed).latents for seed in ends])
     pictures = [crop_to_face(picture, model.data_set) or picture for picture in ends]
@@ -96,13 +97,13 @@ def _latents(
 
 
 def _new_file(name: str) -> Path:
-    # inside Gradio's cache, because what lies there is deleted with it
+    # in Gradio's cache, which is emptied regularly
     Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=get_upload_folder())) / name
 
 
 def frame_at(place: float, strip: list | None) -> str | None:
-    """The frame of the film strip at `place`, 0 to 100."""
+    """The frame of the film strip at `place`, from 0 to 100."""
     if not strip:
         return None
     place = checks.number("The position", place, 0, 100)
@@ -114,8 +115,8 @@ def build(models: dict[str, PublishedModel]) -> None:
     encoders = [name for name, model in models.items() if model.has_encoder]
     with gr.Tab("Interpolate", id="interpolate"):
         gr.Markdown(
-            "Two pictures become points in latent space; every point between them is a picture, too. Without "
-            "pictures, the path leads from one seed's sample to another's."
+            "Each of two images becomes a point in latent space, and every point between the two decodes to an image. "
+            "Leave both images empty to morph between two random samples."
         )
         with gr.Row():
             start, end = (
@@ -128,25 +129,25 @@ def build(models: dict[str, PublishedModel]) -> None:
                 value=(encoders or list(models))[:1],
                 multiselect=True,
                 max_choices=MAX_MODELS,
-                label="Models, side by side",
+                label="Models",
             )
             path = gr.Radio(list(PATHS.items()), value=DEFAULT_PATH, label="Path")
-        with gr.Accordion("Seeds, frames, speed, file", open=False), gr.Row():
-            start_seed = gr.Number(0, label="From seed", precision=0, min_width=100)
-            end_seed = gr.Number(1, label="To seed", precision=0, min_width=100)
+        with gr.Accordion("Seeds, frames, speed and file format", open=False), gr.Row():
+            start_seed = gr.Number(0, label="Seed of the first sample", precision=0, min_width=100)
+            end_seed = gr.Number(1, label="Seed of the second sample", precision=0, min_width=100)
             frames = gr.Slider(MIN_FRAMES, MAX_FRAMES, 24, step=1, label="Frames")
-            speed = gr.Slider(1, MAX_SPEED, 16, step=1, label="Frames a second")
-            file_format = gr.Dropdown(list(FORMATS), value="mp4", label="File to download")
+            speed = gr.Slider(1, MAX_SPEED, 16, step=1, label="Frames per second")
+            file_format = gr.Dropdown(list(FORMATS), value="mp4", label="Format of the download")
         with gr.Row():
             button = gr.Button("Morph", variant="primary", elem_id="morph")
             stop = gr.Button("Stop", elem_id="stop-morph")
         with gr.Row(equal_height=False):
             with gr.Column():
-                alt_text = "Animation from the first picture to the second and back"
-                animation = gr.Image(label="There and back", alt_text=alt_text, elem_id="animation", **PICTURE)
+                alt_text = "Animation from the first image to the second and back"
+                animation = gr.Image(label="Animation", alt_text=alt_text, elem_id="animation", **PICTURE)
                 download = gr.DownloadButton("Download the animation", elem_id="download-morph")
             with gr.Column():
-                frame = gr.Image(label="In between", alt_text="One frame", elem_id="frame", **PICTURE)
+                frame = gr.Image(label="Frame", alt_text="One frame", elem_id="frame", **PICTURE)
                 place = gr.Slider(0, 100, 50, step=1, label="Position, %", elem_id="position")
         strip = gr.Gallery(label="Film strip", elem_id="strip", **THUMBNAILS)
     settings = [chosen, start, end, start_seed, end_seed, path, frames, speed, file_format]

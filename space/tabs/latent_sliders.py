@@ -1,5 +1,5 @@
-"""The tab that moves one picture along the principal components of a model's latent space, and along directions that
-labels of its training pictures lie along."""
+"""The tab that moves an image along the principal components of a model's latent space, and along directions learned
+from labels of the training images."""
 
 import random
 from functools import lru_cache, partial
@@ -16,12 +16,12 @@ from tabs.sample import MAX_TEMPERATURE, Captioned, Drawn, SampleTab
 
 
 NUM_SLIDERS = 10
-NUM_LABELS = 4  # sliders for directions that labels lie along; a model may have none
+NUM_LABELS = 4  # sliders for directions learned from labels; a model may have none
 REACH = 3.0
 SWEEP = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
-LABEL_NOTE = """Directions that the data set's labels lie along, found by a linear probe. The percentage is the share
-of each side that the probe puts where its label says, on {each} held-out pictures; guessing reaches 50%. Labels are
-other people's guesses, and what moves with them in the pictures is what moved with them in the data."""
+LABEL_NOTE = """A linear probe found these directions from the labels of the dataset. The percentage is the probe's
+balanced accuracy on {each} held-out images; chance is 50%. The labels are annotators' guesses, and a slider also moves
+whatever correlates with its label in the data."""
 
 
 def latent_pca(
@@ -46,9 +46,9 @@ def latent_pca(
     label_3: float = 0.0,
     label_4: float = 0.0,
 ) -> Image.Image:
-    """Moves a picture along the first ten principal components, and along directions that labels of the training
-    pictures lie along where the model has such, by standard deviations of the training set: an upload if there is one,
-    or else the sample with this seed."""
+    """Moves an image along the first ten principal components of the latent space, in standard deviations of the
+    training set, and along the directions learned from labels if the model has any. The image is the upload, or the
+    sample with this seed if there is no upload."""
     chosen, start = _start(models, model, seed, temperature, prior, picture)
     shifts = [component_1, component_2, component_3, component_4, component_5]
     shifts += [component_6, component_7, component_8, component_9, component_10]
@@ -68,8 +68,8 @@ def latent_pca(
 def pca_sweep(
     models: dict[str, PublishedModel], model: str, seed: int, temperature: float, prior: str, picture: dict | None
 ) -> Captioned:
-    """Moves a picture along each of the first ten components in turn, and then along each direction that labels lie
-    along, from -3 to 3 standard deviations: a row each."""
+    """Moves an image along each of the first ten principal components, and along each direction learned from labels,
+    from -3 to 3 standard deviations. Returns a row of seven images for each."""
     chosen, start = _start(models, model, seed, temperature, prior, picture)
     count = _num_components(chosen)
     shifts = torch.zeros(count, len(SWEEP), count)
@@ -80,12 +80,12 @@ def pca_sweep(
     for direction, vector in zip(chosen.directions, _label_vectors(chosen), strict=False):
         rows = torch.cat([rows, start + torch.tensor(SWEEP, device=vector.device)[:, None] * vector])
         titles.append(f"{direction.low} to {direction.high}")
-    captions = [f"{title}: {value:+g} deviations" for title in titles for value in SWEEP]
+    captions = [f"{title}: {value:+g} standard deviations" for title in titles for value in SWEEP]
     return list(zip(chosen.pipeline.decode(rows).images, captions, strict=True))
 
 
 def _label_vectors(model: PublishedModel) -> torch.Tensor:
-    """One standard deviation along each labelled direction that has a slider: `(K, Z)`."""
+    """One standard deviation along each labelled direction that has a slider, `(K, Z)`."""
     vectors = [direction.vector for direction in model.directions[:NUM_LABELS]]
     prior = model.pipeline.model.latent_prior
     steps = torch.stack(vectors) if vectors else torch.zeros(0, prior.latent_dim)
@@ -100,33 +100,31 @@ def _start(
     models: dict[str, PublishedModel], model: str, seed: int, temperature: float, prior: str, picture: dict | None
 ) -> tuple[PublishedModel, torch.Tensor]:
     chosen = checks.choice("The model", model, models)
-    seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED + 63)  # the last of 64 samples has such a one
+    seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED + 63)  # the last of 64 samples may exceed MAX_SEED
     temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
     prior = checks.prior(chosen, prior)
     if picture is None:
         return chosen, _sampled(chosen, seed, temperature, prior)
     if not chosen.has_encoder:
-        raise checks.refusal(
-            f"The model {model} has no encoder; take the picture away, or choose a model that has one."
-        )
-    upload = checks.picture("The picture", picture)
+        raise checks.refusal(f"The model {model} has no encoder; remove the image, or choose a model with an encoder.")
+    upload = checks.picture("The image", picture)
     return chosen, chosen.pipeline.encode([crop_to_face(upload, chosen.data_set) or upload])
 
 
-@lru_cache(maxsize=64)  # a slider that moves would draw the same start again and again
+@lru_cache(maxsize=64)  # a moving slider would sample the same start again and again
 def _sampled(model: PublishedModel, seed: int, temperature: float, prior: str) -> torch.Tensor:
     return model.pipeline.sample(1, seed, temperature, prior).latents
 
 
 def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
-    """The sliders of a model: a component's is named with the share of the latents' variance that it moves along, a
-    label's with how well a probe tells its ends apart on held-out pictures."""
+    """Labels the sliders of a model: a component's slider with its share of the latents' variance, a label's slider
+    with the probe's accuracy on held-out images."""
     chosen = checks.choice("The model", model, models)
     shares = chosen.pipeline.model.latent_prior.explained_variance[:NUM_SLIDERS].tolist()
     shown = [gr.Slider(label=f"Component {each} ({share:.1%})", visible=True) for each, share in enumerate(shares, 1)]
     shown += [gr.Slider(value=0, visible=False)] * (NUM_SLIDERS - len(shown))
     labels = [
-        gr.Slider(label=f"{each.low} → {each.high} (told apart: {each.accuracy:.0%})", visible=True)
+        gr.Slider(label=f"{each.low} → {each.high} (accuracy {each.accuracy:.0%})", visible=True)
         for each in chosen.directions[:NUM_LABELS]
     ]
     note = gr.Markdown(
@@ -136,41 +134,44 @@ def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
 
 
 def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.SelectData) -> list:
-    """The start that a click on a sample chooses, and the tab that it leads to."""
+    """Starts from the sample that was clicked, and opens this tab."""
     model, seed, temperature, prior = drawn[event.index]
     priors = gr.Dropdown(prior_choices(models[model].priors), value=prior)
     return [model, seed, temperature, priors, None, gr.Tabs(selected="latent")]
 
 
 def random_shifts() -> list[float]:
-    """Positions as likely as those of the training pictures."""
+    """Random positions of the sliders, distributed like the training images along each component."""
     shifts = [round(min(REACH, max(-REACH, random.gauss(0, 1))), 1) for _ in range(NUM_SLIDERS)]
     return shifts + [0.0] * NUM_LABELS
 
 
 def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) -> None:
-    """Adds the tab, which a click on one of the `samples` leads to."""
+    """Adds the tab. A click on one of the `samples` opens it."""
     first = next(iter(models.values()))
     with gr.Tab("Latent sliders", id="latent") as tab:
         gr.Markdown(
-            "The directions in which the latents of the training pictures vary most, in standard deviations. A GAN's "
-            "latents vary as much in every direction; its sliders are those in which its first layer changes most."
+            "Each slider moves the image along a principal component: a direction in which the latents of the "
+            "training images vary most. The unit is one standard deviation. The latents of a model without an encoder "
+            "vary equally in all directions; its components are the directions that change its first layer most."
         )
         with gr.Row(equal_height=False):
             with gr.Column():
-                moved = gr.Image(label="Moved", alt_text="The moved picture", elem_id="moved", **PICTURE)
+                moved = gr.Image(label="Result", alt_text="The moved image", elem_id="moved", **PICTURE)
                 with gr.Row():
                     model = gr.Dropdown(list(models), label="Model", min_width=140)
                     seed = gr.Number(0, label="Seed", precision=0, min_width=100)
-                with gr.Accordion("Start from", open=False):
+                with gr.Accordion("Starting image", open=False):
                     temperature = gr.Slider(0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature")
                     prior = gr.Dropdown(prior_choices(first.priors), value="own", label="Prior")
-                    picture = gr.Image(label="Your picture instead", height=200, elem_id="latent-upload", **UPLOAD)
+                    picture = gr.Image(
+                        label="Your image (replaces the sample)", height=200, elem_id="latent-upload", **UPLOAD
+                    )
             with gr.Column():
                 with gr.Row():
                     reset = gr.Button("Reset", min_width=80)
                     randomise = gr.Button("Randomise", min_width=80)
-                    sweep = gr.Button("Sweep each", min_width=80, elem_id="sweep")
+                    sweep = gr.Button("Sweep", min_width=80, elem_id="sweep")
                 sliders = [
                     gr.Slider(-REACH, REACH, 0, step=0.1, label=f"Component {each}", buttons=["reset"])
                     for each in range(1, NUM_SLIDERS + 1)

@@ -1,4 +1,4 @@
-"""The tab that shows what each family keeps of a picture."""
+"""The tab that reconstructs an image with every model."""
 
 import gradio as gr
 import pandas as pd
@@ -13,26 +13,27 @@ from published import PublishedModel, by_data_set
 from tabs import PICTURE, UPLOAD, model_event
 
 
-CUTS = {"the face, if one is found": "face", "the largest centred square": "centre", "all of it": "none"}
-COLUMNS = ["model", "MSE", "PSNR, dB", "SSIM", "sharpness, ratio", "latents / values"]
-COLUMN_WIDTHS = ["165px", "95px", "95px", "95px", "125px", "145px"]  # on a phone the names leave room for numbers
+CUTS = {"face, if one is found": "face", "largest centred square": "centre", "whole image": "none"}
+COLUMNS = ["model", "MSE", "PSNR, dB", "SSIM", "relative sharpness", "latents / values"]
+COLUMN_WIDTHS = ["165px", "95px", "95px", "95px", "125px", "145px"]  # narrow enough for numbers on a phone
 
 
 def crop_face(groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str, cut: str) -> tuple:
-    """Cuts a picture as those of a data set were: around the face ("face"), where one is found, or to the largest
-    centred square ("centre"); or keeps all of it ("none"). Returns what the models see, and what was done."""
-    models = checks.choice("The data set", data_set, groups)
-    upload, sentence = _cut(checks.picture("The picture", picture), data_set, cut)
+    """Crops an image as the images of a dataset were cropped. `cut` is "face" (the face, or the largest centred square
+    if no face is found), "centre" (the largest centred square) or "none" (the whole image). Returns the image at the
+    models' resolution, and a sentence on the crop."""
+    models = checks.choice("The dataset", data_set, groups)
+    upload, sentence = _cut(checks.picture("The image", picture), data_set, cut)
     return enlarge(models[0].pipeline.prepare(upload)), sentence
 
 
 def reconstruct(groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str, cut: str) -> list:
-    """Encodes and decodes a picture with every model of a data set; with a model that has residual latents once more
-    without these. Returns, for each, the picture as the model sees it and what it makes of it, and a table: mean
-    squared error of values in [-1, 1], peak signal-to-noise ratio, structural similarity, the sharpness (variance of
-    the Laplacian) of the second as a ratio to the first, and how many latents stand for how many values."""
-    models = checks.choice("The data set", data_set, groups)
-    upload, _ = _cut(checks.picture("The picture", picture), data_set, cut)
+    """Reconstructs an image with every model of a dataset. A model with residual latents also reconstructs it without
+    them. Returns the input and the reconstruction for each, and a table of mean squared error (values in [-1, 1]),
+    peak signal-to-noise ratio, structural similarity, sharpness of the reconstruction relative to the input (variance
+    of the Laplacian), and the number of latents and of pixel values."""
+    models = checks.choice("The dataset", data_set, groups)
+    upload, _ = _cut(checks.picture("The image", picture), data_set, cut)
     pairs, rows = [], []
     for model in models:
         seen = model.pipeline.to_images([upload])
@@ -52,14 +53,17 @@ def reconstruct(groups: dict[str, list[PublishedModel]], picture: dict | None, d
 
 
 def _cut(picture: Image.Image, data_set: str, cut: str) -> tuple[Image.Image, str]:
-    checks.choice("The cut", cut, {each: each for each in CUTS.values()})
+    checks.choice("The crop", cut, {each: each for each in CUTS.values()})
     if cut == "none":
-        return whole_picture(picture), "All of the picture, on a white square."
+        return whole_picture(picture), "The whole image on a white square."
     face = crop_to_face(picture, data_set) if cut == "face" else None
     if face is not None:
-        return face, f"The face, cut as those in {data_set} were."
+        return face, f"The face, cropped as in the dataset {data_set}."
     square = square_picture(picture, min(picture.size))
-    return square, "No face was found: the largest centred square." if cut == "face" else "The largest centred square."
+    return (
+        square,
+        "No face found; using the largest centred square." if cut == "face" else "The largest centred square.",
+    )
 
 
 def _most(groups: dict[str, list[PublishedModel]]) -> int:
@@ -67,22 +71,21 @@ def _most(groups: dict[str, list[PublishedModel]]) -> int:
 
 
 def build(models: dict[str, PublishedModel]) -> None:
-    """Adds the tab; `models` all have an encoder."""
+    """Adds the tab. All `models` have an encoder."""
     groups = by_data_set(models)
     with gr.Tab("Reconstruct", id="reconstruct"):
         gr.Markdown(
-            "Each model turns your picture into a list of numbers and draws it again from these alone. Some models "
-            "have residual latents: further numbers for what their networks leave out. These carry most of any image "
-            "through, also of one that the model does not know. The figures without them show what the networks do."
+            "Each model encodes your image as a list of numbers, its latents, and decodes the image from these alone. "
+            "Some models add residual latents, which encode the residual: the image minus the decoder's output. They "
+            "preserve most of any image, even of a kind that the model was not trained on. The results without "
+            "residual latents show what the networks have learned."
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=1):
-                picture = gr.Image(label="Your picture", height=280, elem_id="reconstruct-upload", **UPLOAD)
+                picture = gr.Image(label="Your image", height=280, elem_id="reconstruct-upload", **UPLOAD)
                 data_set = gr.Dropdown(list(groups), label="Models trained on")
-                cut = gr.Radio(list(CUTS.items()), value="face", label="What they get to see")
-                seen = gr.Image(
-                    label="As the models see it", alt_text="As the models see it", elem_id="seen", **PICTURE
-                )
+                cut = gr.Radio(list(CUTS.items()), value="face", label="Crop")
+                seen = gr.Image(label="Input to the models", alt_text="Input to the models", elem_id="seen", **PICTURE)
                 found = gr.Markdown(elem_id="found")
                 button = gr.Button("Reconstruct", variant="primary")
             with gr.Column(scale=2):
@@ -102,7 +105,7 @@ def build(models: dict[str, PublishedModel]) -> None:
                         for number in range(_most(groups))
                     ]
                 table = gr.Dataframe(
-                    label="How near",
+                    label="Reconstruction error",
                     headers=COLUMNS,
                     interactive=False,
                     wrap=True,

@@ -1,4 +1,4 @@
-"""The tab that draws pictures out of nothing."""
+"""The tab that generates new images."""
 
 import secrets
 from functools import partial
@@ -22,7 +22,7 @@ LINK_JS = """(model, count, seed, temperature, prior) =>
 
 
 class Drawn(NamedTuple):
-    """How one picture was drawn, and can be again."""
+    """The settings that reproduce one sample."""
 
     model: str
     seed: int
@@ -40,10 +40,10 @@ Captioned = list[tuple[Image.Image, str]]
 def draw(
     models: dict[str, PublishedModel], model: str, count: int, seed: int, temperature: float, prior: str
 ) -> tuple[Captioned, list[Drawn]]:
-    """Draws `count` pictures from a model, each with a caption. Each has a seed of its own, from `seed` upwards, which
-    gives it again."""
+    """Generates `count` images with a model, each with a caption. Each image has its own seed, counting up from
+    `seed`, that reproduces it."""
     chosen = checks.choice("The model", model, models)
-    count = checks.whole_number("The number of pictures", count, 1, MAX_COUNT)
+    count = checks.whole_number("The number of images", count, 1, MAX_COUNT)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
     prior = checks.prior(chosen, prior)
@@ -53,25 +53,25 @@ def draw(
 
 
 def draw_rows(models: dict[str, PublishedModel], model: str, seed: int, prior: str) -> tuple[Captioned, list[Drawn]]:
-    """Draws the same eight pictures at eight temperatures, 0.25 to 2.0, a row each: what more and less noise does."""
+    """Generates the same eight images at eight temperatures from 0.25 to 2.0, one row for each temperature."""
     rows = [draw(models, model, ROW_COLUMNS, seed, temperature, prior) for temperature in ROW_TEMPERATURES]
     return sum((pictures for pictures, _ in rows), []), sum((drawn for _, drawn in rows), [])
 
 
 def next_seed(seed: int, is_new: bool) -> int:
-    """The seed of the next draw: another one if a new one is wanted."""
+    """The seed of the next samples: random if `is_new`, else unchanged."""
     return secrets.randbelow(checks.MAX_SEED + 1) if is_new else seed
 
 
 def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
-    """What a link to the page asks for: model, number of pictures, seed, temperature, prior, and whether the next seed
-    is a new one. What it leaves out stays as it is."""
+    """The settings in a link to the page: model, number of images, seed, temperature, prior, and whether the next seed
+    is new. A link with none of them changes nothing."""
     query = dict(request.query_params) if request else {}
     if not query.keys() & {"model", "count", "seed", "temperature", "prior"}:
         return [gr.skip()] * 6
     model = query.get("model", next(iter(models)))
     chosen = checks.choice("The model", model, models)
-    count = checks.whole_number("The number of pictures", _read(query, "count", 16), 1, MAX_COUNT)
+    count = checks.whole_number("The number of images", _read(query, "count", 16), 1, MAX_COUNT)
     seed = checks.whole_number("The seed", _read(query, "seed", 0), 0, checks.MAX_SEED)
     temperature = checks.number("The temperature", _read(query, "temperature", 1.0), 0, MAX_TEMPERATURE)
     prior = query.get("prior", "own")
@@ -84,47 +84,55 @@ def _read(query: dict[str, str], name: str, default: float) -> float | str:
     try:
         return float(text)
     except ValueError:
-        return text  # refused by name
+        return text  # refused later, by name
 
 
 class SampleTab(NamedTuple):
-    """What the tab shows, for the tabs that go on from there."""
+    """The samples on the tab, for other tabs to start from."""
 
     pictures: gr.Gallery
     drawn: gr.State
 
 
 def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
-    """Adds the tab to `demo`; the first pictures are drawn when the page loads."""
+    """Adds the tab to `demo`. The first images are generated when the page loads."""
     first = next(iter(models.values()))
     with gr.Tab("Sample", id="sample"):
         gr.Markdown(
-            "None of these pictures exists: each is decoded from a random point of the model's latent space. "
-            "Click one to move it along that space."
+            "Each image is decoded from a random point in the model's latent space. Click an image to change it with "
+            "sliders."
         )
-        another = gr.Button("Another one", variant="primary", size="lg", elem_id="another")
+        another = gr.Button("Generate", variant="primary", size="lg", elem_id="another")
         pictures = gr.Gallery(label="Samples", elem_id="samples", allow_preview=False, **THUMBNAILS)
         with gr.Row():
             model = gr.Dropdown(list(models), label="Model")
-            count = gr.Slider(1, MAX_COUNT, 16, step=1, label="Number of pictures")
+            count = gr.Slider(1, MAX_COUNT, 16, step=1, label="Number of images")
             temperature = gr.Slider(
-                0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature", info="Lower is more typical, higher more varied"
+                0,
+                MAX_TEMPERATURE,
+                1,
+                step=0.05,
+                label="Temperature",
+                info="Lower is more typical, higher is more varied",
             )
         with gr.Row():
             prior = gr.Dropdown(
-                prior_choices(first.priors), value="own", label="Prior", info="What latents are drawn from"
+                prior_choices(first.priors),
+                value="own",
+                label="Prior",
+                info="Distribution that latents are sampled from",
             )
-            seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same pictures")
-            is_new = gr.Checkbox(True, label="New seed for each draw")
+            seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same images")
+            is_new = gr.Checkbox(True, label="New seed each time")
         with gr.Row():
-            rows = gr.Button("Rows of standard deviation 0.25 to 2.0", elem_id="rows")
-            link = gr.Textbox(label="Link to these pictures", interactive=False, buttons=["copy"], elem_id="link")
+            rows = gr.Button("Compare temperatures from 0.25 to 2.0", elem_id="rows")
+            link = gr.Textbox(label="Link to these images", interactive=False, buttons=["copy"], elem_id="link")
         drawn = gr.State([])
     settings = [model, count, seed, temperature, prior]
     drawing = {"inputs": settings, "outputs": [pictures, drawn]}
     linking = {"fn": None, "inputs": settings, "outputs": link, "js": LINK_JS, "api_visibility": "private"}
 
-    def restore(request: gr.Request) -> list:  # Gradio does not see through `partial` what it is to pass
+    def restore(request: gr.Request) -> list:  # Gradio does not find the request argument of a `partial`
         return linked_view(models, request)
 
     linked = demo.load(restore, None, [*settings, is_new], **INTERNAL_EVENT)
@@ -137,5 +145,5 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
         **linking
     )
     rows.click(inputs=[model, seed, prior], outputs=[pictures, drawn], **model_event(draw_rows, models, "sample_rows"))
-    seed.input(lambda: False, outputs=is_new, **INTERNAL_EVENT)  # who types a seed wants that one
+    seed.input(lambda: False, outputs=is_new, **INTERNAL_EVENT)  # keep a seed that was typed
     return SampleTab(pictures, drawn)

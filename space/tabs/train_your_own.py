@@ -1,4 +1,4 @@
-"""The tab that says how to train on one's own pictures, and does so for a minute where it can."""
+"""The tab that shows how to train on your own images, and trains for a minute if the packages are installed."""
 
 import shlex
 import shutil
@@ -11,25 +11,25 @@ import pandas as pd
 from gradio.utils import get_upload_folder
 
 import checks
+from hf_vae.families import FAMILIES
 from live_training import LOSSES, MAX_PICTURES, MAX_STEPS, MIN_PICTURES, can_train, collect_pictures, train_live
 from tabs import INTERNAL_EVENT, PICTURE
 from uploads import UploadError
 
 
-FAMILIES = {"VAE": "vae", "VAE-GAN": "vaegan", "autoencoder": "autoencoder", "DC-GAN": "dcgan"}
 SIZES = ["64", "128"]
-MACHINES = {"a CPU or one GPU": 1, "two GPUs": 2, "four GPUs": 4, "eight GPUs": 8}
+MACHINES = {"CPU or one GPU": 1, "two GPUs": 2, "four GPUs": 4, "eight GPUs": 8}
 MIN_STEPS = 20
 LOSS_COLUMNS = ["step", "value", "loss"]
 
 
 def training_command(family: str, folder: str, size: str, steps: int, machine: int) -> str:
-    """The commands that train a family on a folder of pictures and show the model in this Space."""
-    family = checks.choice("The family", family, {name: name for name in FAMILIES.values()})
+    """The commands that train a model on a folder of images and show it in this Space."""
+    checks.choice("The family", family, FAMILIES)
     size = checks.choice("The size", size, {name: name for name in SIZES})
-    steps = checks.whole_number("The number of updates", steps, 100, 1_000_000)
+    steps = checks.whole_number("The number of training steps", steps, 100, 1_000_000)
     processes = checks.whole_number("The number of processes", machine, 1, 64)
-    name = f"{Path(folder).name or 'pictures'}-{family}"
+    name = f"{Path(folder).name or 'images'}-{family}"
     launch = "accelerate launch" + (f" --num_processes {processes}" if processes > 1 else "")
     run = shlex.quote(f"runs/{name}")
     return (
@@ -39,11 +39,16 @@ def training_command(family: str, folder: str, size: str, steps: int, machine: i
     )
 
 
+def family_choices() -> list[tuple[str, str]]:
+    """The choices of a dropdown of families, by their titles."""
+    return [(family.title, name) for name, family in FAMILIES.items()]
+
+
 def train(files: list[dict] | None, family: str, steps: int, seed: int) -> Iterator[tuple]:
-    """Trains a small model on uploaded pictures, or zip files of them, for some updates: what is drawn by now, the
-    losses, and what was done; in the end a timelapse of it."""
-    family = checks.choice("The family", family, {name: name for name in FAMILIES.values()})
-    steps = checks.whole_number("The number of updates", steps, MIN_STEPS, MAX_STEPS)
+    """Trains a small model on uploaded images, or zip files of images. Yields the newest samples, the losses and a
+    sentence on the progress; the last image is a timelapse of all samples."""
+    checks.choice("The family", family, FAMILIES)
+    steps = checks.whole_number("The number of training steps", steps, MIN_STEPS, MAX_STEPS)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     uploads = [checks.uploaded_file("A file", file) for file in files or []]
     Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
@@ -51,8 +56,8 @@ def train(files: list[dict] | None, family: str, steps: int, seed: int) -> Itera
     try:
         count = collect_pictures(uploads, folder / "pictures")
         for now in train_live(family, folder / "pictures", folder / "run", steps, seed):
-            sentence = f"{now.step} of {steps} updates on {count} pictures."
-            # a path would be gone when the page asks for it
+            sentence = f"Step {now.step} of {steps}, {count} images."
+            # copied, because the page may ask for the file after the folder is deleted
             shown = (now.timelapse or now.preview) and _kept(now.timelapse or now.preview)
             yield shown, _losses(now.losses), sentence
     except (UploadError, RuntimeError) as reason:
@@ -77,21 +82,20 @@ def build() -> None:
     """Adds the tab."""
     with gr.Tab("Train your own", id="train"):
         gr.Markdown(
-            "A folder of 2,000 images of one kind is enough. Clone the code, and run `make install` once in its "
-            "folder: this builds an environment. Activate it in each new terminal with `source .venv/bin/activate`. "
-            "Then run these commands. The first one trains, measures the model on images that were held out, and "
-            "writes its card. "
-            "The second one shows the model in this Space."
+            "A folder with 2,000 images of one kind is enough. Clone the repository and run `make install` in it. In "
+            "each new terminal, run `source .venv/bin/activate`. Then run the commands below. The first command "
+            "trains a model, measures it on held-out images and writes its model card. The second command shows the "
+            "model in this Space on your machine."
         )
         with gr.Row():
-            family = gr.Dropdown(list(FAMILIES.items()), value="vae", label="Family")
-            folder = gr.Textbox("my_pictures", label="Folder of pictures", max_length=200)
-            size = gr.Dropdown(SIZES, label="Size, pixels")
-            steps = gr.Number(4000, label="Updates", precision=0)
+            family = gr.Dropdown(family_choices(), label="Family")
+            folder = gr.Textbox("my_images", label="Folder of images", max_length=200)
+            size = gr.Dropdown(SIZES, label="Image size")
+            steps = gr.Number(4000, label="Training steps", precision=0)
             machine = gr.Dropdown(list(MACHINES.items()), value=1, label="Machine")
         settings = [family, folder, size, steps, machine]
         command = gr.Code(
-            training_command("vae", "my_pictures", "64", 4000, 1),
+            training_command(family.value, "my_images", "64", 4000, 1),
             language="shell",
             label="Commands",
             interactive=False,
@@ -111,21 +115,22 @@ def build() -> None:
 
 def _build_live_run() -> None:
     gr.Markdown(
-        f"### Here and now\n{MIN_PICTURES} to {MAX_PICTURES} pictures, or a zip of them, at 32 pixels for up to "
-        f"{MAX_STEPS} updates: enough to see it learn, not to be good. Nothing of it is kept."
+        f"### Try it here\nUpload {MIN_PICTURES} to {MAX_PICTURES} images, or a zip file of images. A small model is "
+        f"trained on them at 32 pixels for up to {MAX_STEPS} steps. This is enough to watch it learn, but not enough "
+        "for good results. Nothing is saved."
     )
     with gr.Row():
-        files = gr.File(label="Pictures or zip files", file_count="multiple", elem_id="train-files")
+        files = gr.File(label="Images or zip files", file_count="multiple", elem_id="train-files")
         with gr.Column():
-            family = gr.Dropdown(list(FAMILIES.items()), value="vae", label="Family")
-            steps = gr.Slider(MIN_STEPS, MAX_STEPS, 100, step=10, label="Updates")
+            family = gr.Dropdown(family_choices(), label="Family")
+            steps = gr.Slider(MIN_STEPS, MAX_STEPS, 100, step=10, label="Training steps")
             seed = gr.Number(0, label="Seed", precision=0)
             with gr.Row():
                 start = gr.Button("Train", variant="primary", elem_id="train")
                 stop = gr.Button("Stop", elem_id="stop-training")
             sentence = gr.Markdown(elem_id="train-sentence")
     with gr.Row():
-        shown = gr.Image(label="What it draws", alt_text="Samples of the model in training", elem_id="live", **PICTURE)
+        shown = gr.Image(label="Samples", alt_text="Samples during training", elem_id="live", **PICTURE)
         losses = gr.LinePlot(x="step", y="value", color="loss", title="Losses", height=280, elem_id="losses")
     run = start.click(
         train,

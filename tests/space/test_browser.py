@@ -32,10 +32,9 @@ MILLISECONDS = 30_000  # the machine may be busy training
 
 
 @pytest.fixture(scope="module")
-def address(published_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where `python space/app.py` answers, with the repository's models if it has any, and a broken one."""
-    cards = REPOSITORY / "model_cards"
-    folders = sorted(config.parent for config in (cards if cards.is_dir() else published_models).glob("*/config.json"))
+def published_space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Space with the models in model_cards/, and a broken one."""
+    folders = sorted(config.parent for config in (REPOSITORY / "model_cards").glob("*/config.json"))
     broken = tmp_path_factory.mktemp("models") / "broken-vae"
     broken.mkdir()
     (broken / "config.json").write_text("{")
@@ -97,12 +96,12 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def visit_sample(page: Page, photos: list[Path]) -> None:
-    page.get_by_label("New seed for each draw").check()
+    page.get_by_label("New seed each time").check()
     gallery = page.locator("#samples")
     assert expect_picture(gallery.locator("img").first).format == "PNG"  # without a click
     expect(gallery.locator("img")).to_have_count(16)
     before = gallery.locator("img").first.get_attribute("src")
-    page.get_by_role("button", name="Another one").click()
+    page.get_by_role("button", name="Generate").click()
     expect(gallery.locator("img").first).not_to_have_attribute("src", before)
     assert expect_picture(gallery.locator("img").last).format == "PNG"
     link = page.locator("#link textarea, #link input").first
@@ -166,18 +165,24 @@ def visit_sliders(page: Page, photos: list[Path]) -> None:
     moved = expect_change(page.locator("#moved img"), before)
     page.get_by_role("button", name="Reset", exact=True).click()
     expect_change(page.locator("#moved img"), moved)
+    sliders = page.get_by_label(re.compile("^number input for Component [0-9]+ ")).count()
+    assert sliders in (8, 10)  # of a tiny model, of a published one
     page.locator("#sweep").click()
-    expect(page.locator("#sweeps img")).to_have_count(70)
+    expect(page.locator("#sweeps img")).to_have_count(7 * sliders)
 
 
 def visit_training(page: Page, photos: list[Path]) -> None:
-    page.get_by_label("Folder of pictures").fill("my cats")
+    page.get_by_label("Folder of images").fill("my cats")
     expect(page.locator("#command")).to_contain_text("--train_data_dir 'my cats'")
     page.locator("#train-files input[type=file]").set_input_files(many_photos(photos[0].parent))
     expect(page.locator("#train-files")).to_contain_text("photo-23")
-    page.get_by_label("number input for Updates").last.fill("20")
+
+
+def visit_live_run(page: Page, photos: list[Path]) -> None:
+    visit_training(page, photos)
+    page.get_by_label("number input for Training steps").last.fill("20")
     page.locator("#train").click()
-    expect(page.locator("#train-sentence")).to_contain_text("20 of 20 updates", timeout=4 * MILLISECONDS)
+    expect(page.locator("#train-sentence")).to_contain_text("Step 20 of 20", timeout=4 * MILLISECONDS)
     expect(page.locator("#live img")).to_have_attribute("src", re.compile("timelapse"), timeout=4 * MILLISECONDS)
     assert expect_picture(page.locator("#live img")).n_frames == 2
     expect(page.locator("#losses canvas, #losses svg.marks").first).to_be_visible()
@@ -219,15 +224,15 @@ VISITS = {
     "Sample": visit_sample,
     "Reconstruct": visit_reconstruct,
     "Interpolate": visit_interpolate,
-    "GAN vs VAE": visit_compare,
+    "Compare": visit_compare,
     "Latent sliders": visit_sliders,
     "Train your own": visit_training,
     "About": visit_about,
 }
 
 
-@pytest.mark.parametrize("screen", VIEWPORTS)
-def test_every_tab_works(browser: Browser, address: str, photos: list[Path], screen: str) -> None:
+def visit_tabs(browser: Browser, address: str, photos: list[Path], screen: str, visits: dict, pictures: Path) -> None:
+    """Visits the tabs one after the other on a screen, and saves what it looks like."""
     page = browser.new_page(viewport=VIEWPORTS[screen])
     page.set_default_timeout(MILLISECONDS)
     expect.set_options(timeout=MILLISECONDS)
@@ -236,25 +241,38 @@ def test_every_tab_works(browser: Browser, address: str, photos: list[Path], scr
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
     open_page(page, address)
-    SCREENSHOTS.mkdir(exist_ok=True)
-    for name, visit in VISITS.items():
+    pictures.mkdir(exist_ok=True)
+    for name, visit in visits.items():
         open_tab(page, name)
         visit(page, photos)
         width = page.evaluate("document.documentElement.scrollWidth")
-        page.screenshot(path=SCREENSHOTS / f"{screen}-{name.lower().replace(' ', '-')}.png", full_page=True)
+        page.screenshot(path=pictures / f"{screen}-{name.lower().replace(' ', '-')}.png", full_page=True)
         assert width <= VIEWPORTS[screen]["width"], f"{name} scrolls sideways"
     page.close()
     assert complaints == []
     assert hosts - {None} == {"127.0.0.1"}  # None: data and blob addresses
 
 
-def test_a_refusal_is_shown_as_a_sentence(browser: Browser, address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("screen", VIEWPORTS)
+def test_every_tab_works(browser, shared_space, photos, tmp_path, screen: str) -> None:
+    visit_tabs(browser, shared_space.address, photos, screen, VISITS, tmp_path / "screenshots")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("screen", VIEWPORTS)
+def test_every_tab_works_on_the_published_models_and_trains(browser, published_space, photos, screen: str) -> None:
+    visits = VISITS | {"Train your own": visit_live_run}
+    visit_tabs(browser, published_space, photos, screen, visits, SCREENSHOTS)
+
+
+def test_a_refusal_is_shown_as_a_sentence(browser, shared_space, tmp_path: Path) -> None:
     page = browser.new_page()
     page.set_default_timeout(MILLISECONDS)
     fake = tmp_path / "fake.png"
     fake.write_bytes(b"this is no picture")
-    open_page(page, address)
+    open_page(page, shared_space.address)
     open_tab(page, "Reconstruct")
     page.locator("#reconstruct-upload input[type=file]").set_input_files(fake)
-    expect(page.get_by_text("This file is no JPEG, PNG, WebP, GIF or BMP picture")).to_be_visible(timeout=MILLISECONDS)
+    sentence = page.get_by_text("This file is not a JPEG, PNG, WebP, GIF or BMP image")
+    expect(sentence).to_be_visible(timeout=MILLISECONDS)
     page.close()

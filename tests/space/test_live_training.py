@@ -10,6 +10,7 @@ from PIL import Image
 
 import live_training
 from live_training import collect_pictures, train_live
+from tabs.train_your_own import train
 from uploads import UploadError
 
 
@@ -61,15 +62,15 @@ def test_a_zip_cannot_write_elsewhere(photos, tmp_path):
 
 
 def test_too_few_too_many_and_no_pictures_are_refused(photos, tmp_path, monkeypatch):
-    with pytest.raises(UploadError, match="3 different pictures are too few; choose at least 20"):
+    with pytest.raises(UploadError, match="Found 3 different images; upload at least 20"):
         collect_pictures([*photos[:3], photos[0]], tmp_path / "few")
-    with pytest.raises(UploadError, match="0 different pictures"):
+    with pytest.raises(UploadError, match="Found 0 different images"):
         collect_pictures([], tmp_path / "none")
     monkeypatch.setattr(live_training, "MAX_PICTURES", 22)
-    with pytest.raises(UploadError, match="more than 22 pictures"):
+    with pytest.raises(UploadError, match="more than 22 images"):
         collect_pictures(photos, tmp_path / "many")
     (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(UploadError, match="no JPEG, PNG"):
+    with pytest.raises(UploadError, match="not a JPEG, PNG"):
         collect_pictures([tmp_path / "text.jpg"], tmp_path / "text")
 
 
@@ -85,13 +86,14 @@ def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "train_accelerate.py" in " ".join(child.cmdline())]
 
 
-def test_a_run_shows_losses_previews_and_in_the_end_a_timelapse(photos, tmp_path):
-    collect_pictures(photos, tmp_path / "pictures")
-    moments = list(train_live("vae", tmp_path / "pictures", tmp_path / "run", num_steps=20, seed=0))
-    last = moments[-1]
-    assert last.step == 20 and [line["step"] for line in last.losses] == [5, 10, 15, 20]
-    assert all(line["mse"] > 0 for line in last.losses)
-    assert Image.open(last.timelapse).n_frames == 2
+def test_a_run_shows_losses_previews_and_in_the_end_a_timelapse(photos, tmp_path, monkeypatch):
+    """From the files that a visitor uploads to what the page shows."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    *_, (shown, losses, sentence) = train([{"path": str(photo)} for photo in photos], "vae", 20, 0)
+    assert sentence == "Step 20 of 20, 24 images."
+    assert list(losses[losses.loss == "mse"].step) == [5, 10, 15, 20]
+    assert (losses[losses.loss == "mse"].value > 0).all()
+    assert Image.open(shown).n_frames == 2
     assert not children()
 
 
@@ -104,7 +106,12 @@ def test_who_stops_waiting_stops_the_run(photos, tmp_path):
     assert not children()
 
 
-def test_a_run_that_fails_says_so(tmp_path):
+@pytest.mark.parametrize("script", ["raise SystemExit(1)", pytest.param(None, marks=pytest.mark.slow)])
+def test_a_run_that_fails_says_so(script, tmp_path, monkeypatch):
+    """With a script that fails at once, and with the real one, which finds no images."""
+    if script:
+        (tmp_path / "failing.py").write_text(script)
+        monkeypatch.setattr(live_training, "SCRIPT_PLACES", [tmp_path / "failing.py"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError, match="The run failed"):
         list(train_live("vae", tmp_path / "empty", tmp_path / "run", num_steps=20, seed=0))

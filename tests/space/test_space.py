@@ -32,8 +32,8 @@ from hf_vae.families import FAMILIES
 from hf_vae.latents.directions import Direction, write_directions
 from hf_vae.pictures import to_pictures
 from hf_vae.pipeline import ImagePipeline
-from published import PublishedModel, by_data_set, comparable_models, open_models, place_among_models
-from tabs import about, gan_vs_vae, interpolate, latent_sliders, reconstruct, sample, train_your_own
+from published import PublishedModel, by_data_set, comparable_models, open_models, split_name
+from tabs import about, compare, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
 
 ENCODER = next(f"faces-{name}" for name, family in FAMILIES.items() if family.model.has_encoder)
@@ -115,30 +115,31 @@ def test_models_are_found_in_the_named_folders(monkeypatch: pytest.MonkeyPatch, 
 def test_models_are_found_in_model_cards(monkeypatch: pytest.MonkeyPatch, published_models: Path) -> None:
     monkeypatch.delenv("HF_VAE_MODELS", raising=False)
     monkeypatch.setattr(app, "MODEL_CARDS", (published_models / "absent", published_models))
-    assert list(app.find_models()) == [f"faces-{name}" for name in ("vaegan", "vae", "dcgan", "autoencoder")]
+    assert list(app.find_models()) == [f"faces-{name}" for name in FAMILIES]
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "parts"),
     [
-        ("cats-vae", ("cats", "")),
-        ("cats-vaegan-2048", ("cats", "-2048")),
-        ("afhq-cat-dcgan", ("afhq-cat", "")),
-        ("my-model", ("my", "")),
+        ("cats-vae", ("cats", "vae")),
+        ("cats-vaegan-2048", ("cats", "vaegan")),
+        ("afhq-cat-dcgan", ("afhq-cat", "dcgan")),
+        ("my-model", ("my", None)),
     ],
 )
-def test_a_model_s_name_says_what_it_was_trained_on(name: str, place: tuple[str, str]) -> None:
-    assert place_among_models(name) == place
-    assert PublishedModel(name, Path(name)).data_set == place[0]
+def test_a_model_s_name_says_its_dataset_and_family(name: str, parts: tuple[str, str | None]) -> None:
+    assert split_name(name) == parts
+    assert PublishedModel(name, Path(name)).data_set == parts[0]
 
 
-def test_a_second_model_of_a_family_comes_after_all_others_of_its_pictures(monkeypatch, tmp_path: Path) -> None:
-    for name in ("cats-vaegan-2048", "cats-vae", "cats-vaegan", "dogs-vae"):
+def test_models_are_ordered_by_dataset_then_family_then_name(monkeypatch, tmp_path: Path) -> None:
+    ordered = [f"cats-{name}{variant}" for name in FAMILIES for variant in ("", "-2048")] + ["cats-other", "dogs-vae"]
+    for name in sorted(ordered, reverse=True):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
     monkeypatch.delenv("HF_VAE_MODELS", raising=False)
     monkeypatch.setattr(app, "MODEL_CARDS", (tmp_path, tmp_path / "absent"))
-    assert list(app.find_models()) == ["cats-vaegan", "cats-vae", "cats-vaegan-2048", "dogs-vae"]
+    assert list(app.find_models()) == ordered
 
 
 def test_no_models_or_broken_ones_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folders) -> None:
@@ -260,8 +261,8 @@ def test_weights_that_are_damaged_later_are_one_sentence_for_the_visitor(damaged
         lambda: reconstruct.reconstruct(groups, upload, "broken", "centre"),
         lambda: morph(damaged_later, ["broken-vae"]),
         lambda: morph(damaged_later, [NO_ENCODER, "broken-vae"], upload, upload),
-        lambda: gan_vs_vae.compare_sharpness(compared, "all models", 0),
-        lambda: gan_vs_vae.compare_upload(compared, upload, "all models"),
+        lambda: compare.compare_sharpness(compared, "all models", 0),
+        lambda: compare.compare_upload(compared, upload, "all models"),
         lambda: moved(damaged_later, "broken-vae"),
         lambda: moved(damaged_later, "broken-vae", picture=upload),
         lambda: latent_sliders.pca_sweep(damaged_later, "broken-vae", 7, 1.0, "own", None),
@@ -397,7 +398,7 @@ def test_limits_themselves_are_allowed(models) -> None:
 
 def test_unknown_models_are_refused_with_the_known_ones(models) -> None:
     assert ENCODER in refusal_of(sample.draw, models, "../secrets", 4, 0, 1.0, "own")
-    assert "faces" in refusal_of(gan_vs_vae.compare_sharpness, comparable_models(models), "cats", 0)
+    assert "faces" in refusal_of(compare.compare_sharpness, comparable_models(models), "cats", 0)
 
 
 @pytest.fixture
@@ -438,7 +439,7 @@ def test_exif_rotation_is_applied_and_transparency_is_white(groups, tmp_path: Pa
 
 def test_what_is_cut_out_is_said(groups, tmp_path: Path) -> None:
     upload = save(Image.new("RGB", (80, 40), "teal"), tmp_path / "flat.png")
-    assert seen_by(groups, upload, "face")[1] == "No face was found: the largest centred square."
+    assert seen_by(groups, upload, "face")[1] == "No face found; using the largest centred square."
     assert seen_by(groups, upload, "centre")[0].getpixel((14, 1)) == (0, 128, 128)
     whole, sentence = seen_by(groups, upload, "none")
     assert whole.getpixel((14, 1)) == (255, 255, 255) and "white square" in sentence
@@ -502,15 +503,15 @@ def test_interpolate_refuses_before_it_works(models, settings: dict) -> None:
 
 
 def test_a_path_that_a_model_has_not_and_no_models_are_refused(models) -> None:
-    assert "no learned prior" in refusal_of(lambda: morph(models, NO_ENCODER, path="flow"))
+    assert "no flow prior" in refusal_of(lambda: morph(models, NO_ENCODER, path="flow"))
     assert "Choose 1 to 4" in refusal_of(lambda: morph(models, []))
 
 
 def test_a_missing_picture_is_asked_for(models, groups, tmp_path: Path) -> None:
-    assert "choose a picture first" in refusal_of(reconstruct.reconstruct, groups, None, "faces", "face")
+    assert "upload an image first" in refusal_of(reconstruct.reconstruct, groups, None, "faces", "face")
     upload = save(draw_picture(1), tmp_path / "one.png")
-    assert "second picture" in refusal_of(lambda: morph(models, ENCODER, upload))
-    assert "first picture" in refusal_of(lambda: morph(models, ENCODER, None, upload))
+    assert "second image" in refusal_of(lambda: morph(models, ENCODER, upload))
+    assert "first image" in refusal_of(lambda: morph(models, ENCODER, None, upload))
 
 
 def test_the_position_chooses_a_frame() -> None:
@@ -520,7 +521,7 @@ def test_the_position_chooses_a_frame() -> None:
 
 
 def test_compare_puts_real_pictures_beside_every_family(models, folders: dict[str, Path]) -> None:
-    grids, sharpness, energy, curves, sentence, table = gan_vs_vae.compare_sharpness(
+    grids, sharpness, energy, curves, sentence, table = compare.compare_sharpness(
         comparable_models(models), "faces", 3
     )
     assert [caption for _, caption in grids] == list(models) == list(table["model"])
@@ -531,17 +532,17 @@ def test_compare_puts_real_pictures_beside_every_family(models, folders: dict[st
         assert values.pop("real faces, 28 px") == published[key]
         assert set(values) == set(models)
         assert min(values.values()) > 0
-    real = curves[curves.pictures == "real faces, 28 px"].iloc[:, 1]
+    real = curves[curves.images == "real faces, 28 px"].iloc[:, 1]
     assert [10**power for power in real] == pytest.approx([published[f"spectrum_band_{k}_real"] for k in range(1, 9)])
-    assert set(curves.pictures) == {*models, "real faces, 28 px"}
+    assert set(curves.images) == {*models, "real faces, 28 px"}
     assert all(name in sentence for name in models)
     assert "Sharper is not better: noise and checkerboards count as sharpness." in sentence
 
 
 def test_compare_measures_what_models_make_of_an_upload(models, tmp_path: Path) -> None:
     upload = save(draw_picture(1), tmp_path / "one.png")
-    shown, *_, sentence = gan_vs_vae.compare_upload(comparable_models(models), upload, "faces")
-    assert [caption for _, caption in shown] == ["as the models see it", *(n for n in models if n != NO_ENCODER)]
+    shown, *_, sentence = compare.compare_upload(comparable_models(models), upload, "faces")
+    assert [caption for _, caption in shown] == ["input", *(n for n in models if n != NO_ENCODER)]
     assert NO_ENCODER not in sentence and ENCODER in sentence
 
 
@@ -582,10 +583,10 @@ def test_errors_of_a_reconstruction_stand_beside_those_without_residual_latents(
 
 def test_an_upload_is_compared_without_residual_latents_too(residual, tmp_path: Path) -> None:
     upload = save(draw_picture(1), tmp_path / "one.png")
-    shown, sharpness, *_, sentence = gan_vs_vae.compare_upload(comparable_models(residual), upload, "cats")
+    shown, sharpness, *_, sentence = compare.compare_upload(comparable_models(residual), upload, "cats")
     names = ["cats-vaegan", "cats-vaegan, without residual latents", "cats-vae"]
-    assert [caption for _, caption in shown] == ["as the models see it", *names]
-    assert list(sharpness["pictures"])[1:] == names and all(f"times for {name}" in sentence for name in names)
+    assert [caption for _, caption in shown] == ["input", *names]
+    assert list(sharpness["images"])[1:] == names and all(re.search(rf"{name} \d+\.\d\d", sentence) for name in names)
     assert shown[1][0].tobytes() != shown[2][0].tobytes()
 
 
@@ -593,7 +594,7 @@ def published_table(residual, measures: dict) -> pd.DataFrame:
     for model in residual.values():
         known = {name: value for name, value in model.metrics.items() if not name.startswith(("frechet", "recall"))}
         model.__dict__["metrics"] = known | {"reconstruction_mse": 0.0019} | measures.get(model.name, {})
-    return gan_vs_vae._published(list(residual.values()))
+    return compare._published(list(residual.values()))
 
 
 def test_the_published_error_stands_beside_that_without_residual_latents(residual) -> None:
@@ -695,8 +696,8 @@ def test_labels_have_sliders_that_move_along_their_directions(labelled) -> None:
 def test_sliders_of_labels_are_shown_with_their_held_out_accuracy_where_there_are_some(labelled) -> None:
     *sliders, note = latent_sliders.slider_labels(labelled, "faces-vae")
     shown = [slider.label for slider in sliders[10:] if slider.visible]
-    assert shown == ["dark → bright (told apart: 88%)", "a → b (told apart: 50%)"]
-    assert note.visible and "40 held-out pictures" in note.value
+    assert shown == ["dark → bright (accuracy 88%)", "a → b (accuracy 50%)"]
+    assert note.visible and "40 held-out images" in note.value
     *sliders, note = latent_sliders.slider_labels(labelled, "plain-vae")
     assert not any(slider.visible for slider in sliders[10:]) and not note.visible
 
@@ -704,7 +705,8 @@ def test_sliders_of_labels_are_shown_with_their_held_out_accuracy_where_there_ar
 def test_a_sweep_has_a_row_for_every_label_too(labelled) -> None:
     strips = latent_sliders.pca_sweep(labelled, "faces-vae", 7, 1.0, "own", None)
     assert len(strips) == 12 * 7
-    assert strips[-1][1] == "a to b: +3 deviations" and strips[10 * 7][1] == "dark to bright: -3 deviations"
+    assert strips[-1][1] == "a to b: +3 standard deviations"
+    assert strips[10 * 7][1] == "dark to bright: -3 standard deviations"
     assert strips[-1][0].tobytes() == moved(labelled, "faces-vae", label_2=3.0)
 
 
@@ -740,7 +742,7 @@ def test_about_shows_the_card_without_its_metadata(models, tmp_path: Path) -> No
         "---\ntags: [vae]\n---\n\n# faces-vae\n\n![samples](samples.png)\n\nTrue words.\n"
     )
     assert about.card_of(open_models({"faces-vae": folder}).models, "faces-vae") == "True words."
-    assert "no card" in about.card_of(models, ENCODER)
+    assert "no model card" in about.card_of(models, ENCODER)
 
 
 # ---- uploads
@@ -794,9 +796,9 @@ def refused_file(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("text", "no JPEG, PNG"),
-        ("empty", "no JPEG, PNG"),
-        ("tiff", "no JPEG, PNG"),
+        ("text", "not a JPEG, PNG"),
+        ("empty", "not a JPEG, PNG"),
+        ("tiff", "not a JPEG, PNG"),
         ("truncated", "damaged"),
         ("bomb", "50 megapixels"),
         ("bomb just above the limit", "50 megapixels"),
@@ -833,13 +835,13 @@ def test_the_api_does_not_promise_to_fetch_addresses(client: Client) -> None:
     assert len(files) == 7
     for file in files:
         assert file["python_type"]["description"] == file["type"]["additional_description"]
-        assert "Addresses are not fetched: download the image and send the file." in file["python_type"]["description"]
+        assert "URLs are not fetched: download the image and upload the file." in file["python_type"]["description"]
         assert "publicly available" not in json.dumps(file).lower() and "http" not in json.dumps(file)
     assert "publicly available" not in httpx.get(f"{client.src}gradio_api/openapi.json").text.lower()
 
 
 def test_who_sends_an_address_is_told_to_send_the_file(client: Client) -> None:
-    said = "Your picture was not uploaded; addresses are not fetched: download the image and send the file."
+    said = "Your image was not uploaded. URLs are not fetched: download the image and upload the file."
     with pytest.raises(AppError) as refused:
         client.predict(
             picture=handle_file("https://example.com/cat.jpg"), data_set="faces", cut="face", api_name="/reconstruct"
@@ -969,11 +971,11 @@ def test_the_api_gives_png_pictures_and_an_animation(client: Client, tmp_path: P
 
 
 def test_refusals_reach_the_caller_and_tell_no_path(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(AppError, match=r"number of pictures is 1000; it must be a whole number from 1 to 64"):
+    with pytest.raises(AppError, match=r"number of images is 1000; it must be a whole number from 1 to 64"):
         client.predict(model=ENCODER, count=1000, seed=0, temperature=1.0, prior="own", api_name="/sample")
     fake = tmp_path / "fake.png"
     fake.write_bytes(b"no picture")
-    with pytest.raises(AppError, match="no JPEG, PNG") as refused:
+    with pytest.raises(AppError, match="not a JPEG, PNG") as refused:
         client.predict(picture=handle_file(fake), data_set="faces", cut="face", api_name="/reconstruct")
     assert "/" not in str(refused.value)
 

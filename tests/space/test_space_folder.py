@@ -47,7 +47,8 @@ def test_it_asks_for_what_the_package_imports(folder):
 
 def answers_from(folder: Path, python: Path) -> int:
     """Starts the Space in its folder with an interpreter, and returns how many pictures it draws when asked for 3."""
-    found = subprocess.run([python, "-c", "import hf_vae; print(hf_vae.__file__)"], cwd=folder, capture_output=True)
+    where = "import importlib.util; print(importlib.util.find_spec('hf_vae').origin)"
+    found = subprocess.run([python, "-c", where], cwd=folder, capture_output=True)
     assert Path(found.stdout.decode().strip()).is_relative_to(folder)
     with running_space(folder.parent / "cache", folder / "app.py", python) as (address, _):
         model = next((folder / "model_cards").glob("*/config.json")).parent.name

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,9 +21,6 @@ from gradio_client.utils import Status
 from space_process import running_space
 from upload_corpus import corpus, encoded
 
-
-VISITORS = 32
-ROUNDS = 3
 
 CROWD, WARM_UP_SECONDS, SECONDS = 64, 60, 60
 JSON = {"content-type": "application/json"}
@@ -82,16 +78,15 @@ def draw_at_once(visitors: list[Client], first_seed: int) -> tuple[list[str], li
     return [caption.split("seed ")[1].split(",")[0] for caption in captions], finished
 
 
-def test_visitors_at_once_are_served_in_order_without_an_error(published_models: Path, tmp_path: Path):
-    models = ",".join(map(str, sorted(published_models.iterdir())))
+@pytest.mark.parametrize(("num_visitors", "rounds"), [(12, 2), pytest.param(32, 3, marks=pytest.mark.slow)])
+def test_visitors_at_once_are_served_in_order_without_an_error(shared_space, num_visitors, rounds):
+    visitors = [Client(shared_space.address, verbose=False, download_files=False) for _ in range(num_visitors)]
     memory = []
-    with running_space(tmp_path / "cache", HF_VAE_MODELS=models, PYTHONPATH=str(REPOSITORY)) as (address, process):
-        visitors = [Client(address, verbose=False, download_files=False) for _ in range(VISITORS)]
-        for first_seed in range(0, 100 * ROUNDS, 100):
-            seeds, finished = draw_at_once(visitors, first_seed)
-            assert seeds == [str(first_seed + place) for place in range(VISITORS)]  # each got what it asked for
-            assert all(abs(rank - place) <= 3 for rank, place in enumerate(finished))  # answers travel for a moment
-            memory.append(psutil.Process(process.pid).memory_info().rss)
+    for first_seed in range(0, 100 * rounds, 100):
+        seeds, finished = draw_at_once(visitors, first_seed)
+        assert seeds == [str(first_seed + place) for place in range(num_visitors)]  # each got what it asked for
+        assert all(abs(rank - place) <= 3 for rank, place in enumerate(finished))  # answers travel for a moment
+        memory.append(psutil.Process(shared_space.process.pid).memory_info().rss)
     assert memory[-1] < 1.05 * memory[0]
 
 
