@@ -19,7 +19,7 @@ class OurLoop:
     """`hf_vae.training.loop.Training`, as a user gets it."""
 
     def __init__(self, run: RunConfig):
-        self.training = Training(run)
+        self.training = Training.start(run)
 
     def run(self, num_steps: int) -> None:
         """Makes `num_steps` updates, with all that goes on beside them."""

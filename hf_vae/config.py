@@ -9,12 +9,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from .atomic import write_text_whole
 from .ranges import limited
+from .run_folder import CONFIG_FILE, PATHS_FILE, TIMELAPSES, read_json, write_json
 
 
-CONFIG_FILE = "train_config.json"
-PATHS_FILE = "paths.json"  # where the data lies on this machine
 PRESET_NAMES = (
     "cats",
     "lfw",
@@ -139,7 +137,7 @@ class TrainConfig:
     """Pictures in a row of it."""
     preview_file: str = "step_{step:07d}.png"
     """Name of a preview, whose ending says its format; may hold {step}, {epoch} and {epoch_step}."""
-    timelapse_file: str = "timelapse.webp"
+    timelapse_file: str = TIMELAPSES[0]
     """Name of the animation that all previews are joined into: a .webp or .gif."""
     reconstruction_steps: Annotated[int, limited(least=0)] = 0
     """Updates between two sheets of held-out pictures above their reconstructions; 0 makes none."""
@@ -203,8 +201,8 @@ class RunConfig:
         sections["train"] = {name: value for name, value in sections["train"].items() if name not in ONE_LAUNCH}
         published = without_paths(sections)
         paths = {"data": {name: _absolute(sections["data"][name]) for name in PATHS["data"] if sections["data"][name]}}
-        write_text_whole(folder / PATHS_FILE, json.dumps(paths, indent=2) + "\n")
-        write_text_whole(folder / CONFIG_FILE, json.dumps(published, indent=2) + "\n")
+        write_json(folder, PATHS_FILE, paths)
+        write_json(folder, CONFIG_FILE, published)
 
 
 def without_paths(sections: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +225,7 @@ def with_paths(sections: dict[str, Any], folder: Path) -> dict[str, Any]:
     has_data = isinstance(sections, dict) and isinstance(sections.get("data"), dict)
     if not has_data or not (folder / PATHS_FILE).is_file():
         return sections
-    return {**sections, "data": sections["data"] | json.loads((folder / PATHS_FILE).read_text())["data"]}
+    return {**sections, "data": sections["data"] | read_json(folder, PATHS_FILE)["data"]}
 
 
 def is_local_dataset(dataset_name: str | None) -> bool:

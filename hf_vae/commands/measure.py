@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from ..run_folder import METRICS_FILE, read_json, rounded
 from .arguments import AsJson, Model, Models, Seed, recorded_data
 from .picture_files import refuse_output, save_picture
 
@@ -49,7 +50,7 @@ def evaluate(
     folder = find_folder(model, MODEL_FILES)
     data = recorded_data(folder, train_data_dir, dataset_name)
     with contextlib.redirect_stdout(sys.stderr):  # what is said about the pictures on the way is no JSON
-        found = evaluate.rounded(evaluate.evaluate_folder(folder, data, save, networks))
+        found = rounded(evaluate.evaluate_folder(folder, data, save, networks))
     if as_json:
         print(json.dumps(found, indent=2))
     else:
@@ -81,6 +82,7 @@ def compare(
     from ..models.loading import find_folder
     from ..pictures import open_image
     from ..publishing import cards, tables
+    from ..sheets import models_sheet
 
     if pictures and not sheet:
         raise ValueError("--pictures are drawn on a sheet; say where with --sheet.")
@@ -90,11 +92,11 @@ def compare(
     if len(set(names)) < len(names):
         names = models
     folders = {name: find_folder(model, MODEL_FILES) for name, model in zip(names, models, strict=True)}
-    metrics = {name: cards.read_json(folder, "metrics.json") for name, folder in folders.items()}
+    metrics = {name: read_json(folder, METRICS_FILE) for name, folder in folders.items()}
     if sheet:
         originals = [open_image(path) for path in pictures or []]
         with contextlib.redirect_stdout(sys.stderr):
-            save_picture(tables.models_sheet(folders, originals, seed), sheet)
+            save_picture(models_sheet(folders, originals, seed), sheet)
     if as_json:
         print(json.dumps(metrics, indent=2))
         return

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from ..atomic import write_text_whole
+from ..run_folder import SPLIT_FILE
 
 
-SPLIT_FILE = "split.json"
 MIN_HELDOUT = 2  # one image alone has no distance from others
 SHOWN = 5  # names that an error lists
 

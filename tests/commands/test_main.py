@@ -189,7 +189,7 @@ def test_dry_run_prints_and_writes_nothing(family, train, picture_folder, tmp_pa
         ("--width 12", "must be multiples of 8"),
         ("--streaming", "give the length as --max_train_steps"),
         ("--output_dir taken", "taken holds another run"),
-        ("--output_dir taken --resume_from_checkpoint checkpoint-9", "is no checkpoint folder"),
+        ("--output_dir taken --resume_from_checkpoint checkpoint-9", "is not a checkpoint folder"),
         ("--pretrained_model_name_or_path nowhere", "nowhere"),
         ("--dataset_name cats", "either --dataset_name .* or --train_data_dir"),
         ("--train_data_dir nowhere", "train_data_dir=nowhere does not exist"),

@@ -115,7 +115,7 @@ ON_A_READ_ONLY_FOLDER = """
 import shutil, subprocess, sys
 import train_accelerate
 from conftest import reset_accelerate
-from hf_vae.training.checkpoints import defect
+from hf_vae.training.checkpoints import find_defect
 
 folder, *flags = sys.argv[1:]
 run = train_accelerate.parse_arguments([*flags, "--output_dir", folder])
@@ -130,7 +130,7 @@ for more in (["--output_dir", folder, "--resume_from_checkpoint", "latest"], ["-
         train_accelerate.main()
     except SystemExit as stopped:
         print("stopped:", stopped.code)
-print("defect:", defect(train_accelerate.Path(folder) / "checkpoint-10", run.to_dict()))
+print("defect:", find_defect(train_accelerate.Path(folder) / "checkpoint-10", run.to_dict()))
 """
 
 

@@ -15,7 +15,7 @@ from conftest import REPOSITORY, assert_equal_runs, reset_accelerate, tiny_flags
 import train_accelerate
 from hf_vae.flags import run_from_recipe
 from hf_vae.latents.fit_prior import FlowTraining
-from hf_vae.training import loop
+from hf_vae.training import fitting, loop
 from hf_vae.training.checkpoints import PRIOR_CHECKPOINT, list_checkpoints
 from hf_vae.training.interruptions import StopSignals, TrainingInterrupted
 
@@ -116,13 +116,13 @@ def test_a_stop_right_before_the_prior_learns_leaves_the_trained_networks(
             signal_in_update(6, signal.SIGTERM, patch)
         else:
             name = "fit_detail" if moment == "details" else "fit_prior"
-            fit = getattr(loop, name)
+            fit = getattr(fitting, name)
 
             def signal_and_fit(*arguments):
                 os.kill(os.getpid(), signal.SIGTERM)
                 fit(*arguments)
 
-            patch.setattr(loop, name, signal_and_fit)
+            patch.setattr(fitting, name, signal_and_fit)
         loop.train(run)
     reset_accelerate()
     loop.train(dataclasses.replace(run, train=dataclasses.replace(run.train, resume_from_checkpoint="latest")))
@@ -158,7 +158,7 @@ def test_a_kill_while_the_prior_is_learned_costs_minutes_at_most(picture_folder,
     reset_accelerate()
     recipe["train"]["resume_from_checkpoint"] = "latest"
     loop.train(run_from_recipe(recipe))
-    assert "the prior goes on after 4 of its 6 updates" in capsys.readouterr().out
+    assert "the prior resumes after 4 of its 6 updates" in capsys.readouterr().out
     assert_equal_runs(quiet, killed)
 
 
