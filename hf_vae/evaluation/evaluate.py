@@ -201,16 +201,22 @@ def _decode_all(model: ImageGenerator, latents: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate_folder(
-    folder: Path, data: DataConfig, save: bool = True, networks: Sequence[Features] | None = None
+    folder: Path,
+    data: DataConfig,
+    save: bool = True,
+    networks: Sequence[Features] | None = None,
+    splits: DataSplits | None = None,
 ) -> Measures:
     """Measures the model in `folder` on the images that it held out, in the features of `networks` as `evaluate` does,
-    and writes `metrics.json` there unless `save` is off.
+    and writes `metrics.json` there unless `save` is off. `splits` are the images of its run, if they are in memory;
+    otherwise those of `data` are loaded.
 
     Raises:
         ValueError: If the folder holds no model of ours, or `data` are not the images of its run.
     """
     model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
-    splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
+    if splits is None:
+        splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
     # of a part of the training images, distances to them are larger, and not worth publishing
     is_whole = not data.streaming and len(splits.train) == len(splits.split.train)
     training_images = splits.train[:] if is_whole else None

@@ -179,7 +179,7 @@ def test_dry_run_prints_and_writes_nothing(family, train, picture_folder, tmp_pa
         ("--learning_rate -1", "learning_rate=-1"),
         ("--validation_fraction 2", "validation_fraction=2"),
         ("--crop_box 10 10 5 5", "crop_box="),
-        ("--mixed_precision fp16", "asks for fp16"),
+        ("--mixed_precision fp16", "--mixed_precision is fp16"),
         ("--kl_weight nan", "kl_weight=nan"),
         ("--data_license MIT", "did you mean mit"),
         ("--report_to wandb", "report_to=wandb needs a package"),
@@ -235,7 +235,7 @@ def test_a_recipe_is_overridden_by_flags(tmp_path):
 
 def test_a_recipe_that_is_no_json_is_named(train, tmp_path):
     (tmp_path / "notes.json").write_text("# notes")
-    with pytest.raises(SystemExit, match="notes.json is no JSON"):
+    with pytest.raises(SystemExit, match="notes.json is not JSON"):
         train("--recipe", str(tmp_path / "notes.json"))
 
 

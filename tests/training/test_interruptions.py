@@ -174,17 +174,17 @@ def test_the_exit_code_of_the_script_tells_a_stop_from_a_failure(picture_folder,
 
 
 def test_ctrl_c_in_the_evaluation_says_that_the_model_is_there(picture_folder, tmp_path, monkeypatch, capsys):
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_accelerate.evaluation, "evaluate_folder", stop)
+    monkeypatch.setattr("hf_vae.evaluation.evaluate.evaluate_folder", stop)
     arguments = ["train_accelerate.py", "vae", *tiny_flags("vae"), "--train_batch_size", "4", "--prior", "gaussian"]
     arguments += ["--output_dir", str(tmp_path), "--train_data_dir", str(picture_folder), "--max_train_steps", "1"]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as caught:
         train_accelerate.main()
     assert caught.value.code == 130
-    assert f"The model is in {tmp_path}. hf-vae evaluate {tmp_path} --save" in capsys.readouterr().err
+    assert f"The model is in {tmp_path}. To finish, run `hf-vae evaluate {tmp_path} --save`" in capsys.readouterr().err
 
 
 def test_a_second_ctrl_c_stops_at_once_and_an_echo_of_the_first_does_not(monkeypatch):
