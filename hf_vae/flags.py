@@ -132,11 +132,9 @@ def _arguments_as_dataclass(of_class: type, defaults: dict[str, Any]) -> type:
     """A dataclass with the arguments of a class and their help, from the docstrings of the class and its bases, where
     `defaults` replace some defaults. Unlike the class itself it takes every value: tyro would print what the class
     refuses as an error of its own."""
-    helps = {
-        argument.arg_name: argument.description
-        for ancestor in reversed(of_class.__mro__[:-1])
-        for argument in docstring_parser.parse_from_object(ancestor).params
-    }
+    documented = [docstring_parser.parse(ancestor.__doc__ or "") for ancestor in reversed(of_class.__mro__)]
+    documented.append(docstring_parser.parse_from_object(of_class))  # which reads the strings below fields, too
+    helps = {argument.arg_name: argument.description for docstring in documented for argument in docstring.params}
     fields = []
     for argument in list(inspect.signature(of_class.__init__).parameters.values())[1:]:
         name, annotation = argument.name, argument.annotation
