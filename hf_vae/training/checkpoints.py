@@ -102,7 +102,7 @@ def find_defect(checkpoint: Path, run: dict[str, Any]) -> str | None:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
         changed, files = differences(run, manifest["run"]), manifest["files"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"it has no readable {MANIFEST}: it is incomplete, or was not written by this package"
+        return f"it has no readable {MANIFEST}, so it is incomplete or was not written by this package"
     if changed:
         return f"it belongs to another run ({'; '.join(changed)})"
     for name, digest in files.items():

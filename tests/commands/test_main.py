@@ -16,7 +16,7 @@ from hf_vae import FAMILIES, ImagePipeline
 from hf_vae.commands import main
 from hf_vae.models.prior import DEFAULT_PATH
 from hf_vae.pictures import picture_grid
-from hf_vae.publishing.tables import LABEL_HEIGHT
+from hf_vae.sheets import LABEL_HEIGHT
 from hf_vae.training import loop, trackers
 from published import open_models
 from tabs import sample as space_sample
@@ -210,11 +210,11 @@ def test_a_dry_run_refuses_what_the_run_refuses(flags, message, dry, train, pict
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (None, "is no file"),
-        ({"family": "diffusion"}, "family 'diffusion'"),
+        (None, "does not exist or is not a file; a recipe is the train_config.json"),
+        ({"family": "diffusion"}, "'diffusion' is not a family"),
         ({"family": "vae", "model": {"latents": 3}}, "latents"),
-        ([{"family": "vae"}], "A recipe is an object"),
-        ({"family": "vae", "model": 3}, "A recipe is an object"),
+        ([{"family": "vae"}], "A recipe is a JSON object with a family"),
+        ({"family": "vae", "model": 3}, "A recipe is a JSON object with a family"),
     ],
 )
 def test_a_bad_recipe_is_refused_by_name(recipe, message, train, tmp_path):

@@ -95,7 +95,7 @@ def test_a_run_that_is_stopped_in_its_prior_goes_on_there_to_the_same_weights(
     updates, update = [], FlowTraining.update
     monkeypatch.setattr(FlowTraining, "update", lambda self: updates.append(1) or update(self))
     loop.train(tiny_run("vae", picture_folder, stopped, resume_from_checkpoint="latest", **settings))
-    assert len(updates) == 2 and "the prior goes on after 3 of its 5 updates" in capsys.readouterr().out
+    assert len(updates) == 2 and "the prior resumes after 3 of its 5 updates" in capsys.readouterr().out
     for name, value in weights(quiet).items():
         assert torch.equal(value, weights(stopped)[name]), name
     if "checkpointing_steps" in settings:
