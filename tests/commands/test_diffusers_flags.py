@@ -68,7 +68,7 @@ def test_a_flag_that_is_none_here_gets_one_line(flag, style, capsys):
 
 def test_hyphens_and_several_flags_are_answered_too(capsys):
     lines = refused(["vae", "--cache-dir", "x", "--gradient-checkpointing"], capsys)
-    assert "There is no --cache_dir here. Leave it out; HF_HOME" in lines[0]
+    assert "There is no --cache_dir here. Leave it out; set HF_HOME" in lines[0]
     assert lines[1].startswith("There is no --gradient_checkpointing here.") and len(lines) == 2
 
 
