@@ -19,7 +19,7 @@ class OurLoop:
     """`hf_vae.training.loop.Training`, as users run it."""
 
     def __init__(self, run: RunConfig):
-        self.training = Training(run)
+        self.training = Training.start(run)
 
     def run(self, num_steps: int) -> None:
         """Makes `num_steps` updates, including logs, previews and checkpoints."""

@@ -1,4 +1,4 @@
-"""What a run is: the data, training, objective and model sections, as dataclasses, as flags and as JSON."""
+"""The configuration of a run: dataclasses for its data and training sections, and their form as JSON."""
 
 import dataclasses
 import json
@@ -9,64 +9,61 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from .atomic import write_text_whole
 from .ranges import limited
+from .run_folder import CONFIG_FILE, PATHS_FILE, TIMELAPSES, read_json, write_json
 
 
-CONFIG_FILE = "train_config.json"
-PATHS_FILE = "paths.json"  # where the data lies on this machine
-PRESET_NAMES = (
-    "cats",
-    "lfw",
-    "utkface",
-    "afhq-cat",
-    "celeba",
-)  # of `presets.PRESETS`: not folders that have such a name
+PRESET_NAMES = ("cats", "lfw", "utkface", "afhq-cat", "celeba")  # those of `presets.PRESETS`
 PATHS = {"data": ("train_data_dir", "dataset_name"), "train": ("output_dir", "pretrained_model_name_or_path")}
-SEEDS = {"least": 0, "most": 2**32 - 1}  # what NumPy takes
+SEEDS = {"least": 0, "most": 2**32 - 1}  # the seeds that NumPy accepts
 ONE_LAUNCH = {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "dry_run"}
-CHANGEABLE = {"data_notes", "data_license", "output_size", "prior"}  # what a resumed run may change: no weight follows
-# where the images are; that they are the same is known by their content, which `split.json` records
+CHANGEABLE = {
+    "data_notes",
+    "data_license",
+    "output_size",
+    "prior",
+}  # a resumed run may change these, as they do not affect the weights
+# where the images are; a run may be resumed with another place, as `split.json` identifies images by their content
 PLACE = {"dataset_name", "dataset_config_name", "dataset_split", "revision", "image_column", "train_data_dir"}
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the pictures come from, and how they are cut and augmented."""
+    """Where the images come from, and how they are cropped and augmented."""
 
     dataset_name: str | None = None
-    """A preset (cats, lfw, utkface, afhq-cat, celeba) or the id of a dataset on the Hub."""
+    """A preset (cats, lfw, utkface, afhq-cat or celeba) or the id of a dataset on the Hub."""
     dataset_config_name: str | None = None
-    """Configuration of the Hub dataset, where it has several."""
+    """Configuration of the Hub dataset, if it has several."""
     revision: str | None = None
-    """Branch, tag or commit of the Hub dataset; a preset brings its own."""
+    """Branch, tag or commit of the Hub dataset. Presets have their own."""
     dataset_split: str | None = None
-    """Split of the dataset to use; "train+test" or "all" for several. None takes train, or the only split there is. It
-    also chooses among the sub-folders or parquet files of a folder that are called like splits, such as train/ and
-    test/: None takes train/, or what lies outside of test/ and the like."""
+    """Split of the dataset: a name, several such as "train+test", or "all". None takes train, or the only split. In a
+    local folder, subfolders and parquet files with names such as train and test are splits too."""
     image_column: str | None = None
-    """Column that holds the images; found by itself where there is only one."""
+    """Column with the images. It can be left out if there is only one image column."""
     train_data_dir: str | None = None
-    """A folder of images (nested and linked folders are searched), a parquet file or a folder of them, or what
-    `save_to_disk` of datasets wrote."""
+    """Folder of images, including nested folders; a parquet file or a folder of them; or a folder written by
+    `save_to_disk` of the datasets library."""
     data_notes: str | None = None
-    """What the pictures are, where they come from and on what terms, for the model card; a preset brings its own."""
+    """Text for the model card: what the images show, where they come from and on what terms. Presets have their
+    own."""
     data_license: str | None = None
-    """Licence of the pictures as their origin states it, such as mit or cc-by-nc-4.0; None where it states none."""
+    """License of the images for the model card, such as mit or cc-by-nc-4.0. None if their source names no license."""
     crop_box: tuple[int, int, int, int] | None = None
-    """Left, top, right and bottom of the part of each picture that is used, in pixels, before the centred square."""
+    """Part of each image to use: left, top, right and bottom in pixels. The centred square is cut from it."""
     validation_fraction: Annotated[float, limited(above=0, below=1)] = 0.1
-    """Share of the pictures held out: never trained on, and what every metric is measured on."""
+    """Fraction of the images to hold out. They are never trained on; every metric is measured on them."""
     split_seed: Annotated[int, limited(**SEEDS)] = 0
-    """Seed of that split."""
+    """Seed that decides which images are held out."""
     streaming: bool = False
-    """Read the pictures while training, without a cache: for sets larger than the disk or memory."""
+    """Read the images during training instead of caching them, for datasets larger than memory or disk."""
     shuffle_buffer: Annotated[int, limited(least=1)] = 10_000
-    """Encoded pictures that streaming shuffles among; what bounds its memory."""
+    """Number of encoded images that streaming shuffles among. It limits memory use."""
     flip: Annotated[bool, tyro.conf.arg(aliases=["--random_flip"])] = True
-    """Mirror half of the pictures while training."""
+    """Mirror half of the training images at random."""
     color_jitter: Annotated[float, limited(least=0, most=1)] = 0.0
-    """Change brightness, contrast and saturation by up to this share while training."""
+    """Largest random change of brightness, contrast and saturation of training images, as a fraction."""
 
     def __post_init__(self) -> None:
         _expand_home(self, "dataset_name", "train_data_dir")
@@ -74,114 +71,116 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, how fast, and where to."""
+    """How to train, and where to write the results."""
 
     output_dir: str = "runs/model"
-    """Folder of the run: checkpoints, previews and, at the end, the published model."""
+    """Run folder for checkpoints, previews and the published model."""
     seed: Annotated[int, limited(**SEEDS)] = 0
-    """Seed of the weights, the order of the pictures and all noise."""
+    """Seed of the initial weights, the order of the images and all noise."""
     train_batch_size: Annotated[int | Literal["auto"], limited(least=1)] = 64
-    """Images in a batch, per process; "auto" for the most that fit into memory."""
+    """Images in a batch, per process. "auto" takes the largest batch that fits into the memory of a GPU, and 64 on a
+    CPU."""
     gradient_accumulation_steps: Annotated[int, limited(least=1)] = 1
-    """Batches whose gradients are added before the weights are updated."""
+    """Number of batches whose gradients are added before an update of the weights."""
     num_train_epochs: Annotated[int, limited(least=1, aliases=["--num_epochs"])] = 100
-    """Passes over the training pictures."""
+    """Number of passes over the training images."""
     max_train_steps: Annotated[int | None, limited(least=1)] = None
-    """Weight updates in all; overrides num_train_epochs."""
+    """Total number of updates of the weights. It overrides num_train_epochs."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
-    """Precision of forward and backward passes; "auto" for what `accelerate launch` was told, or else bf16 where the
-    hardware computes in it."""
+    """Precision of the forward and backward passes. "auto" takes the setting of `accelerate launch`, or else bf16 if
+    the hardware supports it."""
     compile: Literal["auto", "no", "default", "reduce-overhead", "max-autotune"] = "auto"
-    """Mode of torch.compile; "auto" for the default one where a run is long enough to pay for it."""
+    """Mode of torch.compile. "auto" compiles in the default mode if the run is long enough to gain from it."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
-    """Store images and weights with their channels together; "auto" for where that is faster."""
+    """Use the channels-last memory format. "auto" uses it where it is faster."""
     allow_tf32: bool = True
     """Let a GPU multiply fp32 matrices in TF32."""
     pretrained_model_name_or_path: str | None = None
-    """Folder or Hub id of a model with the same networks, of any family, to start from instead of random weights."""
+    """Folder or Hub id of a model to start from instead of random weights. It may be of another family with the same
+    networks."""
     prior_steps: Annotated[int, limited(least=0)] = 6000
-    """Updates of the network that learns what latents to draw, once the model is trained (prior "flow"); 0 keeps the
-    prior of the model that the run starts from, for an encoder that is not trained."""
+    """Number of updates of the flow prior, which is trained after the model. 0 keeps the prior of the model that the
+    run starts from, for runs that do not train the encoder."""
     init_std: Annotated[float | None, limited(least=0)] = None
-    """Draw the first weights of all convolutions from N(init_mean, init_std), and their biases as 0; None for what
-    PyTorch does."""
+    """Draw the initial weights of all convolutions from N(init_mean, init_std) and set their biases to 0. None keeps
+    PyTorch's default."""
     init_mean: Annotated[float, limited()] = 0.0
-    """Mean of that distribution."""
+    """Mean of the distribution of the initial weights, with init_std."""
     early_stopping_patience: Annotated[int | None, limited(least=1)] = None
-    """Epochs without a lower validation loss, on the held-out pictures, after which training stops; None never."""
+    """Stop when the validation loss has not fallen for this number of epochs. None never stops early."""
     learning_rate: Annotated[float, limited(above=0)] = 1e-3
-    """Peak learning rate of every network."""
+    """Peak learning rate of all networks."""
     lr_scheduler: Literal["cosine", "linear", "constant_with_warmup", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     lr_warmup_steps: Annotated[int, limited(least=0)] = 200
-    """Updates over which the learning rate rises to its peak."""
+    """Number of updates over which the learning rate rises to its peak."""
     adam_beta1: Annotated[float, limited(least=0, below=1)] = 0.9
-    """Decay of AdamW's mean of gradients."""
+    """AdamW's decay rate of the mean of gradients."""
     adam_beta2: Annotated[float, limited(least=0, below=1)] = 0.99
-    """Decay of AdamW's mean of squared gradients."""
+    """AdamW's decay rate of the mean of squared gradients."""
     adam_weight_decay: Annotated[float, limited(least=0)] = 1e-4
     """AdamW's weight decay."""
     max_grad_norm: Annotated[float, limited(least=0)] = 1.0
-    """Norm that the gradients of each network are clipped to; 0 does not clip."""
+    """Norm to clip the gradients of each network to. 0 does not clip."""
     use_ema: bool = True
-    """Publish a running average of the weights instead of their last values."""
+    """Publish an exponential moving average (EMA) of the weights instead of the last weights."""
     ema_decay: Annotated[float, limited(least=0, most=1)] = 0.999
-    """Decay of that average, approached as (1 + n) / (10 + n) at its n-th update."""
+    """Decay of the moving average. At update n it is at most (1 + n) / (10 + n)."""
     save_precision: Literal["fp32", "fp16"] = "fp32"
-    """Precision of the published weights. fp16 halves their file; whoever loads it gets fp32 again."""
+    """Precision of the published weights. fp16 halves their size on disk; loading converts them to fp32."""
     logging_steps: Annotated[int, limited(least=1)] = 50
-    """Updates between two lines of log.jsonl."""
+    """Number of updates from one line of log.jsonl to the next."""
     preview_steps: Annotated[int, limited(least=0)] = 500
-    """Updates between two preview grids; an early one follows after 25 updates. 0 makes none."""
+    """Number of updates from one preview grid to the next. A first one is written after 25 updates. 0 writes none."""
     preview_images: Annotated[int, limited(least=1)] = 32
-    """Pictures in a preview grid."""
+    """Number of images in a preview grid."""
     preview_columns: Annotated[int, limited(least=1)] = 8
-    """Pictures in a row of it."""
+    """Number of images in a row of a preview grid."""
     preview_file: str = "step_{step:07d}.png"
-    """Name of a preview, whose ending says its format; may hold {step}, {epoch} and {epoch_step}."""
-    timelapse_file: str = "timelapse.webp"
-    """Name of the animation that all previews are joined into: a .webp or .gif."""
+    """File name of a preview, ending with .png or .jpg. It may contain {step}, {epoch} and {epoch_step}."""
+    timelapse_file: str = TIMELAPSES[0]
+    """File name of the animation of all previews: timelapse.webp or timelapse.gif."""
     reconstruction_steps: Annotated[int, limited(least=0)] = 0
-    """Updates between two sheets of held-out pictures above their reconstructions; 0 makes none."""
+    """Number of updates from one sheet of held-out images and their reconstructions to the next. 0 writes none."""
     checkpointing_steps: Annotated[int, limited(least=0)] = 1000
-    """Updates between two checkpoints to resume from, besides one after the last update; 0 makes that one alone, and
-    removes it once the model is published."""
+    """Number of updates from one checkpoint to the next; the last update always writes one. 0 writes only that one,
+    and deletes it when the model is published."""
     checkpoints_total_limit: Annotated[int | None, limited(least=1)] = 2
-    """Checkpoints that are kept; None keeps all."""
+    """Maximum number of checkpoints to keep. None keeps all."""
     resume_from_checkpoint: str | None = None
-    """A checkpoint folder, or "latest" for the newest in output_dir."""
+    """Checkpoint folder to resume from, or "latest" for the newest in output_dir."""
     report_to: Literal["none", "tensorboard", "trackio", "wandb", "all"] = "none"
-    """Tracker that gets the losses and previews beside log.jsonl; "all" for those that are installed."""
+    """Tracker that receives losses and previews. "all" uses every installed tracker. log.jsonl is always written."""
     push_to_hub: bool = False
     """Push the finished model to the Hub."""
     hub_model_id: str | None = None
-    """Repository to push to, as name or owner/name; the name of output_dir if None."""
+    """Hub repository to push to, as name or owner/name. None uses the name of output_dir."""
     hub_private_repo: bool = False
-    """Create that repository as a private one."""
+    """Create the Hub repository as private."""
     hub_token: str | None = field(default=None, repr=False)
-    """Token to push with; that of `hf auth login`, or HF_TOKEN, if None. It is written nowhere."""
+    """Hub token to push with. None uses the token of `hf auth login` or HF_TOKEN. It is never written to disk."""
     dry_run: bool = False
-    """Print the resolved configuration, the networks and their sizes, and stop."""
+    """Print the configuration and the networks with their sizes, and exit without training."""
 
     def __post_init__(self) -> None:
         _expand_home(self, "output_dir", "pretrained_model_name_or_path", "resume_from_checkpoint")
 
     @property
     def keeps_prior(self) -> bool:
-        """Whether the model keeps the prior of the one that the run starts from."""
+        """Whether the model keeps the prior of the model that the run starts from."""
         return self.pretrained_model_name_or_path is not None and self.prior_steps == 0
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run. `train_config.json` holds it, and `--recipe` reads it back.
+    """The complete configuration of a run. `train_config.json` holds it, and `--recipe` reads it.
 
     Args:
         family: Name of the family, a key of `FAMILIES`.
         model: Keyword arguments of the family's model class.
         objective: The family's objective, a frozen dataclass.
-        data: Where the pictures come from.
-        train: How long, how fast, and where to.
+        data: Where the images come from.
+        train: How to train, and where to write the results.
     """
 
     family: str
@@ -191,25 +190,25 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values, but for the token: this is what is printed and written."""
+        """The configuration as plain values, without the token."""
         sections = dataclasses.asdict(self)
         del sections["train"]["hub_token"]
         return sections
 
     def save(self, folder: Path) -> None:
-        """Writes `train_config.json`: the configuration as a recipe that may be published, so without what concerned
-        this one launch, and with names in place of paths. The paths go to `paths.json`, which is not published."""
+        """Writes `train_config.json`, a recipe that can be published: without the settings of this launch, and with
+        names instead of paths. The paths are written to `paths.json`, which is not published."""
         sections = self.to_dict()
         sections["train"] = {name: value for name, value in sections["train"].items() if name not in ONE_LAUNCH}
         published = without_paths(sections)
         paths = {"data": {name: _absolute(sections["data"][name]) for name in PATHS["data"] if sections["data"][name]}}
-        write_text_whole(folder / PATHS_FILE, json.dumps(paths, indent=2) + "\n")
-        write_text_whole(folder / CONFIG_FILE, json.dumps(published, indent=2) + "\n")
+        write_json(folder, PATHS_FILE, paths)
+        write_json(folder, CONFIG_FILE, published)
 
 
 def without_paths(sections: dict[str, Any]) -> dict[str, Any]:
-    """The sections of a configuration with the name of a folder in place of its path on this machine: `photos/` for a
-    dataset. A path such as runs/photos-vae stays, and so does the id of a model or dataset on the Hub."""
+    """The sections of a configuration with folder names instead of paths of this machine, such as `photos/` for a
+    dataset. Short paths such as runs/photos-vae and Hub ids are kept."""
     data, train = dict(sections["data"]), dict(sections["train"])
     if data["train_data_dir"]:
         data["train_data_dir"] = _dataset_name(data["train_data_dir"])
@@ -222,23 +221,23 @@ def without_paths(sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_paths(sections: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The sections of a `train_config.json` with the place of the data that the run in `folder` had on this machine,
-    where its `paths.json` says so."""
+    """The sections of a `train_config.json` with the paths of the data on this machine, if `folder` has a
+    `paths.json`."""
     has_data = isinstance(sections, dict) and isinstance(sections.get("data"), dict)
     if not has_data or not (folder / PATHS_FILE).is_file():
         return sections
-    return {**sections, "data": sections["data"] | json.loads((folder / PATHS_FILE).read_text())["data"]}
+    return {**sections, "data": sections["data"] | read_json(folder, PATHS_FILE)["data"]}
 
 
 def is_local_dataset(dataset_name: str | None) -> bool:
-    """Whether `--dataset_name` names a folder or file here, as `datasets` allows, or once named one elsewhere."""
+    """Whether `--dataset_name` is a path, as the datasets library allows, on this machine or on another one."""
     if not dataset_name or dataset_name in PRESET_NAMES:
         return False
     return dataset_name.endswith("/") or Path(dataset_name).expanduser().exists()
 
 
 def shown_path(path: str | Path) -> str:
-    """How a path to a model is published: as it is where it is as short as runs/photos-vae, else its last part."""
+    """A path to a model as it is published: unchanged if it is as short as runs/photos-vae, else its last part."""
     path = Path(path)
     is_short = not path.is_absolute() and len(path.parts) <= 2 and not {"..", "~"} & set(path.parts)
     return path.as_posix() if is_short else _name(path)
@@ -250,23 +249,23 @@ def _dataset_name(path: str) -> str:
 
 
 def _name(path: str | Path) -> str:
-    """The last part of a path, as it was typed: a link is not followed, as its target's name is not public."""
+    """The last part of a path. A link is not followed, as the name of its target is not public."""
     return Path(os.path.abspath(os.path.expanduser(path))).name
 
 
 def _absolute(path: str) -> str:
-    """A path that holds in any working folder; a preset or the id of a dataset on the Hub as it is."""
+    """The absolute path of a file or folder. Presets and Hub ids are returned unchanged."""
     absolute = os.path.abspath(os.path.expanduser(path))
     return absolute if path not in PRESET_NAMES and os.path.exists(absolute) else path
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """The fields, as `section.field: theirs -> ours`, in which two configurations would train different weights:
-    family, model, objective and data, but not where the data is. Where both name the `split` of their images by its
-    fingerprint, as checkpoints do, that is compared as well."""
+    """The differences between two configurations that lead to different weights, as `section.field: theirs -> ours`:
+    in family, model, objective and data, but not in the place of the data. The fingerprint of the `split` is compared
+    too if `ours` has one, as checkpoints do."""
     found = []
     if "split" in ours and ours["split"] != theirs.get("split"):
-        found.append("its images are others, or on other sides of the split")
+        found.append("it has other images, or another split of them")
     if ours["family"] != theirs["family"]:
         found.append(f"family: {theirs['family']} -> {ours['family']}")
     for section in ("model", "objective", "data"):
@@ -278,8 +277,8 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def _expand_home(section: Any, *names: str) -> None:
-    """Makes a home folder of the `~` in these fields of a frozen dataclass: a shell does so in some places only, and a
-    recipe has none."""
+    """Expands `~` in these fields of a frozen dataclass. A shell expands it in some places only, and never in a
+    recipe."""
     for name in names:
         if value := getattr(section, name):
             object.__setattr__(section, name, os.path.expanduser(value))

@@ -1,5 +1,5 @@
-"""Flags from signatures and dataclasses, and recipes: the `train_config.json` of a model, to a run and back to the
-command that starts it."""
+"""Flags and recipes: the flags of a family, from its signatures and dataclasses; the run of a recipe (the
+`train_config.json` of a model); and the command that starts a run."""
 
 import dataclasses
 import inspect
@@ -17,8 +17,8 @@ from .ranges import limited, refuse_out_of_range
 
 FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
 SECTIONS = ("model", "objective", "data", "train")
-NOT_SECTIONS = {"family", "published", "notes"}  # the last two are for people
-# of the sizes that models have; they are code that travels with the weights, so their signatures hold types alone
+NOT_SECTIONS = {"family", "published", "notes"}  # the last two are for readers of a recipe
+# ranges of model sizes; the models' own signatures have types only, as their code travels with the weights
 MODEL_RANGES: dict[str, dict[str, int]] = {
     "image_size": {"least": 1},
     "image_channels": {"least": 1},
@@ -29,37 +29,82 @@ MODEL_RANGES: dict[str, dict[str, int]] = {
     "detail_dim": {"least": 0},
     "output_size": {"least": 1},
 }
+MODEL_ALIASES = {"image_size": ["--resolution"]}  # as in diffusers' scripts
 
 
 def flags_type(family: str) -> type:
-    """The dataclass that a family's flags are read into.
+    """The dataclass that the flags of a family are parsed into.
 
     Raises:
         ValueError: If there is no such family.
     """
     if family not in FAMILIES:
-        raise ValueError(f"There is no family {family!r}; the families are {', '.join(FAMILIES)}.")
+        raise ValueError(f"{family!r} is not a family; the families are {', '.join(FAMILIES)}.")
     return run_flags_type(family, FAMILIES[family].model, FAMILIES[family].objective)
 
 
-def flags_from_recipe(sections: dict[str, Any]) -> Any:
-    """The flags that a recipe stands for; what it leaves out keeps its default.
+def run_flags_type(family: str, model_class: type, objective_class: type) -> type:
+    """The dataclass that the flags of a family are parsed into, with a field for each section. The fields of a section
+    are the arguments of its class."""
+    classes = {"model": model_class, "objective": objective_class, "data": DataConfig, "train": TrainConfig}
+    defaults = {"train": objective_class.train_defaults}
+    sections = {name: _arguments_as_dataclass(of_class, defaults.get(name, {})) for name, of_class in classes.items()}
+    sections["model"].__doc__ = ""  # the family's own --help begins with it
+    fields = [(name, section, field(default_factory=section)) for name, section in sections.items()]
+    return dataclasses.make_dataclass(f"{family}Flags", fields, frozen=True)
+
+
+def flags_to_run(family: str, flags: Any) -> RunConfig:
+    """The run of parsed flags.
 
     Raises:
-        ValueError: If it is no object of sections, or its family, a section or a field does not exist.
+        ValueError: If the objective refuses a value.
+    """
+    sections = dataclasses.asdict(flags)
+    objective = FAMILIES[family].objective(**sections["objective"])
+    return RunConfig(
+        family, sections["model"], objective, DataConfig(**sections["data"]), TrainConfig(**sections["train"])
+    )
+
+
+def flags_from_recipe(sections: dict[str, Any]) -> Any:
+    """The flags that a recipe stands for. What it leaves out has its default.
+
+    Raises:
+        ValueError: If it is not an object of sections, or its family, a section or a field does not exist.
     """
     if not isinstance(sections, dict) or not all(isinstance(sections.get(name, {}), dict) for name in SECTIONS):
-        raise ValueError(f"A recipe is an object: a family and the sections {', '.join(SECTIONS)}, objects as well.")
+        raise ValueError(f"A recipe is a JSON object with a family and the objects {', '.join(SECTIONS)}.")
     return flags_from_dict(flags_type(sections.get("family")), sections)
 
 
+def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
+    """The flags that the sections of a recipe stand for. What a section leaves out has its default.
+
+    Raises:
+        ValueError: If a section or a field is unknown, or a value is of the wrong kind. The message names it and what
+            exists.
+    """
+    defaults = flags_type()
+    fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(flags_type)}
+    _refuse_unknown("section", set(sections) - NOT_SECTIONS, set(fields))
+    for name, values in sections.items():
+        if name not in NOT_SECTIONS:
+            known = {field.name for field in dataclasses.fields(fields[name])}
+            _refuse_unknown(f"field of section {name!r}", set(values), known)
+            values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            refuse_out_of_range(type(fields[name]), values)
+            fields[name] = dataclasses.replace(fields[name], **values)
+    return flags_type(**fields)
+
+
 def run_from_recipe(sections: dict[str, Any]) -> RunConfig:
-    """The run that a recipe stands for, as `flags_from_recipe`."""
+    """The run that a recipe stands for; see `flags_from_recipe`."""
     return flags_to_run(sections["family"], flags_from_recipe(sections))
 
 
 def training_command(run: RunConfig) -> str:
-    """The command that trains such a model: every flag that differs from its default."""
+    """The command that trains such a model, with every flag that differs from its default."""
     defaults = flags_to_run(run.family, flags_type(run.family)()).to_dict()
     flags = [
         _flag(name, value)
@@ -78,61 +123,25 @@ def _flag(name: str, value: Any) -> str:
     return " ".join([f"--{name}", *(shlex.quote(str(item)) for item in values)])
 
 
-def run_flags_type(family: str, model_class: type, objective_class: type) -> type:
-    """The dataclass that a family's flags are read into: one field a section, the model's from its `__init__`
-    signature."""
-    model_section = _signature_as_dataclass(model_class)
-    train_defaults = TrainConfig(**objective_class.train_defaults)
-    return dataclasses.make_dataclass(
-        f"{family}Flags",
-        [
-            ("model", model_section, field(default_factory=model_section)),
-            ("objective", objective_class, field(default_factory=objective_class)),
-            ("data", DataConfig, field(default_factory=DataConfig)),
-            ("train", TrainConfig, field(default_factory=lambda: train_defaults)),
-        ],
-        frozen=True,
-    )
-
-
-def flags_to_run(family: str, flags: Any) -> RunConfig:
-    """The `RunConfig` of parsed flags."""
-    return RunConfig(family, dataclasses.asdict(flags.model), flags.objective, flags.data, flags.train)
-
-
-def flags_from_dict(flags_type: type, sections: dict[str, Any]) -> Any:
-    """The flags that a recipe's sections stand for; what a section leaves out keeps its default.
-
-    Raises:
-        ValueError: If a section or a field is unknown, or its value is not of its kind; the message names it and what
-            exists.
-    """
-    defaults = flags_type()
-    fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(flags_type)}
-    _refuse_unknown("section", set(sections) - NOT_SECTIONS, set(fields))
-    for name, values in sections.items():
-        if name not in NOT_SECTIONS:
-            _refuse_unknown(
-                f"field of section {name!r}", set(values), {f.name for f in dataclasses.fields(fields[name])}
-            )
-            values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-            refuse_out_of_range(type(fields[name]), values)
-            fields[name] = dataclasses.replace(fields[name], **values)
-    return flags_type(**fields)
-
-
 def _refuse_unknown(what: str, given: set[str], known: set[str]) -> None:
     if unknown := given - known:
         raise ValueError(f"Unknown {what}: {', '.join(sorted(unknown))}. There are: {', '.join(sorted(known))}.")
 
 
-def _signature_as_dataclass(model_class: type) -> type:
-    documented = [docstring_parser.parse(ancestor.__doc__ or "").params for ancestor in reversed(model_class.__mro__)]
-    helps = {argument.arg_name: argument.description for arguments in documented for argument in arguments}
+def _arguments_as_dataclass(of_class: type, defaults: dict[str, Any]) -> type:
+    """A dataclass with the arguments of a class and their help, from the docstrings of the class and its bases, where
+    `defaults` replace some defaults. Unlike the class itself it takes every value: tyro would print what the class
+    refuses as an error of its own."""
+    documented = [docstring_parser.parse(ancestor.__doc__ or "") for ancestor in reversed(of_class.__mro__)]
+    documented.append(docstring_parser.parse_from_object(of_class))  # which reads the strings below fields, too
+    helps = {argument.arg_name: argument.description for docstring in documented for argument in docstring.params}
     fields = []
-    for name, parameter in list(inspect.signature(model_class.__init__).parameters.items())[1:]:
-        # diffusers' scripts call the size --resolution
-        settings = {"help": helps[name], "aliases": ["--resolution"] if name == "image_size" else None}
+    for argument in list(inspect.signature(of_class.__init__).parameters.values())[1:]:
+        name, annotation = argument.name, argument.annotation
+        settings = {"help": " ".join(helps[name].split()), "aliases": MODEL_ALIASES.get(name)}
         flag = limited(**MODEL_RANGES[name], **settings) if name in MODEL_RANGES else tyro.conf.arg(**settings)
-        fields.append((name, Annotated[parameter.annotation, flag], field(default=parameter.default)))
-    return dataclasses.make_dataclass(f"{model_class.__name__}Arguments", fields, frozen=True)
+        default = defaults.get(name, argument.default)
+        fields.append((name, Annotated[annotation, flag], field(default=default)))
+    section = dataclasses.make_dataclass(f"{of_class.__name__}Arguments", fields, frozen=True)
+    section.__doc__ = " ".join(inspect.cleandoc(of_class.__doc__ or "").split("\n\n")[0].split())
+    return section

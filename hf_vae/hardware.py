@@ -1,5 +1,5 @@
-"""What suits the machine that a run is on: precision, compilation, memory layout and allocator, chosen once at its
-start and shown in its first lines."""
+"""Settings that depend on the hardware: precision, compilation, memory format and allocator. A run chooses them once,
+at its start, and prints them."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ from .config import TrainConfig
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
-COMPILE_PAYS_FROM = 20_000  # updates: compiling takes a minute, and gains little
+COMPILE_PAYS_FROM = 20_000  # updates: compiling takes a minute, and the gain is small
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Choices:
     Args:
         precision: "no", "fp16" or "bf16".
         compile_mode: A mode of torch.compile, or None.
-        channels_last: Whether images and weights are stored with their channels together.
+        channels_last: Whether images and weights use the channels-last memory format.
     """
 
     precision: str
@@ -38,12 +38,15 @@ class Choices:
 
 
 def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.Module) -> Choices:
-    """Resolves every "auto" in `config` but the batch size.
+    """Resolves every "auto" in `config` except the batch size.
 
-    Precision is what `accelerate launch` was told, else bf16 where the hardware computes in it: emulating it is slower
-    than fp32. Channels lie together, but on a CPU not where there is GroupNorm, which that makes slower. Long runs on
-    a CPU are compiled, but for GroupNorm again; on a GPU none, as no gain was seen there (docs/benchmarks.md). A
-    resumed run chooses as it did before, as its length counts as a whole.
+    - precision: the setting of `accelerate launch`, or else bf16 if the hardware supports it. Emulated bf16 is slower
+      than fp32.
+    - compile: the default mode for long runs on a CPU without GroupNorm. On a GPU it gained nothing
+      (docs/benchmarks.md).
+    - channels_last: yes, except on a CPU with GroupNorm, where it is slower.
+
+    `num_steps` is the total number of updates, so a resumed run makes the same choices.
     """
     on_gpu = device.type == "cuda"
     has_group_norm = any(isinstance(module, nn.GroupNorm) for module in model.modules())
@@ -56,20 +59,22 @@ def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.
 
 
 def choose_precision(config: TrainConfig, device: torch.device) -> str:
-    """The precision that `choose` settles on.
+    """The precision that `choose` resolves to: "no", "fp16" or "bf16".
 
     Raises:
-        ValueError: If accelerate would compute in another one: it takes fp16 for fp32 on a CPU.
+        ValueError: If the device does not support it. Accelerate would silently use fp32 for fp16 on a CPU.
     """
     told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if config.mixed_precision != "auto":
         wanted, place = config.mixed_precision, "--mixed_precision"
     else:
-        wanted, place = told, "`accelerate launch`, or its configuration file, (ACCELERATE_MIXED_PRECISION)"
+        wanted, place = (
+            told,
+            "The mixed precision of `accelerate launch` or its configuration file (ACCELERATE_MIXED_PRECISION)",
+        )
     if (wanted == "fp16" and device.type == "cpu") or wanted not in ("no", "fp16", "bf16"):
         raise ValueError(
-            f"{place} asks for {wanted}, which a run cannot compute in on the device {device.type}; pass "
-            "--mixed_precision no, or bf16."
+            f"{place} is {wanted}, which the device {device.type} does not support; pass --mixed_precision no or bf16."
         )
     if config.mixed_precision == "auto" and wanted == "no":
         return "bf16" if computes_in_bfloat16(device) else "no"
@@ -77,14 +82,14 @@ def choose_precision(config: TrainConfig, device: torch.device) -> str:
 
 
 def use_cpu() -> bool:
-    """Whether a run stays on the CPU: because it was told so, or because its launcher started several processes where
-    there is no GPU. Left to itself, accelerate would then train one model in each of them."""
+    """Whether a run uses the CPU only: if accelerate was told so, or if there are several processes and no GPU. In
+    that case accelerate by itself would train a separate model in each process."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return parse_flag_from_env("ACCELERATE_USE_CPU") or (several and not torch.accelerator.is_available())
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware has instructions for bf16: GPUs since Ampere, CPUs with AVX-512 BF16 or AMX."""
+    """Whether the hardware has bf16 instructions: GPUs since Ampere, and CPUs with AVX-512 BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
@@ -92,15 +97,16 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 
 def prepare_backends(device: torch.device, allow_tf32: bool) -> None:
-    """Sets what is global in a process: TF32 and convolution search on a GPU; on Linux, an allocator that keeps what
-    was freed, since a training step asks for the same sizes again and fresh pages are slow."""
+    """Sets the global options of this process: on a GPU, TF32 and the search for the fastest convolutions; on a CPU
+    with Linux, an allocator that keeps freed memory, as every training step needs the same sizes again and new pages
+    are slow."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
         torch.backends.cudnn.benchmark = True
     elif sys.platform == "linux":
         try:
             mallopt = ctypes.CDLL("libc.so.6").mallopt
-        except (OSError, AttributeError):  # another C library than glibc: it allocates as it does
+        except (OSError, AttributeError):  # not glibc
             return
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

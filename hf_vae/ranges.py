@@ -1,4 +1,4 @@
-"""What values a number may have, written beside the setting that it is the value of."""
+"""Ranges of numbers, declared in the annotation of a setting and checked by one function."""
 
 import inspect
 import math
@@ -15,13 +15,13 @@ from typeguard import TypeCheckError, check_type
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a number may have; all of them are finite. A bound that is None does not exist.
+    """The range of a finite number. A bound that is None does not exist.
 
     Args:
-        least: It may have this value, and no lower one.
-        above: It has to be higher than this.
-        most: It may have this value, and no higher one.
-        below: It has to be lower than this.
+        least: Lower bound, included.
+        above: Lower bound, excluded.
+        most: Upper bound, included.
+        below: Upper bound, excluded.
     """
 
     least: float | None = None
@@ -44,7 +44,7 @@ class Range:
         return " and ".join(named) or "of any size"
 
     def __call__(self, default: str) -> str:
-        """What `--help` says behind the description of a flag."""
+        """The text that `--help` shows after the description of a flag."""
         return f"({self}; default: {default})"
 
 
@@ -55,8 +55,8 @@ def limited(
     below: float | None = None,
     **options: Any,
 ) -> Any:
-    """An annotation, `Annotated[float, limited(least=0)]`: the `Range` of a setting, which `--help` shows and
-    `refuse_out_of_range` enforces. `options` are further ones of `tyro.conf.arg`."""
+    """Annotates a setting with its `Range`, as in `Annotated[float, limited(least=0)]`. `--help` shows the range, and
+    `refuse_out_of_range` enforces it. `options` are other options of `tyro.conf.arg`."""
     return tyro.conf.arg(help_behavior_hint=Range(least, above, most, below), **options)
 
 
@@ -67,14 +67,14 @@ def range_of(annotation: Any) -> Range | None:
 
 
 def refuse_out_of_range(annotated: type | Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """Refuses a number that is not in the range of its setting, and a value of another kind than the setting has.
+    """Refuses a number outside the range of its setting, and a value of another type than its setting.
 
     Args:
-        annotated: The dataclass or the function whose fields or arguments have the ranges.
-        values: The value of each, or of some.
+        annotated: The dataclass or function whose fields or arguments have the ranges.
+        values: The values of all or some of them, by name.
 
     Raises:
-        ValueError: If there is one; the message names the setting, the value and what is allowed.
+        ValueError: If a value is refused. The message names the setting, the value and what is allowed.
     """
     for name, annotation in get_type_hints(annotated, include_extras=True).items():
         allowed, value = range_of(annotation), values.get(name)
@@ -100,7 +100,7 @@ def _refuse_another_kind(name: str, value: Any, annotation: Any) -> None:
 
 
 def with_ranges(command: Callable[..., None]) -> Callable[..., None]:
-    """The same function, which refuses arguments out of their ranges before it does anything else."""
+    """Wraps a function so that it first refuses arguments outside their ranges."""
 
     @wraps(command)
     def checked(*arguments: Any, **named: Any) -> None:
@@ -111,7 +111,7 @@ def with_ranges(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    """The types of which a value may be: those of a union, or the one that there is."""
+    """The types that a value may have: the members of a union, or the one type."""
     annotation = _plain(annotation)
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
@@ -121,7 +121,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _words(annotation: Any) -> list[Any]:
-    """What a value may be instead of a number: None, or words such as "auto"."""
+    """The values that are allowed besides numbers: None, and words such as "auto"."""
     words: list[Any] = []
     for member in _members(annotation):
         words += get_args(member) if get_origin(member) is Literal else [None] if member is type(None) else []

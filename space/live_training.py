@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from hf_vae.families import FAMILIES
 from hf_vae.pictures import upright_picture
+from hf_vae.run_folder import FACTS_FILE, LOG_FILE, PREVIEWS, TIMELAPSES
 from uploads import UploadError, open_upload
 
 
@@ -129,7 +130,7 @@ def train_live(family: str, pictures: Path, run: Path, num_steps: int, seed: int
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=environment, **quiet) as process:
         try:
-            while not (run / "training.json").is_file():  # the evaluation that follows is skipped
+            while not (run / FACTS_FILE).is_file():  # the evaluation that follows is skipped
                 if process.poll():
                     raise RuntimeError("The run failed; try other images.")
                 yield _look(run)
@@ -154,13 +155,13 @@ def _flag(name: str, value: object) -> tuple[str, str]:
 
 
 def _look(run: Path) -> LiveRun:
-    log = run / "log.jsonl"
+    log = run / LOG_FILE
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    previews = sorted((run / "previews").glob("*.png"))
-    is_done = (run / "training.json").is_file()
+    previews = sorted((run / PREVIEWS).glob("*.png"))
+    is_done = (run / FACTS_FILE).is_file()
     return LiveRun(
         step=lines[-1]["step"] if lines else 0,
         losses=[{name: value for name, value in line.items() if name in LOSSES} for line in lines],
         preview=previews[-1] if previews else None,
-        timelapse=run / "timelapse.webp" if is_done else None,
+        timelapse=run / TIMELAPSES[0] if is_done else None,
     )

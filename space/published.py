@@ -21,9 +21,10 @@ from hf_vae.models import ImageGenerator
 from hf_vae.models.auto import AutoGenerator
 from hf_vae.models.loading import checked_folder, find_folder, read_config
 from hf_vae.pipeline import ImagePipeline, PicturesOutput
+from hf_vae.run_folder import CARD_FILE, METRICS_FILE, MODEL_CONFIG_FILE
 
 
-PUBLISHED_FILES = ["README.md", "config.json", "metrics.json", "*.safetensors"]
+PUBLISHED_FILES = [CARD_FILE, MODEL_CONFIG_FILE, METRICS_FILE, "*.safetensors"]
 NEEDED_MEASURES = ("image_size", "laplacian_variance_real", "high_frequency_energy_real") + tuple(
     f"spectrum_band_{band}_real" for band in range(1, NUM_BANDS + 1)
 )
@@ -91,7 +92,7 @@ class PublishedModel:
     @cached_property
     def card(self) -> str:
         """Its model card as Markdown, without metadata, images and title; empty if it has no card."""
-        path = self.folder / "README.md"
+        path = self.folder / CARD_FILE
         try:
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
         except UnicodeDecodeError as error:
@@ -106,10 +107,10 @@ class PublishedModel:
         Raises:
             ValueError: If `metrics.json` does not exist, is damaged, or lacks a number that the Space shows.
         """
-        path = self.folder / "metrics.json"
+        path = self.folder / METRICS_FILE
         if not path.is_file():
             raise ValueError(
-                f"{self.folder} has no metrics.json. Finish the training, or run `hf-vae evaluate` on the folder."
+                f"{self.folder} has no {METRICS_FILE}. Finish the training, or run `hf-vae evaluate` on the folder."
             )
         try:
             found = json.loads(path.read_bytes())

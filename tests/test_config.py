@@ -99,7 +99,7 @@ def test_help_explains_every_flag(family, capsys):
         for field in dataclasses.fields(section.default_factory()):
             assert f"--{field.name}" in printed or f"--no_{field.name}" in printed
     words = " ".join(printed.replace("│", " ").split())
-    assert "Peak learning rate of every network. (above 0; default: " in words
+    assert "Peak learning rate of all networks. (above 0; default: " in words
     assert "Number of latents Z. (at least 1; default: " in words
 
 
@@ -226,7 +226,7 @@ def test_a_home_folder_is_one_wherever_a_path_is_taken(path, monkeypatch):
     expected = path.replace("~", "/home/somebody")
     names = ("output_dir", "pretrained_model_name_or_path", "resume_from_checkpoint", "train_data_dir", "dataset_name")
     run = parse("vae", " ".join(f"--{name} {path}" for name in names))
-    of_a_recipe = flags_from_dict(flags_type_of("vae"), {"data": {"train_data_dir": path}})
+    of_a_recipe = flags_to_run("vae", flags_from_dict(flags_type_of("vae"), {"data": {"train_data_dir": path}}))
     found = {**dataclasses.asdict(run.data), **dataclasses.asdict(run.train)}
     assert [found[name] for name in names] == [expected] * 5
     assert of_a_recipe.data.train_data_dir == expected

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 from hf_vae.families import new_model
 from hf_vae.flags import run_from_recipe
 from hf_vae.objectives.batch import Batch
-from hf_vae.training.dry_run import num_parameters
+from hf_vae.training.state import num_parameters
 
 
 RECIPES = {path.stem: path for path in sorted((REPOSITORY / "model_cards" / "recipes").glob("*.json"))}

@@ -47,9 +47,13 @@ def test_fp16_is_for_devices_that_compute_in_it(wanted, told, device, monkeypatc
 @pytest.mark.parametrize(
     ("wanted", "told", "message"),
     [
-        ("fp16", None, "--mixed_precision asks for fp16, .* device cpu; pass --mixed_precision no, or bf16"),
-        ("auto", "fp16", "`accelerate launch`.* asks for fp16, .* device cpu; pass --mixed_precision no, or bf16"),
-        ("auto", "fp8", "`accelerate launch`.* asks for fp8"),
+        (
+            "fp16",
+            None,
+            "--mixed_precision is fp16, which the device cpu does not support; pass --mixed_precision no or bf16",
+        ),
+        ("auto", "fp16", "`accelerate launch`.* is fp16, which the device cpu .*; pass --mixed_precision no or bf16"),
+        ("auto", "fp8", "`accelerate launch`.* is fp8"),
     ],
 )
 def test_a_precision_that_would_not_be_computed_in_is_refused(wanted, told, message, monkeypatch):

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from ..config import CONFIG_FILE, SEEDS, DataConfig, with_paths
+from ..config import SEEDS, DataConfig, with_paths
 from ..ranges import limited
+from ..run_folder import CONFIG_FILE, read_json
 
 
 Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
@@ -33,8 +34,6 @@ def with_home_folders(arguments: Sequence[str]) -> list[str]:
 def recorded_data(folder: Path, train_data_dir: str | None, dataset_name: str | None) -> DataConfig:
     """The location of the images that the model in `folder` was trained on: the arguments if given, else the paths of
     the run on this machine (`paths.json`), else its published configuration."""
-    from ..publishing.cards import read_json
-
     data = DataConfig(**with_paths(read_json(folder, CONFIG_FILE), folder)["data"])
     if not (train_data_dir or dataset_name):
         return data

@@ -1,21 +1,22 @@
-"""The flags of diffusers' training scripts that ours has under another name, or does without.
+"""The flags of diffusers' training scripts that have another name here or do not exist.
 
-Those of train_unconditional.py, train_text_to_image.py, train_vqgan.py and train_autoencoderkl.py in
-huggingface/diffusers at 58eb52c (2026-08-23). A flag that is called the same, or is an alias, is not listed.
+They are those of train_unconditional.py, train_text_to_image.py, train_vqgan.py and train_autoencoderkl.py in
+huggingface/diffusers at 58eb52c (2026-08-23). Flags with the same name, and aliases, are not listed.
 """
 
 from collections.abc import Iterable, Sequence
 
 
-_CACHES = "Leave it out; HF_HOME is where downloads go, HF_VAE_CACHE where decoded images go"
+_CACHES = "Leave it out; set HF_HOME for downloads and HF_VAE_CACHE for decoded images"
 _NO_TEXT = "Leave it out: the models here have no text encoder"
 _NO_DIFFUSION = "Leave it out: the models here are not diffusion models"
-_NO_EMA_SHAPE = "Leave it out; --ema_decay is the decay of the running average"
-_ONE_RATE = "Leave it out: --learning_rate and --lr_scheduler are those of every network"
-_NO_PERCEPTUAL = "Leave it out: there is no perceptual loss of another network; a vaegan has --feature_weight"
-_FITS = "Leave it out: these networks fit into memory; --train_batch_size auto finds the largest batch"
-_FROM_FLAGS = "Use the flags of the model, such as --width and --latent_dim, or --recipe"
-_HELDOUT = "Leave it out: --reconstruction_steps draws held-out images, and every run measures itself on them"
+_NO_EMA_SHAPE = "Leave it out; --ema_decay sets the decay of the moving average"
+_ONE_RATE = "Leave it out: --learning_rate and --lr_scheduler apply to all networks"
+_NO_PERCEPTUAL = "Leave it out: no perceptual loss uses another network; vaegan has --feature_weight"
+_FITS = "Leave it out: these networks are small; --train_batch_size auto finds the largest batch of a GPU"
+_FROM_FLAGS = "Use the model's flags, such as --width and --latent_dim, or --recipe"
+_HELDOUT = "Leave it out: every run is evaluated on held-out images, and --reconstruction_steps draws them"
+_CROP = "Images are cropped to the centred square; to use all of them, make them square first"
 
 INSTEAD = {
     "adam_epsilon": "Leave it out: AdamW's epsilon is 1e-8",
@@ -42,7 +43,7 @@ INSTEAD = {
     "ema_power": _NO_EMA_SHAPE,
     "enable_xformers_memory_efficient_attention": "Leave it out: the networks here have no attention",
     "eval_batch_size": "Use --preview_images",
-    "foreach_ema": "Leave it out: the running average is always updated that way",
+    "foreach_ema": "Leave it out: the moving average is always updated that way",
     "gradient_checkpointing": _FITS,
     "image_interpolation_mode": "Leave it out: images are resized with Lanczos",
     "input_perturbation": _NO_DIFFUSION,
@@ -54,7 +55,7 @@ INSTEAD = {
     "logging_dir": "Leave it out: trackers write into the folder logs in --output_dir",
     "lr_num_cycles": "Leave it out: no scheduler here restarts",
     "lr_power": "Leave it out: there is no polynomial scheduler",
-    "max_train_samples": "Leave it out; give a folder with fewer images",
+    "max_train_samples": "Leave it out; use a folder with fewer images",
     "model_config_name_or_path": _FROM_FLAGS,
     "noise_offset": _NO_DIFFUSION,
     "non_ema_revision": "Leave it out; --pretrained_model_name_or_path takes a folder",
@@ -62,17 +63,17 @@ INSTEAD = {
     "overwrite_output_dir": "Choose another --output_dir, or remove the folder",
     "perceptual_scale": _NO_PERCEPTUAL,
     "prediction_type": _NO_DIFFUSION,
-    "preserve_input_precision": "Leave it out: images are read as 8 bits a channel",
+    "preserve_input_precision": "Leave it out: images are read with 8 bits per channel",
     "rec_loss": "Use --reconstruction_loss",
     "save_images_epochs": "Use --preview_steps, which counts updates",
     "save_model_epochs": "Use --checkpointing_steps, which counts updates",
     "scale_lr": "Leave it out; multiply --learning_rate yourself",
-    "set_grads_to_none": "Leave it out: PyTorch does that by itself",
+    "set_grads_to_none": "Leave it out: PyTorch does that by default",
     "snr_gamma": _NO_DIFFUSION,
     "timm_model_backend": _NO_PERCEPTUAL,
     "timm_model_layers": _NO_PERCEPTUAL,
     "timm_model_offset": _NO_PERCEPTUAL,
-    "tracker_project_name": "Leave it out: trackers call the project hf_vae, and the run by the name of --output_dir",
+    "tracker_project_name": "Leave it out: the project is hf_vae, and the run has the name of --output_dir",
     "use_8bit_adam": _FITS,
     "vae_loss": "Use --reconstruction_loss",
     "validation_epochs": _HELDOUT,
@@ -80,39 +81,48 @@ INSTEAD = {
     "validation_images": _HELDOUT,
     "validation_prompts": _NO_TEXT,
     "validation_steps": "Use --reconstruction_steps",
-    "variant": "Leave it out: weights are saved in one precision, --save_precision",
+    "variant": "Leave it out: --save_precision is the precision of the saved weights",
 }
 WORDS_OF_FLAGS = {"true": "", "false": "no_", "1": "", "0": "no_", "yes": "", "no": "no_"}
 
 
 def without_center_crop(arguments: Sequence[str]) -> list[str]:
-    """The arguments without --center_crop, which asks for what is done anyway: images are cut to the centred
-    square."""
-    before = ["", *arguments][: len(arguments)]
-    return [
-        argument
-        for argument, previous in zip(arguments, before, strict=True)
-        if _name(argument) != "center_crop"
-        and not (_name(previous) == "center_crop" and WORDS_OF_FLAGS.get(argument.lower()) == "")
-    ]
+    """The arguments without --center_crop, which asks for the default: images are cropped to the centred square. With
+    a value that means "no" it stays, and `complaints` answers it."""
+    kept: list[str] = []
+    followed = [*arguments, ""][1:]
+    skip_value = False
+    for argument, following in zip(arguments, followed, strict=True):
+        if skip_value:
+            skip_value = False
+        elif _name(argument) == "center_crop" and (meaning := _meaning(argument, following)) != "no_":
+            skip_value = "=" not in argument and meaning is not None
+        else:
+            kept.append(argument)
+    return kept
 
 
 def complaints(arguments: Sequence[str], switches: Iterable[str]) -> list[str]:
-    """A line for each argument that is a flag of diffusers' scripts and none here, or gives a value to one of the
-    `switches`, the flags that take none."""
+    """A line for each flag of diffusers' scripts that does not exist here, and for each value of one of the
+    `switches`, the flags without a value."""
     found = []
     followed = [*arguments, ""][1:]
     for argument, following in zip(arguments, followed, strict=True):
         name = _name(argument)
-        value = argument.partition("=")[2] or following
         if name in INSTEAD:
             found.append(f"There is no --{name} here. {INSTEAD[name]}.")
-        elif name in switches and ("=" in argument or value.lower() in WORDS_OF_FLAGS):
-            prefix = WORDS_OF_FLAGS.get(value.lower(), "")
-            found.append(f"--{name} takes no value. Pass --{prefix}{name}.")
+        elif name == "center_crop":
+            found.append(f"--center_crop cannot be turned off. {_CROP}.")
+        elif name in switches and ("=" in argument or _meaning(argument, following) is not None):
+            found.append(f"--{name} takes no value. Pass --{_meaning(argument, following) or ''}{name}.")
     return found
 
 
+def _meaning(argument: str, following: str) -> str | None:
+    """The prefix of a switch that its value stands for: "" or "no_"; None if it has no such value."""
+    return WORDS_OF_FLAGS.get((argument.partition("=")[2] if "=" in argument else following).lower())
+
+
 def _name(argument: str) -> str | None:
-    """The flag that an argument names, with or without a value, or None."""
+    """The name of the flag in an argument, with or without a value; None if it is not a flag."""
     return argument[2:].partition("=")[0].replace("-", "_") if argument.startswith("--") else None

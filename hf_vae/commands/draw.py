@@ -140,7 +140,7 @@ def sheet(model: Model, seed: Seed = 0, output: Path = Path("sheet.png"), overwr
         output: File to write.
         overwrite: Replace the file if it exists.
     """
-    from ..publishing.tables import std_sheet
+    from ..sheets import std_sheet
 
     refuse_output(output, overwrite)
     save_picture(std_sheet(_open_model(model).model, seed), output)

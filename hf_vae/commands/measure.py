@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from ..run_folder import METRICS_FILE, read_json
 from .arguments import AsJson, Model, Models, Seed, recorded_data
 from .picture_files import refuse_output, save_picture
 
@@ -84,7 +85,8 @@ def compare(
     from ..evaluation.titles import measured
     from ..models.loading import find_folder
     from ..pictures import open_image
-    from ..publishing import cards, tables
+    from ..publishing import tables
+    from ..sheets import models_sheet
 
     if pictures and not sheet:
         raise ValueError("--pictures needs a file for the sheet: pass --sheet.")
@@ -94,11 +96,11 @@ def compare(
     if len(set(names)) < len(names):
         names = models
     folders = {name: find_folder(model, MODEL_FILES) for name, model in zip(names, models, strict=True)}
-    metrics = {name: cards.read_json(folder, "metrics.json") for name, folder in folders.items()}
+    metrics = {name: read_json(folder, METRICS_FILE) for name, folder in folders.items()}
     if sheet:
         originals = [open_image(path) for path in pictures or []]
         with contextlib.redirect_stdout(sys.stderr):
-            save_picture(tables.models_sheet(folders, originals, seed), sheet)
+            save_picture(models_sheet(folders, originals, seed), sheet)
     if as_json:
         print(json.dumps(metrics, indent=2))
         return

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from ..run_folder import CARD_FILE, MODEL_CONFIG_FILE
 from .arguments import Model, RunFolder
 
 
@@ -24,10 +25,10 @@ def card(
     from ..publishing import cards
 
     if not overwrite and cards.differs(folder):
-        raise ValueError(f"{folder / 'README.md'} differs from the generated card; pass --overwrite to replace it.")
+        raise ValueError(f"{folder / CARD_FILE} differs from the generated card; pass --overwrite to replace it.")
     cards.describe_data(folder, data_notes, data_license)
     cards.write_card(folder)
-    print(f"Wrote {folder / 'README.md'}")
+    print(f"Wrote {folder / CARD_FILE}")
 
 
 def push(
@@ -80,7 +81,7 @@ def convert(weights: tyro.conf.Positional[Path], recipe: Path, output_dir: Path,
     """
     from ..publishing import convert
 
-    if (output_dir / "config.json").exists() and not overwrite:
+    if (output_dir / MODEL_CONFIG_FILE).exists() and not overwrite:
         raise ValueError(f"{output_dir} already holds a model; choose another --output_dir, or pass --overwrite.")
     convert.convert(weights, recipe).save_pretrained(output_dir)
     print(f"Wrote {output_dir}")

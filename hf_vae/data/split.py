@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from ..atomic import write_text_whole
+from ..run_folder import SPLIT_FILE
 
 
-SPLIT_FILE = "split.json"
 MIN_HELDOUT = 2  # a single image has no distance to others
 SHOWN = 5  # names in an error
 

@@ -1,6 +1,5 @@
 """Measures of a model on held-out images, as in `metrics.json`."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,13 +9,14 @@ from tqdm import tqdm
 
 from ..config import DataConfig
 from ..data.cached import DataSplits, load_images
-from ..data.split import SPLIT_FILE, Split, first_edition_split, read_split
+from ..data.split import Split, first_edition_split, read_split
 from ..data.streaming import open_stream
 from ..latents.encoding import ENCODE_BATCH, encode_all
 from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
 from ..models.prior import PATHS, PRIORS
 from ..pictures import to_float
+from ..run_folder import FACTS_FILE, SPLIT_FILE, read_json, save_metrics
 from . import features, metrics
 from .features import Features, open_networks
 
@@ -206,15 +206,21 @@ def _decode_all(model: ImageGenerator, latents: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate_folder(
-    folder: Path, data: DataConfig, save: bool = True, networks: Sequence[Features] | None = None
+    folder: Path,
+    data: DataConfig,
+    save: bool = True,
+    networks: Sequence[Features] | None = None,
+    splits: DataSplits | None = None,
 ) -> Measures:
     """Measures the model in `folder` on its held-out images, as `evaluate` does, and writes `metrics.json` if `save`.
+    `splits` are the images of its run if they are in memory already; otherwise those of `data` are loaded.
 
     Raises:
         ValueError: If the folder has no model, or `data` does not have the images of its run.
     """
     model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
-    splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
+    if splits is None:
+        splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
     # distances to a part of the training images would be too large
     is_whole = not data.streaming and len(splits.train) == len(splits.split.train)
     training_images = splits.train[:] if is_whole else None
@@ -242,10 +248,10 @@ def open_recorded(folder: Path, data: DataConfig, image_size: int, image_channel
 
 def _unrecorded_split(folder: Path, found: DataSplits, data: DataConfig) -> Split:
     """The split of a model of the first edition. It recorded none; only the counts can be compared."""
-    if not (folder / "training.json").is_file():
+    if not (folder / FACTS_FILE).is_file():
         raise ValueError(f"{folder} has no {SPLIT_FILE}: its training images are not known.")
     split = first_edition_split(found.digests, data.validation_fraction, data.split_seed)
-    recorded = json.loads((folder / "training.json").read_text())["pictures"]
+    recorded = read_json(folder, FACTS_FILE)["pictures"]
     if (recorded["train"], recorded["heldout"]) != (len(split.train), len(split.heldout)):
         raise ValueError(
             f"{folder} has no {SPLIT_FILE}, and its dataset had {recorded['train']} training and "
@@ -254,13 +260,3 @@ def _unrecorded_split(folder: Path, found: DataSplits, data: DataConfig) -> Spli
         )
     print(f"{folder} has no {SPLIT_FILE}: its split is right only if the dataset has not changed, nor the file order.")
     return split
-
-
-def rounded(found: Measures) -> Measures:
-    """The measures with six significant digits, as they are published."""
-    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in found.items()}
-
-
-def save_metrics(found: Measures, folder: Path) -> None:
-    """Writes `metrics.json`."""
-    (folder / "metrics.json").write_text(json.dumps(rounded(found), indent=2) + "\n")

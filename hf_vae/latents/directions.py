@@ -9,9 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..models.loading import refuse_lfs_pointer
-
-
-DIRECTIONS_FILE = "directions.safetensors"
+from ..run_folder import DIRECTIONS_FILE
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import torch
 
-from .interpolation import slerp
 from .vae import VAE, VAEOutput
 
 
@@ -15,16 +14,8 @@ class VAEGAN(VAE):
     """
 
     def forward(
-        self,
-        images: torch.Tensor,
-        noise: torch.Tensor | None = None,
-        latents: torch.Tensor | None = None,
-        places: torch.Tensor | None = None,
+        self, images: torch.Tensor, noise: torch.Tensor | None = None, latents: torch.Tensor | None = None
     ) -> VAEOutput:
-        """As `VAE.forward`. `samples` (N, C, H, W) are the pictures of `latents` (N, Z) if they are given; with
-        `places` (B, 1) in [0, 1], those at that part of the way, on the great circle, from the draw of each image's
-        posterior to that of the next one."""
+        """As `VAE.forward`. If `latents` (N, Z) are given, `samples` (N, C, H, W) are the images decoded from them."""
         output = super().forward(images, noise)
-        if places is not None:
-            latents = slerp(output.latents, output.latents.roll(1, 0), places)
         return output if latents is None else output._replace(samples=self.decoder(latents.to(self.dtype)))

@@ -1,4 +1,4 @@
-"""What each family is trained on: one frozen dataclass per family, in a file named like the one of its model."""
+"""The objectives: one frozen dataclass for each family, in a file with the name of its model's file."""
 
 from .autoencoder import AutoencoderObjective
 from .base import Logs, Networks, Objective, Step

@@ -1,4 +1,4 @@
-"""What objectives with a discriminator share."""
+"""The part that objectives with a discriminator share."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,25 +16,25 @@ from .base import Logs, Networks, Objective, Step
 from .batch import Batch
 
 
-ADVERSARIAL_LEGEND = "g_loss and d_loss are those of generator and discriminator, which need not fall"
+ADVERSARIAL_LEGEND = "g_loss and d_loss are the losses of generator and discriminator; they need not fall"
 
 
 @dataclass(frozen=True)
 class AdversarialObjective(Objective):
-    """What objectives with a discriminator share: its network, and the step that trains it.
+    """The discriminator, the loss against it, and the step that trains it.
 
     Args:
-        adversarial_loss: "relativistic" (R3GAN, Huang and others 2024), "non-saturating" or "hinge".
+        adversarial_loss: Adversarial loss: "relativistic" (R3GAN, Huang et al. 2024), "non-saturating" or "hinge".
         r1_gamma: Weight of half the squared gradient norm of the discriminator at real images.
-        r2_gamma: The same at fake images.
-        penalty_interval: Batches from one gradient penalty to the next, each of which then counts that many times
-            (lazy regularisation, Karras and others 2020).
-        diff_augment: Whether the discriminator sees shifted and recoloured images, real and fake alike (DiffAugment,
-            Zhao and others 2020). It helps where pictures are few and passes many, and costs variety elsewhere.
-        discriminator_width: Channels of the discriminator at its finest scale; doubled at each coarser one.
-        discriminator_max_width: Its channels are never more than this.
-        discriminator_layers: The discriminator layer by layer, as a recipe lists it, see
-            `hf_vae.models.listed_layers`; its widths then say nothing.
+        r2_gamma: Weight of half the squared gradient norm of the discriminator at fake images.
+        penalty_interval: Number of batches from one gradient penalty to the next. Each penalty is multiplied by this
+            number (lazy regularization, Karras et al. 2020).
+        diff_augment: Shift and recolour the images that the discriminator sees, real and fake alike (DiffAugment, Zhao
+            et al. 2020). This helps with few images and many epochs; elsewhere it costs variety.
+        discriminator_width: Channels of the discriminator at its finest scale. They double at each coarser scale.
+        discriminator_max_width: Upper limit of the discriminator's channels.
+        discriminator_layers: The layers of the discriminator, as a recipe lists them (see
+            `hf_vae.models.listed_layers`). They replace its widths.
     """
 
     train_defaults: ClassVar[dict[str, Any]] = {"learning_rate": 2e-4, "adam_beta1": 0.0, "adam_weight_decay": 0.0}
@@ -50,7 +50,7 @@ class AdversarialObjective(Objective):
     discriminator_layers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        # A step divides by it. All other ranges are looked at before a run.
+        # a step divides by it; all other ranges are checked before a run
         refuse_out_of_range(AdversarialObjective, {"penalty_interval": self.penalty_interval})
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
@@ -66,7 +66,7 @@ class AdversarialObjective(Objective):
         return {"discriminator": self.discriminator_step, "model": self.model_step}
 
     def fakes(self, networks: Networks, batch: Batch) -> torch.Tensor:
-        """What the discriminator learns to tell from the images of the batch, as many or a multiple."""
+        """Generated images, as many as the batch has or a multiple of that: `(N, C, H, W)`."""
         raise NotImplementedError(f"{type(self).__name__} defines no fakes.")
 
     def discriminator_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
@@ -89,7 +89,7 @@ class AdversarialObjective(Objective):
         return loss, logs | {"r1": r1.detach(), "r2": r2.detach()}
 
     def generator_loss(self, networks: Networks, batch: Batch, fakes: torch.Tensor) -> torch.Tensor:
-        """The adversarial loss of `fakes`, as many as the images of the batch or a multiple: a scalar."""
+        """The adversarial loss of `fakes` (N, C, H, W), where N is a multiple of the batch's size: a scalar."""
         fake_logits = networks["discriminator"](self._augment(fakes, batch))
         with torch.no_grad():
             real_logits = networks["discriminator"](self._augment(batch.images, batch))
@@ -99,5 +99,5 @@ class AdversarialObjective(Objective):
     def _augment(self, images: torch.Tensor, batch: Batch) -> torch.Tensor:
         if not self.diff_augment:
             return images
-        groups = images.split(len(batch))  # each draws its own chances
+        groups = images.split(len(batch))  # each group gets its own random numbers
         return torch.cat([diff_augment(group, batch.uniform(DIFF_AUGMENT_CHANCES)) for group in groups])

@@ -1,22 +1,28 @@
-"""Random changes of whole batches: of training images, and of what a discriminator sees."""
+"""Random augmentation of whole batches: of training images, and of the images that a discriminator sees."""
 
 import torch
 import torch.nn.functional as F
 
 
-AUGMENT_CHANCES, DIFF_AUGMENT_CHANCES = 4, 5  # random numbers that an image takes
+AUGMENT_CHANCES, DIFF_AUGMENT_CHANCES = 4, 5  # random numbers for each image
 
 
 def augment(images: torch.Tensor, chances: torch.Tensor, flip: bool = True, color_jitter: float = 0.0) -> torch.Tensor:
-    """Mirrors half of the images `(B, C, H, W)` in [-1, 1] and, if `color_jitter` > 0, changes brightness, contrast
-    and saturation of each by a factor within 1 +- `color_jitter`; the result is clipped to [-1, 1]. `chances`
-    `(B, 4)` in [0, 1) decide."""
+    """Mirrors and recolours images.
+
+    Args:
+        images: `(B, C, H, W)` in [-1, 1].
+        chances: Random numbers `(B, 4)` in [0, 1), which decide what happens to each image.
+        flip: Mirror half of the images.
+        color_jitter: If above 0, multiply brightness, contrast and saturation of each image by a factor within
+            1 +- `color_jitter`, and clip the result to [-1, 1].
+    """
     mirror, *factors = chances[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
     if flip:
         images = torch.where(mirror < 0.5, images.flip(3), images)
     if color_jitter > 0:
         brightness, contrast, saturation = (1 + color_jitter * (2 * factor - 1) for factor in factors)
-        # brightness and contrast are affine, and done at once: each pass over a batch costs as much as a layer's norm
+        # brightness and contrast are affine, so one pass does both: a pass over a batch costs as much as a norm layer
         mean = (images.mean((1, 2, 3), keepdim=True) + 1) * brightness - 1
         images = images * (brightness * contrast) + ((brightness - 1) * contrast + mean * (1 - contrast))
         images = _blend(images, images.mean(1, keepdim=True), saturation).clamp_(-1, 1)
@@ -26,7 +32,12 @@ def augment(images: torch.Tensor, chances: torch.Tensor, flip: bool = True, colo
 def diff_augment(images: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:
     """Differentiable augmentation for a discriminator (Zhao et al. 2020, policy "color,translation"): per image a
     brightness offset within 0.5, a saturation within 0 to 2, a contrast within 0.5 to 1.5, and a shift of up to an
-    eighth of the edge, filled with grey. `(B, C, H, W)` to the same; `chances` `(B, 5)` in [0, 1) decide."""
+    eighth of the edge, filled with grey.
+
+    Args:
+        images: `(B, C, H, W)` in [-1, 1].
+        chances: Random numbers `(B, 5)` in [0, 1), which decide what happens to each image.
+    """
     num_images, _, height, width = images.shape
     offset, saturation, contrast = chances[:, :3, None, None, None].unbind(1)  # (B, 1, 1, 1) each
     images = images + (offset - 0.5)

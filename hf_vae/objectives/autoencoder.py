@@ -15,8 +15,8 @@ class AutoencoderObjective(Objective):
     """Reconstruction error, averaged over the values of an image and over the batch.
 
     Args:
-        reconstruction_loss: "mse" (squared), "l1" (absolute), "bce" (binary cross-entropy of values in [0, 1]) or
-            "ms_ssim" (one less the multi-scale structural similarity).
+        reconstruction_loss: Reconstruction error: "mse" (squared), "l1" (absolute), "bce" (binary cross-entropy of
+            values in [0, 1]) or "ms_ssim" (1 minus the multi-scale structural similarity).
     """
 
     reconstruction_loss: Literal["mse", "l1", "bce", "ms_ssim"] = "mse"

@@ -1,4 +1,4 @@
-"""The contract of an objective: loss weights, and the steps that use them."""
+"""The contract of an objective: loss weights, and the training steps that use them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,21 +19,23 @@ ERRORS = {
     "mse": "mean squared error of values in [-1, 1]",
     "l1": "mean absolute error of values in [-1, 1]",
     "bce": "binary cross-entropy of values in [0, 1], in nats per value",
-    "ms_ssim": "multi-scale structural similarity, taken from 1",
+    "ms_ssim": "multi-scale structural similarity, subtracted from 1",
 }
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a family is trained on. The fields are loss weights; `steps` says which network each step trains.
+    """The losses of a family. The fields are their weights; `steps` has the training steps, by the network that each
+    one trains.
 
-    A step gets all networks and a batch, and returns a scalar loss and detached scalars to log. All chance comes from
-    the batch. The network that the step trains may be wrapped for distributed training, so it is called through
-    `network(...)` only; the others are bare and frozen.
+    A step takes all networks and a batch. It returns a scalar loss, and detached scalars to log. All its random
+    numbers come from the batch. The network that the step trains may be wrapped for distributed training, so a step
+    calls it as `network(...)` only; the other networks are bare and frozen.
 
     Args:
-        train_defaults: What the family's defaults change in `TrainConfig`.
-        differentiated_twice: Names of the networks whose gradient is part of a loss. torch.compile cannot do that.
+        train_defaults: Settings of `TrainConfig` whose defaults are different for the family.
+        differentiated_twice: Names of the networks whose gradient is part of a loss. torch.compile does not support
+            that.
     """
 
     train_defaults: ClassVar[dict[str, Any]] = {}
@@ -41,21 +43,21 @@ class Objective:
 
     @property
     def frozen(self) -> frozenset[str]:
-        """Names of the model's parts that keep their weights."""
-        return frozenset({"latent_prior"})  # is fitted once the model is trained
+        """Names of the submodules of the model that are not trained."""
+        return frozenset({"latent_prior"})  # it is fitted after training
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
-        """What is trained, by name: the model, and whatever a family needs beside it."""
+        """The networks to train, by name: the model, and others that the family needs."""
         return {"model": model}
 
     @property
     def steps(self) -> dict[str, Step]:
-        """The steps that one batch goes through, in order; the key names the network that the step trains."""
+        """The training steps of one batch, in order. The key is the name of the network that the step trains."""
         return {"model": self.model_step}
 
     @property
     def legend(self) -> str:
-        """What the losses in the log are, in one line that a run begins with; empty for none."""
+        """One line that explains the losses in the log, printed when a run starts. It may be empty."""
         return ""
 
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
@@ -64,6 +66,6 @@ class Objective:
 
 
 def draw_latents(networks: Networks, batch: Batch) -> torch.Tensor:
-    """Noise of N(0, I) in the model's latent space, one row for each image of the batch: `(B, Z)`."""
+    """Latents drawn from N(0, I), one row for each image of the batch: `(B, Z)`."""
     model = networks["model"]
-    return batch.normal(getattr(model, "module", model).config.latent_dim)  # below the wrapper of distributed training
+    return batch.normal(getattr(model, "module", model).config.latent_dim)  # unwrapped

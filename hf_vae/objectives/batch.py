@@ -1,4 +1,4 @@
-"""What one training step works on: pictures, and all the chance that goes with them."""
+"""One training batch: its images, and the source of all random numbers that go with them."""
 
 from collections.abc import Callable
 
@@ -7,18 +7,18 @@ import torch
 
 
 class Batch:
-    """This rank's share of one batch, and the source of every random number that its augmentation and its steps use.
+    """This rank's share of one batch, and the source of every random number that its augmentation and steps use.
 
-    Those numbers follow from the run's seed, the batch's number and a picture's place in the whole batch, and from
-    nothing else. So a resumed run draws what the run that was killed would have drawn, and two processes with half a
-    batch each draw what one process draws for the whole.
+    These numbers depend only on the run's seed, the batch's number and an image's position in the whole batch. So a
+    resumed run draws the same numbers as an uninterrupted one, and two processes with half a batch each draw the same
+    numbers as one process with all of it.
 
     Args:
         images: `(B, C, H, W)` in [-1, 1].
         seed: Seed of the run.
-        number: How many batches came before it in the run.
-        rank: Which share this is.
-        num_ranks: How many shares the batch has.
+        number: Number of batches before this one in the run.
+        rank: Index of this share.
+        num_ranks: Number of shares of the batch.
     """
 
     def __init__(self, images: torch.Tensor, seed: int = 0, number: int = 0, rank: int = 0, num_ranks: int = 1):
@@ -32,15 +32,15 @@ class Batch:
         return len(self.images)
 
     def normal(self, columns: int) -> torch.Tensor:
-        """`(B, columns)` draws from N(0, 1); new ones with every call."""
+        """`(B, columns)` random numbers from N(0, 1); new ones with every call."""
         return self._rows(torch.randn, columns)
 
     def uniform(self, columns: int) -> torch.Tensor:
-        """`(B, columns)` draws from [0, 1); new ones with every call."""
+        """`(B, columns)` random numbers from [0, 1); new ones with every call."""
         return self._rows(torch.rand, columns)
 
     def mean_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
-        """The mean of a detached scalar over all shares of the batch. All ranks call it."""
+        """The mean of a detached scalar over all shares of the batch. All ranks must call it."""
         if self._num_ranks == 1:
             return value
         total = value.clone()

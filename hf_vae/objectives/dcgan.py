@@ -11,7 +11,7 @@ from .batch import Batch
 
 @dataclass(frozen=True)
 class DCGANObjective(AdversarialObjective):
-    """Adversarial loss with zero-centred gradient penalties on real and fake images (Mescheder and others 2018)."""
+    """Adversarial loss with zero-centred gradient penalties on real and fake images (Mescheder et al. 2018)."""
 
     @property
     def legend(self) -> str:

@@ -1,4 +1,4 @@
-"""Losses as pure functions: tensors in, one value per image `(B,)` out. Each docstring says what it sums over."""
+"""Losses as pure functions: tensors in, one value per image `(B,)` out. Each docstring states the sums."""
 
 import math
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def absolute_error(reconstructions: torch.Tensor, images: torch.Tensor) -> torch
 
 def binary_cross_entropy(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy in nats between values moved from [-1, 1] to [0, 1], summed over the C*H*W values of each
-    image: `(B, C, H, W)` twice to `(B,)`. A reconstruction outside [-1, 1] counts as if it lay on its edge, plus the
-    distance to it, so that it is pulled back."""
+    image: `(B, C, H, W)` twice to `(B,)`. A value of a reconstruction outside [-1, 1] is clipped, and its distance to
+    that range is added, so that the gradient pulls it back."""
     reconstructions = reconstructions.float()
     inside = reconstructions.clamp(-1 + 1e-4, 1 - 1e-4)
     given, wanted = (inside + 1) / 2, (images.float() + 1) / 2
@@ -34,15 +34,15 @@ def binary_cross_entropy(reconstructions: torch.Tensor, images: torch.Tensor) ->
 
 
 def structural_dissimilarity(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """One less the multi-scale structural similarity (Wang et al. 2003), times the C*H*W values of an image, so that
-    the mean over them is between 0 and 1: `(B, C, H, W)` twice to `(B,)`. Of the five scales and weights of the
-    publication, the finest ones that the 11 pixels of the window fit into; from torchmetrics."""
-    # here, not above: sampling does without torchmetrics
+    """1 minus the multi-scale structural similarity (Wang et al. 2003), times the C*H*W values of an image, so that
+    the mean over these is between 0 and 1: `(B, C, H, W)` twice to `(B,)`. It uses those of the five scales of the
+    publication whose images the window of 11 pixels fits into. The similarity is that of torchmetrics."""
+    # imported here, as sampling does not need torchmetrics
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
 
     scales = max(1, sum(images.shape[-1] >> scale >= 11 for scale in range(5)))
     weights = tuple(weight / sum(MS_SSIM_WEIGHTS[:scales]) for weight in MS_SSIM_WEIGHTS[:scales])
-    with _full_precision(images):  # its windows are convolutions, which autocast would round
+    with _full_precision(images):  # autocast would round its convolutions
         found = similarity(
             reconstructions.float(),
             images.float(),
@@ -68,9 +68,9 @@ def calibrated_nll(
     """Negative log-likelihood in nats, summed over the D = C*H*W values of each image, under a Gaussian whose one
     variance is the best for the batch (sigma-VAE, Rybkin et al. 2021, equation 5).
 
-    With s2 the batch's mean squared error, it is `D/2 (log(2 pi s2) + error / s2)`; s2 is not differentiated, which
-    leaves the gradient of `D/2 log s2`. s2 has a floor of exp(-8), a standard deviation of 0.018 on images in [-1, 1].
-    Where `images` are only a share of the batch, `variance` is the s2 of the whole.
+    With s2 the mean squared error of the batch, it is `D/2 (log(2 pi s2) + error / s2)`. s2 is not differentiated, so
+    the gradient is that of `D/2 log s2`. s2 is at least exp(-8), a standard deviation of 0.018 on images in [-1, 1].
+    If `images` are only a share of the batch, pass the s2 of the whole batch as `variance`.
     """
     error = squared_error(reconstructions, images)
     num_values = images[0].numel()
@@ -88,14 +88,14 @@ def gaussian_kl(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
 
 
 def active_units(mean: torch.Tensor) -> torch.Tensor:
-    """How many of Z latents carry anything: those whose posterior mean `(B, Z)` varies by more than 0.01 over the
-    images of a batch (Burda et al. 2016, section 5.2). A scalar; 0 for a batch of one."""
+    """The number of active latents: those whose posterior mean `(B, Z)` has a variance above 0.01 over the images of a
+    batch (Burda et al. 2016, section 5.2). A scalar; 0 for a batch of one image."""
     return (mean.float().var(0, correction=min(1, len(mean) - 1)) > 0.01).sum().float()
 
 
 class AdversarialLoss(NamedTuple):
-    """What a discriminator and a generator pay, as functions of the logits of real and of fake images, `(B,)` twice
-    to `(B,)`. Logits are high for what looks real."""
+    """The losses of a discriminator and of a generator, as functions of the logits of real and of fake images: `(B,)`
+    twice to `(B,)`. A high logit means that an image looks real."""
 
     discriminator: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     generator: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -107,12 +107,12 @@ ADVERSARIAL_LOSSES = {
         lambda real, fake: F.softplus(fake.float() - real.float()),
         lambda real, fake: F.softplus(real.float() - fake.float()),
     ),
-    # binary cross-entropy, and for the generator that with the labels exchanged (Goodfellow et al. 2014, section 3)
+    # binary cross-entropy; the generator's with exchanged labels (Goodfellow et al. 2014, section 3)
     "non-saturating": AdversarialLoss(
         lambda real, fake: F.softplus(-real.float()) + F.softplus(fake.float()),
         lambda real, fake: F.softplus(-fake.float()),
     ),
-    # nothing is gained beyond a margin of 1 (Lim and Ye 2017, equations 11 and 12)
+    # no gain beyond a margin of 1 (Lim and Ye 2017, equations 11 and 12)
     "hinge": AdversarialLoss(
         lambda real, fake: F.relu(1 - real.float()) + F.relu(1 + fake.float()),
         lambda real, fake: -fake.float(),
@@ -121,21 +121,23 @@ ADVERSARIAL_LOSSES = {
 
 
 def feature_distance(features: list[torch.Tensor], references: list[torch.Tensor]) -> torch.Tensor:
-    """Squared difference between what a discriminator's layers see in two images, averaged over the values of a layer
-    and summed over layers: lists of `(B, C, H, W)` to `(B,)` (Larsen et al. 2016, equation 8, over several layers)."""
+    """Squared difference between the features that a discriminator computes for two images, averaged over the values
+    of a layer and summed over layers: lists of `(B, C, H, W)` to `(B,)` (Larsen et al. 2016, equation 8,
+    over several layers)."""
     pairs = zip(features, references, strict=True)
     return torch.stack([(a.float() - b.float()).square().flatten(1).mean(1) for a, b in pairs]).sum(0)
 
 
 def gradient_penalty(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Squared norm of the gradient of each logit with respect to its own image, summed over C*H*W: R1 on real images,
-    R2 on fake ones (Mescheder et al. 2018, equation 9). `logits` (B,) must come from `images` (B, C, H, W), which
-    require grad; what little a logit owes to other images of its group counts for those."""
+    R2 on fake ones (Mescheder et al. 2018, equation 9). `logits` (B,) must be computed from `images` (B, C, H, W)
+    that require gradients. Where a logit also depends on other images of its group, that part of the gradient counts
+    for those images."""
     with _full_precision(images):  # a backward pass has the precision of its forward pass already
         (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
     return gradient.float().square().flatten(1).sum(1)
 
 
 def _full_precision(images: torch.Tensor) -> torch.autocast:
-    """A context in which autocast is off on the device of `images`: a training step runs under it as a whole."""
+    """A context without autocast on the device of `images`. A whole training step runs under autocast."""
     return torch.autocast(images.device.type, enabled=False)

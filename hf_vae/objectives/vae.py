@@ -14,14 +14,14 @@ from .batch import Batch
 @dataclass(frozen=True)
 class VAEObjective(Objective):
     """Negative evidence lower bound with a calibrated Gaussian decoder, per value of an image:
-    `(calibrated_nll + kl_weight * KL) / (C H W)`, both in nats and summed within an image, averaged over the batch.
-    With another reconstruction loss, as many published systems have it: `error / (C H W) + kl_weight * KL / Z`, the
-    mean over the values of an image plus the weighted mean over its Z latents.
+    `(calibrated_nll + kl_weight * KL) / (C H W)`. Both terms are in nats, summed over an image and averaged over the
+    batch. With another reconstruction loss the objective is `error / (C H W) + kl_weight * KL / Z`, as in many
+    published systems: the mean over the values of an image, plus the weighted mean over its Z latents.
 
     Args:
-        reconstruction_loss: "calibrated", or "mse", "l1", "bce" or "ms_ssim" with a weight that has to be tuned.
-        kl_weight: Weight of the KL divergence to N(0, I). With the calibrated loss, 1 is the bound itself, and there
-            is nothing to tune for the scale of the images: the decoder's variance is learned.
+        reconstruction_loss: Reconstruction error: "calibrated", whose KL weight needs no tuning, or "mse", "l1",
+            "bce" or "ms_ssim".
+        kl_weight: Weight of the KL divergence to N(0, I). With the calibrated loss, 1 gives the evidence lower bound.
     """
 
     reconstruction_loss: Literal["calibrated", "mse", "l1", "bce", "ms_ssim"] = "calibrated"

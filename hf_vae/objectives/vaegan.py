@@ -15,28 +15,28 @@ from .batch import Batch
 
 @dataclass(frozen=True)
 class VAEGANObjective(AdversarialObjective):
-    """A variational autoencoder whose reconstructions a discriminator learns to tell from the pictures themselves
-    (Larsen and others 2016): `error / (C H W) + adversarial_weight * adversarial + feature_weight * feature distance +
-    kl_weight * calibration * KL / (C H W)`. The calibration is what makes a KL weight of 1 the evidence lower bound of
-    the decoder whose scale is the best for the batch: twice the mean squared error, or the mean absolute one. Without,
-    the last term is `kl_weight * KL / Z`.
+    """A VAE trained against a discriminator that learns to tell reconstructions from images (Larsen et al. 2016):
+    `error / (C H W) + adversarial_weight * adversarial + feature_weight * feature distance + kl_weight * calibration *
+    KL / (C H W)`. The calibration is twice the mean squared error, or the mean absolute error. With it, a KL weight of
+    1 gives the evidence lower bound of a decoder whose scale fits the batch best. Without it, the last term is
+    `kl_weight * KL / Z`.
 
     Args:
-        reconstruction_loss: "mse" (squared) or "l1" (absolute).
+        reconstruction_loss: Reconstruction error: "mse" (squared) or "l1" (absolute).
         kl_weight: Weight of the KL divergence to N(0, I).
-        calibrated_kl: Whether that weight follows the error.
-        adversarial_weight: Weight of the adversarial loss, once it has its whole weight.
-        feature_weight: Weight of the difference between what the discriminator's layers see in a picture and in its
-            reconstruction, which rises as the adversarial one.
-        adversarial_start: Batches during which the discriminator learns and the model does not listen to it.
-        adversarial_ramp: Batches after that, over which its weight rises from 0.
-        other_fakes: What has to look real beside reconstructions: "none", decoded "noise" of N(0, I), as in the
-            original, or "paths", pictures between those of the batch.
-        train_encoder: Whether the encoder learns as well. Without, the latent space stays that of the model that the
-            run starts from, and its prior stays valid.
+        calibrated_kl: Scale the KL weight with the reconstruction error.
+        adversarial_weight: Weight of the adversarial loss after the ramp.
+        feature_weight: Weight, after the ramp, of the distance between the discriminator's features of an image and
+            those of its reconstruction.
+        adversarial_start: Number of batches that train the discriminator alone before its losses reach the model.
+        adversarial_ramp: Number of batches after that over which the weight of these losses rises from 0.
+        other_fakes: What the discriminator learns to tell from images besides reconstructions: "none", or images
+            decoded from N(0, I) "noise", as in the publication.
+        train_encoder: Train the encoder too. Without it, the latent space of the starting model does not change, and
+            its prior stays valid.
     """
 
-    # a slower average would lag behind the sharpness that comes last, see model_cards/EXPERIMENTS.md
+    # a slower running average lags behind: sharpness comes last, see model_cards/EXPERIMENTS.md
     train_defaults: ClassVar[dict[str, Any]] = AdversarialObjective.train_defaults | {"ema_decay": 0.98}
 
     reconstruction_loss: Literal["mse", "l1"] = "l1"
@@ -46,7 +46,7 @@ class VAEGANObjective(AdversarialObjective):
     feature_weight: Annotated[float, limited(least=0)] = 1.0
     adversarial_start: Annotated[int, limited(least=0)] = 500
     adversarial_ramp: Annotated[int, limited(least=0)] = 1000
-    other_fakes: Literal["none", "noise", "paths"] = "none"
+    other_fakes: Literal["none", "noise"] = "none"
     train_encoder: bool = True
 
     @property
@@ -75,20 +75,19 @@ class VAEGANObjective(AdversarialObjective):
         loss = error + self.kl_weight * scale * kl
         mse = losses.squared_error(output.reconstructions.detach(), batch.images).mean() / num_values
         logs = {"mse": mse, "kl": kl.detach()}
-        if heard := self._heard(batch):
+        if ramp := self._ramp(batch):
             adversarial = self.generator_loss(networks, batch, _fakes(output))
             features = self._feature_distance(networks, batch, output.reconstructions)
-            loss = loss + heard * (self.adversarial_weight * adversarial + self.feature_weight * features)
+            loss = loss + ramp * (self.adversarial_weight * adversarial + self.feature_weight * features)
             logs |= {"g_loss": adversarial.detach(), "feature_distance": features.detach()}
         return loss, {"loss": loss.detach(), **logs}
 
     def _draw(self, networks: Networks, batch: Batch) -> VAEOutput:
         latents = draw_latents(networks, batch) if self.other_fakes == "noise" else None
-        places = batch.uniform(1) if self.other_fakes == "paths" else None
-        return networks["model"](batch.images, draw_latents(networks, batch), latents, places)
+        return networks["model"](batch.images, draw_latents(networks, batch), latents)
 
-    def _heard(self, batch: Batch) -> float:
-        """How much of its weight the discriminator has by now, from 0 to 1."""
+    def _ramp(self, batch: Batch) -> float:
+        """The share of the final weight that the discriminator's losses have at this batch, from 0 to 1."""
         return min(1.0, max(0.0, (batch.number - self.adversarial_start) / max(1, self.adversarial_ramp)))
 
     def _feature_distance(self, networks: Networks, batch: Batch, reconstructions: torch.Tensor) -> torch.Tensor:
@@ -98,5 +97,5 @@ class VAEGANObjective(AdversarialObjective):
 
 
 def _fakes(output: VAEOutput) -> torch.Tensor:
-    """Everything that was drawn: reconstructions, and samples if there are any."""
+    """All generated images: reconstructions, then samples if there are any."""
     return output.reconstructions if output.samples is None else torch.cat([output.reconstructions, output.samples])

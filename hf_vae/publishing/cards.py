@@ -1,15 +1,13 @@
 """The model card of a run folder."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..atomic import write_text_whole
-from ..config import CONFIG_FILE, RunConfig, is_local_dataset, shown_path, without_paths
+from ..config import RunConfig, is_local_dataset, shown_path, without_paths
 from ..data.licenses import check_license
 from ..data.presets import with_preset
 from ..evaluation.titles import Measured, measured, network_notes
@@ -20,7 +18,18 @@ from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
 from ..pictures import picture_grid
 from ..pipeline import ImagePipeline
-from ..training.previews import draw_reconstructions
+from ..run_folder import (
+    CARD_FILE,
+    CONFIG_FILE,
+    FACTS_FILE,
+    METRICS_FILE,
+    RECONSTRUCTIONS_FILE,
+    SAMPLES_FILE,
+    TIMELAPSES,
+    read_json,
+    write_json,
+)
+from ..sheets import draw_reconstructions
 from .hub import NO_ORIGIN
 
 
@@ -43,10 +52,10 @@ def write_card(folder: Path) -> None:
     """
     card, model = _fill_in(folder)
     samples = ImagePipeline(model).sample(SAMPLES_IN_CARD, seed=SAMPLES_SEED)
-    picture_grid(samples.images).save(folder / "samples.png")
+    picture_grid(samples.images).save(folder / SAMPLES_FILE)
     if model.has_encoder:
-        draw_reconstructions(model, samples.tensors[:RECONSTRUCTIONS_IN_CARD]).save(folder / "reconstructions.png")
-    card.save(folder / "README.md")
+        draw_reconstructions(model, samples.tensors[:RECONSTRUCTIONS_IN_CARD]).save(folder / RECONSTRUCTIONS_FILE)
+    card.save(folder / CARD_FILE)
 
 
 def differs(folder: Path) -> bool:
@@ -56,7 +65,7 @@ def differs(folder: Path) -> bool:
         ValueError: As `write_card` does.
     """
     card, _ = _fill_in(folder)
-    return (folder / "README.md").is_file() and ModelCard.load(folder / "README.md").content != card.content
+    return (folder / CARD_FILE).is_file() and ModelCard.load(folder / CARD_FILE).content != card.content
 
 
 def describe_data(folder: Path, notes: str | None, license_id: str | None) -> None:
@@ -71,21 +80,19 @@ def describe_data(folder: Path, notes: str | None, license_id: str | None) -> No
     config = read_json(folder, CONFIG_FILE)
     config["data"] |= {"data_notes": notes} if notes is not None else {}
     config["data"] |= {"data_license": license_id} if license_id is not None else {}
-    write_text_whole(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    write_json(folder, CONFIG_FILE, config)
 
 
 def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
     AutoGenerator.class_of(folder)  # raises an error that explains what else the folder is
-    config, training, metrics = (
-        read_json(folder, name) for name in ("train_config.json", "training.json", "metrics.json")
-    )
+    config, training, metrics = (read_json(folder, name) for name in (CONFIG_FILE, FACTS_FILE, METRICS_FILE))
     config = without_paths(config)
     run = run_from_recipe(config)
     run = dataclasses.replace(run, data=with_preset(run.data))
     model = AutoGenerator.from_pretrained(folder)
     name = folder.resolve().name
     rows = measured(metrics)
-    has_timelapse = (folder / "timelapse.webp").is_file()
+    has_timelapse = (folder / TIMELAPSES[0]).is_file()
     directions = read_directions(folder, model.config.latent_dim)
     card = ModelCard.from_template(
         _metadata(name, run, rows, training, has_timelapse),
@@ -123,26 +130,15 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """The content of a JSON file of a run folder.
-
-    Raises:
-        ValueError: If it is not there.
-    """
-    if not (folder / name).is_file():
-        raise ValueError(f"{folder} has no {name}: it is no finished run of train_accelerate.py.")
-    return json.loads((folder / name).read_text())
-
-
 def _metadata(
     name: str, run: RunConfig, rows: list[Measured], training: dict[str, Any], has_timelapse: bool
 ) -> ModelCardData:
-    gallery = {"samples.png": f"{SAMPLES_IN_CARD} samples, seed {SAMPLES_SEED}, not selected"}
+    gallery = {SAMPLES_FILE: f"{SAMPLES_IN_CARD} samples, seed {SAMPLES_SEED}, not selected"}
     if FAMILIES[run.family].model.has_encoder:
         text = f"{RECONSTRUCTIONS_IN_CARD} of its samples, and below each the reconstruction"
-        gallery["reconstructions.png"] = text
+        gallery[RECONSTRUCTIONS_FILE] = text
     if has_timelapse:
-        gallery["timelapse.webp"] = "Samples of the same noise during training"
+        gallery[TIMELAPSES[0]] = "Samples of the same noise during training"
     hub_dataset = None if is_local_dataset(run.data.dataset_name) else run.data.dataset_name
     dataset = (run.data.dataset_name or run.data.train_data_dir).rstrip("/")
     return ModelCardData(
@@ -164,7 +160,7 @@ def _metadata(
             )
             for row in rows
         ],
-        thumbnail="samples.png",
+        thumbnail=SAMPLES_FILE,
         widget=[{"text": text, "output": {"url": name}} for name, text in gallery.items()],
         co2_eq_emissions=training.get("co2_eq_emissions"),  # None is left out
         ignore_metadata_errors=False,

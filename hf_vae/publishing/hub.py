@@ -9,25 +9,13 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-from ..config import CONFIG_FILE, without_paths
-from ..data.split import SPLIT_FILE
+from ..config import without_paths
 from ..models.auto import AutoGenerator
 from ..models.loading import refuse_lfs_pointer
+from ..run_folder import CARD_FILE, CONFIG_FILE, published_files, read_json
 
 
 NO_ORIGIN = "The origin and licence of the training images were not recorded."
-PUBLISHED = (
-    "README.md",
-    "config.json",
-    CONFIG_FILE,
-    SPLIT_FILE,
-    "training.json",
-    "metrics.json",
-    "samples.png",
-    "reconstructions.png",
-    "timelapse.webp",
-    "timelapse.gif",
-)
 
 
 def create_repository(repo_id: str, private: bool = False, token: str | None = None) -> str:
@@ -89,8 +77,8 @@ def push(
     """
     folder = folder.expanduser()
     model_class = AutoGenerator.class_of(folder)  # raises an error that explains what else the folder is
-    if not (folder / "README.md").is_file():
-        raise ValueError(f"{folder} has no README.md; write it with `hf-vae card {folder}` first.")
+    if not (folder / CARD_FILE).is_file():
+        raise ValueError(f"{folder} has no {CARD_FILE}; write it with `hf-vae card {folder}` first.")
     if create_pr and (revision or tag):
         raise ValueError("A pull request goes to main and has no tag: pass --create_pr without --revision and --tag.")
     model_class.save_source(folder)  # an earlier version may have written it
@@ -98,8 +86,8 @@ def push(
         refuse_lfs_pointer(path, "file")
     repo_id = create_repository(repo_id, private, token)
     api = HfApi(token=token)
-    card = card_for_repository((folder / "README.md").read_bytes().decode(), folder.resolve().name, repo_id)
-    contents = {"README.md": card.encode()} | _config_without_paths(folder, card)
+    card = card_for_repository((folder / CARD_FILE).read_bytes().decode(), folder.resolve().name, repo_id)
+    contents = {CARD_FILE: card.encode()} | _config_without_paths(folder, card)
     files = [CommitOperationAdd(path.name, contents.get(path.name, path)) for path in published_files(folder)]
     with _one_sentence(repo_id):
         if tag in [known.name for known in api.list_repo_refs(repo_id).tags]:
@@ -118,7 +106,7 @@ def push(
 
 def lacks_origin(folder: Path) -> bool:
     """Whether the card in a folder says that the origin of the training images was not recorded."""
-    card = folder.expanduser() / "README.md"
+    card = folder.expanduser() / CARD_FILE
     return card.is_file() and NO_ORIGIN in card.read_text()
 
 
@@ -130,13 +118,13 @@ def _config_without_paths(folder: Path, card: str) -> dict[str, bytes]:
     """
     if not (folder / CONFIG_FILE).is_file():
         return {}
-    sections = json.loads((folder / CONFIG_FILE).read_text())
+    sections = read_json(folder, CONFIG_FILE)
     published = without_paths(sections)
     for section in ("data", "train"):
         for name, value in sections[section].items():
             if value != published[section][name] and f"{value}" in card and Path(value).is_absolute():
                 raise ValueError(
-                    f"README.md in {folder} names {value}, a path of this machine; regenerate it with `hf-vae card "
+                    f"{CARD_FILE} in {folder} names {value}, a path of this machine; regenerate it with `hf-vae card "
                     f"{folder} --overwrite`."
                 )
     return {CONFIG_FILE: f"{json.dumps(published, indent=2)}\n".encode()}
@@ -150,14 +138,6 @@ def card_for_repository(card: str, name: str, repo_id: str) -> str:
     as_word = rf"""(?:[^\s"']*/)?{name}/?(?=\s|$)"""
     card = re.sub(rf"(?<=from_pretrained\(){in_quotes}", f'"{repo_id}"', card)
     return re.sub(rf"^(hf-vae \w+ )(?:{in_quotes}|{as_word})", rf"\g<1>{repo_id}", card, flags=re.MULTILINE)
-
-
-def published_files(folder: Path) -> list[Path]:
-    """The published files of a run folder: card, configuration, weights, measures, images, and the code that
-    `config.json` names."""
-    code = json.loads((folder / "config.json").read_text()).get("auto_map", {}).values()
-    names = [*PUBLISHED, *(f"{place.split('.')[0]}.py" for place in code)]
-    return [folder / name for name in names if (folder / name).is_file()] + sorted(folder.glob("*.safetensors"))
 
 
 @contextmanager

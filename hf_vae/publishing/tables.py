@@ -1,4 +1,4 @@
-"""Our runs of the recipes beside what was published about them, models side by side, and sheets of decoded noise."""
+"""Tables: our runs of the recipes beside published results, and how a table is printed."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
 
 from ..config import DataConfig
 from ..evaluation.evaluate import open_recorded
@@ -15,15 +14,12 @@ from ..flags import run_from_recipe
 from ..latents.encoding import ENCODE_BATCH, encode_all
 from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
-from ..pictures import picture_grid, to_float, to_pictures
-from ..pipeline import ImagePipeline
+from ..pictures import to_float
+from ..run_folder import FACTS_FILE, read_json
 
 
-STDS = tuple(number / 4 for number in range(1, 9))  # 0.25 to 2.0
-SHEET_COLUMNS = 8
 SCALES = {"[-1, 1]": 1.0, "[0, 1]": 4.0}  # a squared error there, times this, is one on [-1, 1]
 COLUMNS = ("recipe", "epochs", "training MSE", "held-out MSE", "published training MSE", "the same on [-1, 1]")
-LABEL_HEIGHT = 16
 
 Row = dict[str, str | float | None]
 
@@ -39,7 +35,7 @@ def table_rows(recipes: Path, prefix: str, runs: Path, train_data_dir: str) -> l
     """
     rows = []
     for recipe in sorted(recipes.glob(f"{prefix}*.json")):
-        if (runs / recipe.stem / "training.json").is_file():
+        if (runs / recipe.stem / FACTS_FILE).is_file():
             rows.append(_row(recipe, runs / recipe.stem, train_data_dir))
     if not rows:
         raise ValueError(f"{runs} holds no finished run of a recipe {prefix}* in {recipes}; train one with --recipe.")
@@ -68,7 +64,7 @@ def markdown(header: Sequence[str], rows: list[list[str]]) -> str:
 
 def _row(recipe: Path, folder: Path, train_data_dir: str) -> Row:
     sections = json.loads(recipe.read_text())
-    facts = json.loads((folder / "training.json").read_text())
+    facts = read_json(folder, FACTS_FILE)
     run = run_from_recipe(sections)
     model = AutoGenerator.from_pretrained(folder)
     row: Row = {"recipe": recipe.stem, "epochs": facts["images_seen"] / facts["pictures"]["train"]}
@@ -93,47 +89,3 @@ def reconstruction_error(model: ImageGenerator, images: torch.Tensor) -> float:
     pairs: Iterable = zip(latents.split(ENCODE_BATCH), images.split(ENCODE_BATCH), strict=True)
     errors = [mse(model.decode(some).sample.float().clamp(-1, 1).cpu(), batch) for some, batch in pairs]
     return torch.cat(errors).mean().item()
-
-
-@torch.no_grad()
-def std_sheet(model: ImageGenerator, seed: int = 0) -> Image.Image:
-    """Decoded noise, one row for each standard deviation from 0.25 to 2.0 in steps of 0.25, with the same noise in
-    each row: where a latent space ends, and what a model draws beyond."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = model.latent_prior.sample(SHEET_COLUMNS, "standard", generator)
-    rows = torch.cat([model.decode(std * noise).sample.float().cpu() for std in STDS])
-    return picture_grid(to_pictures(rows, model.output_size), SHEET_COLUMNS)
-
-
-def models_sheet(models: dict[str, Path], pictures: list[Image.Image], seed: int = 0) -> Image.Image:
-    """A labelled row for each model, by its name and folder: 8 samples of the same seed; or, if there are `pictures`,
-    what it makes of them, below a row of these.
-
-    Raises:
-        ValueError: If there are pictures and no model has an encoder, or a folder holds no model of ours.
-    """
-    rows: dict[str, list[Image.Image]] = {}
-    for name, folder in models.items():
-        pipeline = ImagePipeline.from_pretrained(folder)
-        if not pictures:
-            rows[name] = pipeline.sample(SHEET_COLUMNS, seed).images
-        elif pipeline.model.has_encoder:
-            rows[name] = pipeline.reconstruct(pictures).images
-            rows = {"pictures": [pipeline.prepare(picture) for picture in pictures]} | rows
-    if not rows:
-        raise ValueError(f"None of {', '.join(models)} has an encoder; leave out --pictures to see samples.")
-    return _labelled(rows)
-
-
-def _labelled(rows: dict[str, list[Image.Image]]) -> Image.Image:
-    """Rows of equally many pictures, each below its name, at the size of the largest."""
-    size = max(picture.width for row in rows.values() for picture in row)
-    width = size * max(len(row) for row in rows.values())
-    sheet = Image.new("RGB", (width, len(rows) * (size + LABEL_HEIGHT)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (name, row) in enumerate(rows.items()):
-        top = number * (size + LABEL_HEIGHT)
-        draw.text((2, top + 1), name, fill="black")
-        for column, picture in enumerate(row):
-            sheet.paste(picture.resize((size, size), Image.Resampling.NEAREST), (column * size, top + LABEL_HEIGHT))
-    return sheet

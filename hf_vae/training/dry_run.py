@@ -1,4 +1,4 @@
-"""What a run would be, without running it."""
+"""`--dry_run`: the configuration and the networks of a run, without training."""
 
 import json
 from pathlib import Path
@@ -15,15 +15,15 @@ from ..hardware import choose_precision, use_cpu
 from ..objectives.batch import Batch
 from .checkpoints import find_checkpoint
 from .preflight import recorded_run, recorded_splits, refuse_impossible
+from .state import num_parameters
 
 
 def describe(run: RunConfig) -> str:
-    """The resolved configuration, and a table of every layer with weights: its output shape for a batch of two, and
-    its number of parameters.
+    """The configuration, and a table of all layers with weights: output shape for a batch of two images, and number of
+    parameters.
 
     Raises:
-        ValueError: If the run itself would be refused, as far as that is known without decoding an image or asking the
-            Hub for any.
+        ValueError: If the run would be refused, as far as that is known without decoding or downloading images.
     """
     _refuse_what_the_run_would(run)
     model = new_model(run)
@@ -65,8 +65,3 @@ def _refuse_what_the_run_would(run: RunConfig) -> None:
         list_folder(run.data.train_data_dir, run.data.dataset_split)
     if run.train.resume_from_checkpoint:
         find_checkpoint(run.train.resume_from_checkpoint, output_dir, run.to_dict())
-
-
-def num_parameters(network: nn.Module) -> int:
-    """How many numbers a network learns."""
-    return sum(parameter.numel() for parameter in network.parameters())

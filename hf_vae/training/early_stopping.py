@@ -1,4 +1,4 @@
-"""The objective's loss on pictures that are not trained on, for early stopping."""
+"""Early stopping: the objective's loss on held-out images, and how long ago it was lowest."""
 
 import torch
 from accelerate import Accelerator
@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from ..objectives import Networks, Objective
 from ..objectives.batch import Batch
 from ..pictures import to_float
-from .checkpoints import Progress
+from .state import Progress
 
 
 VALIDATION_BATCH = 256
@@ -16,8 +16,8 @@ VALIDATION_BATCH = 256
 def validation_loss(
     accelerator: Accelerator, objective: Objective, networks: Networks, images: torch.Tensor, seed: int
 ) -> torch.Tensor:
-    """The mean loss of the model's step over held-out `images` (N, C, H, W), uint8, with the same noise every time: a
-    scalar. The model is left in the mode that it was in."""
+    """The mean loss of the model's step over held-out `images` (N, C, H, W), uint8: a scalar. The noise is the same in
+    every call, and the model's training mode is restored."""
     model, was_training, total = networks["model"], networks["model"].training, torch.tensor(0.0)
     model.eval()
     for number, some in enumerate(images.split(VALIDATION_BATCH)):
@@ -30,7 +30,7 @@ def validation_loss(
 
 
 def note_validation(progress: Progress, loss: float) -> None:
-    """Keeps count of the epochs since the lowest validation loss."""
+    """Counts the epochs since the lowest validation loss."""
     if progress.lowest_validation_loss is None or loss < progress.lowest_validation_loss:
         progress.lowest_validation_loss, progress.epochs_since = loss, 0
     else:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the update in progress is finished and its state written before the run leaves."""
+"""SIGTERM and Ctrl-C: the run finishes its update and saves its state before it exits."""
 
 import signal
 import time
@@ -9,21 +9,21 @@ from accelerate import Accelerator
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-AGREE_EVERY = 10  # updates between two times that the ranks ask each other: it costs them a wait
-ECHO_SECONDS = 1.0  # within which a second Ctrl-C is the first one, passed on by a launcher
+AGREE_EVERY = 10  # updates between two times that the ranks tell each other of signals, which makes them wait
+ECHO_SECONDS = 1.0  # a second Ctrl-C within this time is the first one, passed on by a launcher
 
 
-class TrainingInterrupted(Exception):  # noqa: N818, it is no error
-    """A run that was told to stop, did so, and can be resumed.
+class TrainingInterrupted(Exception):  # noqa: N818, it is not an error
+    """Raised when a run was stopped by a signal. It can be resumed.
 
     Args:
-        signal_number: What told it.
-        kept: What it wrote before it stopped.
+        signal_number: The signal.
+        kept: The file or folder that it saved its state to.
     """
 
     def __init__(self, signal_number: int, kept: str):
-        super().__init__(signal_number, kept)  # so that it can be sent to the other ranks
-        self.exit_code = 128 + signal_number  # as shells report it: 143 for SIGTERM, 130 for Ctrl-C
+        super().__init__(signal_number, kept)  # so that it can be pickled and sent to the other ranks
+        self.exit_code = 128 + signal_number  # as shells do: 143 for SIGTERM, 130 for Ctrl-C
 
     def __str__(self) -> str:
         signal_number, kept = self.args
@@ -31,8 +31,8 @@ class TrainingInterrupted(Exception):  # noqa: N818, it is no error
 
 
 class StopSignals:
-    """A context in which the first SIGTERM or Ctrl-C is noted, and a second Ctrl-C stops at once. It can be entered
-    again, and then still knows what it noted."""
+    """A context that records the first SIGTERM or Ctrl-C instead of exiting. A second Ctrl-C stops at once. The record
+    is kept when the context is entered again."""
 
     def __init__(self) -> None:
         self._received, self._when = 0, 0.0
@@ -54,20 +54,20 @@ class StopSignals:
 
     @property
     def received(self) -> int:
-        """The signal that this process has received, or 0."""
+        """The signal that this process received, or 0."""
         return self._received
 
     def raise_if_received(self, kept: str) -> None:
-        """Leaves what this process was told to stop, once `kept` is written.
+        """Stops the run if this process received a signal. Call it when the state is in `kept`.
 
         Raises:
-            TrainingInterrupted: If it has received a signal.
+            TrainingInterrupted: If it received a signal.
         """
         if self._received:
             raise TrainingInterrupted(self._received, kept)
 
     def agreed(self, accelerator: Accelerator, step: int) -> int:
-        """The signal that any rank has received, or 0; the same on all of them."""
+        """The signal that any rank received, or 0; the same on all ranks."""
         if accelerator.num_processes == 1:
             return self._received
         if step % AGREE_EVERY:

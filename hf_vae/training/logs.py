@@ -1,5 +1,5 @@
-"""What a run says about itself: averages and previews on the way, to `log.jsonl`, `previews/` and the trackers; and
-the facts of a finished one in `training.json`."""
+"""The records of a run: averages and images during training, in `log.jsonl`, `previews/` and the trackers, and the
+facts about a finished run in `training.json`."""
 
 import json
 import math
@@ -17,16 +17,22 @@ from PIL import Image
 from ..atomic import write_text_whole
 from ..models import ImageGenerator
 from ..objectives import Logs
-from .checkpoints import Progress
+from ..run_folder import FACTS_FILE, LOG_FILE, UNFINISHED, write_json
+from .state import Progress
 from .trackers import track_picture
 
 
-LOG_FILE = "log.jsonl"
 MIB = 2**20
 
 
 class Meter:
-    """Keeps what the steps log, on the device, until it is read; and measures speed between two readings."""
+    """Collects what the steps log, on the device, until it is read, and measures the speed between two readings.
+
+    Args:
+        accelerator: The run's accelerator.
+        progress: The progress of the run, from which images are counted.
+        state: The `state()` of an earlier launch.
+    """
 
     def __init__(self, accelerator: Accelerator, progress: Progress, state: dict[str, Any] | None = None):
         self._accelerator = accelerator
@@ -38,14 +44,14 @@ class Meter:
         self._restart(progress)
 
     def add(self, step: int, logs: Logs) -> None:
-        """Adds one batch's scalars, without waiting for the device."""
+        """Adds the scalars of one batch, without waiting for the device."""
         self._waiting.append((step, logs))
 
     def settle(self) -> None:
-        """Fetches what is waiting, as the mean over all ranks. Called on all ranks.
+        """Fetches the values that are still on the device, averaged over all ranks. All ranks must call it.
 
         Raises:
-            ValueError: If a value is infinite or not a number; it names the first such step and its terms.
+            ValueError: If a value is infinite or not a number. It names the first such step and its values.
         """
         if not self._waiting:
             return
@@ -56,8 +62,8 @@ class Meter:
         for step, logs in settled:
             if bad := [f"{name} is {value}" for name, value in logs.items() if not self._is_sound(name, value)]:
                 raise ValueError(
-                    f"At step {step}, {' and '.join(bad)}. Nothing was saved since; resume from the last checkpoint, "
-                    "or an earlier one, with a lower --learning_rate."
+                    f"At step {step}, {' and '.join(bad)}. Nothing was saved since. Resume from the last checkpoint, "
+                    "or from an earlier one, with a lower --learning_rate."
                 )
         self._settled += settled
 
@@ -66,7 +72,7 @@ class Meter:
         return math.isfinite(value) or overflow_is_expected  # the gradient scaler skips such an update
 
     def read(self, progress: Progress) -> dict[str, float]:
-        """The averages since the last reading, the speed since then, and memory; starts anew. Called on all ranks.
+        """The averages and the speed since the last reading, and the memory in use. All ranks must call it.
 
         Raises:
             ValueError: As `settle` does.
@@ -85,12 +91,12 @@ class Meter:
         return logs
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, so that the next line of the log is the same after a resume. Settle first."""
+        """What a checkpoint keeps, so that the log continues as without an interruption. Call `settle` before."""
         return {"values": self._settled, "seconds": self.seconds}
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, all its launches together."""
+        """Seconds that the run has taken, over all launches."""
         return time.perf_counter() - self._start
 
     def _restart(self, progress: Progress) -> None:
@@ -98,7 +104,7 @@ class Meter:
 
 
 def memory_in_use(device: torch.device) -> dict[str, float]:
-    """Memory of this process in MiB: resident now and, on a GPU, allocated there at most so far."""
+    """Memory of this process in MiB: resident memory and, on a GPU, the highest allocation so far."""
     used = {"memory_mib": psutil.Process().memory_info().rss / MIB}
     if device.type == "cuda":
         used["gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
@@ -106,7 +112,7 @@ def memory_in_use(device: torch.device) -> dict[str, float]:
 
 
 def write_log(accelerator: Accelerator, logs: dict[str, float], output_dir: Path) -> None:
-    """Appends a line to `log.jsonl`, and hands the values to the tracker."""
+    """Appends a line to `log.jsonl` and logs its values to the trackers."""
     if accelerator.is_main_process:
         with open(output_dir / LOG_FILE, "a") as log:
             log.write(json.dumps(logs) + "\n")
@@ -114,7 +120,7 @@ def write_log(accelerator: Accelerator, logs: dict[str, float], output_dir: Path
 
 
 def drop_log_after(step: int, output_dir: Path) -> None:
-    """Removes the lines that a resumed run will write again, and one that was torn."""
+    """Removes the lines that a resumed run will write again, and an incomplete last line."""
     log = output_dir / LOG_FILE
     if log.is_file():
         whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -128,14 +134,21 @@ def write_picture(
     path: Path,
     step: int,
 ) -> None:
-    """Writes what `draw` makes of the model after `step` updates to `path`, and hands it to the trackers under the
-    name of its folder. The model is left in the mode that it was in."""
+    """Writes an image of the model, and logs it to the trackers under the name of its folder.
+
+    Args:
+        accelerator: The run's accelerator.
+        model: The model. The training mode of each module is restored.
+        draw: Draws the image.
+        path: Where to write it.
+        step: Number of updates.
+    """
     modes = {module: module.training for module in model.modules()}
     grid = draw(model)
     for module, was_training in modes.items():
         module.training = was_training
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.parent.with_name(f".writing-{path.name}")  # the Space shows previews while a run goes on
+    unfinished = path.parent.with_name(f"{UNFINISHED}{path.name}")  # the Space shows previews during a run
     grid.save(unfinished)
     unfinished.replace(path)
     track_picture(accelerator, path.parent.name, grid, step)
@@ -149,14 +162,14 @@ def write_facts(
     pictures: dict[str, int],
     output_dir: Path,
 ) -> None:
-    """Writes `training.json`: what a card says about how the model came about, beyond its configuration.
+    """Writes `training.json`: what a card says about the training, beyond its configuration.
 
     Args:
-        accelerator: Of the run.
+        accelerator: The run's accelerator.
         progress: Its updates, images and launches.
-        seconds: How long its networks were trained, in all launches together.
-        prior: Updates, seconds and machine of a prior that was learned; None for one that was not.
-        pictures: How many were found, dropped, trained on and held out.
+        seconds: Time that training the networks took, over all launches.
+        prior: Updates, seconds and device of a prior that was trained; None for other priors.
+        pictures: Number of images that were found, dropped, trained on and held out.
         output_dir: The run folder.
     """
     facts = {
@@ -171,11 +184,11 @@ def write_facts(
         "pictures": pictures,
         "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")},
     }
-    write_text_whole(output_dir / "training.json", json.dumps(facts, indent=2) + "\n")
+    write_json(output_dir, FACTS_FILE, facts)
 
 
 def device_name(device: torch.device) -> str:
-    """What a run computed on, as a card says it."""
+    """The name of the device that a run used, for its card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""The one training loop. It knows networks, steps and batches, and no family's name."""
+"""The training loop of every family. It knows networks, steps and batches, and no family by name."""
 
 import dataclasses
 import math
@@ -9,174 +9,176 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
 from PIL import Image
 from tqdm import tqdm
 
 from ..config import RunConfig
-from ..data.cached import load_images
+from ..data.cached import DataSplits, ImageSet, load_images
 from ..data.listing import as_text
-from ..data.streaming import open_stream
+from ..data.streaming import ImageStream, open_stream
 from ..families import new_model
-from ..hardware import Choices, choose, choose_precision, prepare_backends, use_cpu
-from ..latents.fit_detail import fit_detail
-from ..latents.fit_prior import FlowTraining, fit_prior, learns_flow, seconds_per_update
+from ..hardware import choose, choose_precision, prepare_backends, use_cpu
 from ..models import ImageGenerator
 from ..objectives.augmentation import AUGMENT_CHANCES, augment
 from ..objectives.batch import Batch
 from ..pictures import to_float
-from .batch_size import largest_batch_size
-from .checkpoints import (
-    PREFIX,
-    PriorCheckpoint,
-    Progress,
-    changed_settings,
-    find_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
-from .dry_run import num_parameters
+from ..run_folder import CHECKPOINT_PREFIX, PREVIEWS, RECONSTRUCTION_SHEETS, TRACKER_LOGS
+from ..sheets import draw_reconstructions
+from .batch_size import choose_batch_size
+from .checkpoints import changed_settings, find_checkpoint, load_checkpoint, save_checkpoint
 from .early_stopping import note_validation, validation_loss
-from .forecast import Forecast
+from .fitting import Fitting, trains_prior
 from .interruptions import StopSignals, TrainingInterrupted
 from .logs import Meter, device_name, drop_log_after, write_facts, write_log, write_picture
 from .preflight import recorded_run, recorded_splits, refuse_impossible
-from .previews import draw_preview, draw_reconstructions, drop_previews_after, preview_name, save_timelapse
-from .state import follow, prepare, update
+from .previews import draw_preview, drop_previews_after, preview_name, save_timelapse
+from .state import Progress, follow, num_parameters, prepare, update
 from .trackers import start_trackers, tracker_names
 
 
-DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait for the first one to download and decode
+DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait while the first one downloads and decodes
 RECONSTRUCTION_IMAGES = 8
-PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian over a few hundred latents, and cheap to encode
-PRIOR_FIT_IMAGES = 50_000  # enough for one over a thousand latents
-FIRST_PREVIEW = 25  # updates: within the first minute, to see that it is the right pictures that are learned
-SHOWN = ("loss", "mse", "g_loss", "d_loss", "validation_loss")  # behind the bar, of all that is logged
+PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian of a few hundred latents, and quick to encode
+FIRST_PREVIEW = 25  # updates: an early look at whether the run learns the right images
+SHOWN = ("loss", "mse", "g_loss", "d_loss", "validation_loss")  # of all logged values, those in the progress bar
+# tqdm's share of the newest update in its mean speed: low enough that a preview does not disturb the remaining time,
+# high enough that the slow first updates are soon forgotten
+BAR_SMOOTHING = 0.05
 
 
 def train(run: RunConfig) -> Path:
-    """Trains as `run` says and writes the snapshot, with its prior fitted, to `run.train.output_dir`, which is
-    returned.
+    """Trains as `run` says, and publishes the model into `run.train.output_dir`, which is returned.
 
     Raises:
-        ValueError: If a count is below 1, the data cannot be used, a size cannot be made, the checkpoint does not
-            exist or belongs to another run, or a loss is no longer finite.
-        OSError: If the disk takes no more. The checkpoints that were there stay.
-        TrainingInterrupted: After SIGTERM or Ctrl-C, once a checkpoint, or the state of the prior, is written.
+        ValueError: As `Training.start` and `Training.advance` do.
+        OSError: If the disk is full. Earlier checkpoints stay.
+        TrainingInterrupted: After SIGTERM or Ctrl-C, once a checkpoint is written.
     """
-    training = Training(run)
-    training.advance(training.num_steps)
-    return training.publish()
+    return Training.start(run).finish()
 
 
 class Training:
-    """A run that is under way: its data, its networks, and how far it is.
+    """A run in progress. `Training.start` makes one.
 
     Args:
-        run: What to train, and on what.
-
-    Raises:
-        ValueError: As `train` does.
+        run: The configuration. Its `train_batch_size` is a number.
+        accelerator: Prepares and runs the networks.
+        model: The model to train.
+        data: The images of the run.
+        images: The training images of `data`, on the device if they fit there.
+        knows_start_split: Whether the model that the run starts from recorded which images it was trained on.
     """
 
-    def __init__(self, run: RunConfig):
-        refuse_impossible(run)
-        trackers = tracker_names(run.train.report_to)
-        on_cpu = use_cpu()
-        state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
-        precision = choose_precision(run.train, state.device)
+    def __init__(
+        self,
+        run: RunConfig,
+        accelerator: Accelerator,
+        model: ImageGenerator,
+        data: DataSplits,
+        images: ImageSet | ImageStream,
+        knows_start_split: bool = False,
+    ):
+        self.run, self.accelerator, self.data, self.images = run, accelerator, data, images
+        self.knows_start_split = knows_start_split
         self.output_dir = Path(run.train.output_dir)
-        recorded, splits = recorded_run(run, self.output_dir), recorded_splits(run, self.output_dir)
-        prepare_backends(state.device, run.train.allow_tf32)
-        set_seed(run.train.seed)
-        model = new_model(run)
-        open_images = open_stream if run.data.streaming else load_images
-        self._known_split = splits.get("known")
-        with state.main_process_first():
-            self.data = open_images(run.data, model.config.image_size, model.config.image_channels, **splits)
-        self.images = self.data.train.to(state.device)
-
-        self.accelerator = accelerator = Accelerator(
-            cpu=on_cpu,
-            mixed_precision=precision,
-            gradient_accumulation_steps=run.train.gradient_accumulation_steps,
-            log_with=trackers or None,
-            project_config=ProjectConfiguration(str(self.output_dir), logging_dir=str(self.output_dir / "logs")),
-        )
-        if run.train.train_batch_size == "auto":
-            size = recorded["train"]["train_batch_size"] if recorded else None
-            size = size or largest_batch_size(accelerator, model, run.objective, len(self.images))
-            run = dataclasses.replace(run, train=dataclasses.replace(run.train, train_batch_size=size))
-        self.run = run
         self.images_per_step = (
             run.train.train_batch_size * run.train.gradient_accumulation_steps * accelerator.num_processes
         )
         self.num_steps = run.train.max_train_steps or math.ceil(
-            run.train.num_train_epochs * len(self.images) / self.images_per_step
+            run.train.num_train_epochs * len(images) / self.images_per_step
         )
-        choices = choose(run.train, state.device, self.num_steps, model)
-        self._kept: Path | None = None  # the newest checkpoint
-        self.trainees = prepare(accelerator, model, run.objective, run.train, choices, self.num_steps)
-        self.progress, meter_state = self._resume()
-        self.meter = Meter(accelerator, self.progress, meter_state)
+        self.choices = choose(run.train, accelerator.device, self.num_steps, model)
+        self.trainees = prepare(accelerator, model, run.objective, run.train, self.choices, self.num_steps)
+        self.progress = Progress()
+        self.meter = Meter(accelerator, self.progress)
         self.stop = StopSignals()
-        if accelerator.is_main_process:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            run.save(self.output_dir)
-            self.data.split.save(self.output_dir)
-        accelerator.print(self._plan(choices))
-        if accelerator.log_with:
-            start_trackers(accelerator, self.output_dir.resolve().name, run.train)
+        self._newest_checkpoint: Path | None = None
+
+    @classmethod
+    def start(cls, run: RunConfig) -> "Training":
+        """Starts or resumes a run: decodes its images, builds its networks, loads its checkpoint, and writes the first
+        files of the run folder.
+
+        Raises:
+            ValueError: If a setting is not possible, the data cannot be used, a size is not supported, or the
+                checkpoint does not exist or belongs to another run.
+            OSError: If a file cannot be read or written.
+        """
+        refuse_impossible(run)
+        on_cpu = use_cpu()
+        state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
+        precision = choose_precision(run.train, state.device)
+        output_dir = Path(run.train.output_dir)
+        recorded, splits = recorded_run(run, output_dir), recorded_splits(run, output_dir)
+        prepare_backends(state.device, run.train.allow_tf32)
+        set_seed(run.train.seed)
+        model = new_model(run)
+        open_images = open_stream if run.data.streaming else load_images
+        with state.main_process_first():
+            data = open_images(run.data, model.config.image_size, model.config.image_channels, **splits)
+        images = data.train.to(state.device)
+        accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision=precision,
+            gradient_accumulation_steps=run.train.gradient_accumulation_steps,
+            log_with=tracker_names(run.train.report_to) or None,
+            project_config=ProjectConfiguration(str(output_dir), logging_dir=str(output_dir / TRACKER_LOGS)),
+        )
+        if run.train.train_batch_size == "auto":
+            size = recorded["train"]["train_batch_size"] if recorded else None
+            size = size or choose_batch_size(accelerator, model, run.objective, len(images))
+            run = dataclasses.replace(run, train=dataclasses.replace(run.train, train_batch_size=size))
+        training = cls(run, accelerator, model, data, images, splits.get("known") is not None)
+        training._resume()
+        training._write_start()
+        return training
+
+    def finish(self) -> Path:
+        """Makes the remaining updates and publishes the model; returns the run folder. Raises what `advance` and
+        `publish` raise."""
+        self.advance(self.num_steps)
+        return self.publish()
 
     def advance(self, last_step: int) -> None:
-        """Trains on until `last_step` updates have been made since the beginning of the run.
+        """Trains until `last_step` updates have been made since the beginning of the run.
 
         Raises:
             ValueError: If a loss is no longer finite.
-            OSError: If the disk takes no more.
+            OSError: If the disk is full.
             TrainingInterrupted: After SIGTERM or Ctrl-C, once a checkpoint is written.
         """
         config, progress = self.run.train, self.progress
-        is_main = self.accelerator.is_main_process
-        with (
-            closing(self._batches()) as batches,
-            self.stop as stop,
-            tqdm(total=self.num_steps, initial=progress.step, unit="step", disable=not is_main) as bar,
-        ):
-            forecast = self._forecast()
+        with closing(self._batches()) as batches, self.stop as stop, self._progress_bar() as bar:
             while progress.step < last_step and not self.has_stopped_early:
                 self._step(batches)
                 bar.update()
-                if is_main and (outlook := forecast.after(progress.step)):
-                    bar.write(outlook)
                 if config.early_stopping_patience:
                     self._validate()
                 is_last = progress.step == self.num_steps or self.has_stopped_early
                 stopped_by = stop.agreed(self.accelerator, progress.step)
                 if _is_due(progress.step, config.logging_steps, is_last):
                     bar.set_postfix(self._log())
-                with forecast.paused():
-                    is_first = progress.step == FIRST_PREVIEW < config.preview_steps
-                    if _is_due(progress.step, config.preview_steps, is_last) or is_first:
-                        self._preview()
-                    if _is_due(progress.step, config.reconstruction_steps, is_last):
-                        self._reconstruct()
-                    if _is_due(progress.step, config.checkpointing_steps, is_last) or stopped_by:
-                        self._save_checkpoint()
+                is_first = progress.step == FIRST_PREVIEW < config.preview_steps
+                if _is_due(progress.step, config.preview_steps, is_last) or is_first:
+                    self._preview()
+                if _is_due(progress.step, config.reconstruction_steps, is_last):
+                    self._reconstruct()
+                if _is_due(progress.step, config.checkpointing_steps, is_last) or stopped_by:
+                    self._save_checkpoint()
                 if stopped_by:
                     raise TrainingInterrupted(stopped_by, self._checkpoint.name)
 
     def publish(self) -> Path:
-        """Fits details and prior of the trained model and writes the snapshot to the run folder, which is returned.
+        """Fits details and prior to the trained networks and writes the model to the run folder, which is returned.
 
         Raises:
-            OSError: If the disk takes no more.
-            TrainingInterrupted: After SIGTERM or Ctrl-C while something is fitted, once its state is written.
+            OSError: If the disk is full.
+            TrainingInterrupted: After SIGTERM or Ctrl-C, once the state of the prior is written.
         """
-        seconds = self.meter.seconds  # before the prior, whose time is its own
-        if self._kept != self._checkpoint:  # it may take longer to learn the prior than it took to get here
+        seconds = self.meter.seconds  # without those of the prior, which are counted separately
+        if self._newest_checkpoint != self._checkpoint:  # the prior may take longer than the networks did
             self._save_checkpoint()
         interruption = [None]
         with self.stop:
@@ -185,86 +187,60 @@ class Training:
                     self._publish(seconds)
                 except TrainingInterrupted as caught:
                     interruption = [caught]
-            broadcast_object_list(interruption)  # for which the other ranks wait
+            broadcast_object_list(interruption)  # the other ranks wait here
         if interruption[0]:
             raise interruption[0]
         self.accelerator.end_training()
         return self.output_dir
 
     def _publish(self, seconds: float) -> None:
-        """Does on one rank what `publish` says, with the networks trained for `seconds`."""
+        """Does the work of `publish` on one rank. The networks were trained for `seconds`."""
         config, model = self.run.train, self.trainees.published.eval().requires_grad_(False)
-        if model.detail is not None:
-            fit_detail(model, self._batches_to_fit())
-        prior = PriorCheckpoint(self.output_dir, model, config.prior_steps, config.seed)
-        facts = None if config.keeps_prior else self._fit_prior(model, prior)
-        self.stop.raise_if_received(self._checkpoint.name)
+        fitting = Fitting(self.accelerator, model, self.images, config, self._checkpoint, self.stop)
+        fitting.fit()
         if config.save_precision == "fp16":
             model.half()
         model.save_pretrained(self.output_dir)
-        save_timelapse(self.output_dir / "previews", self.output_dir / config.timelapse_file)
-        images = self.data.facts | ({"start_recorded_no_split": True} if self._may_hold_out_known_images else {})
-        write_facts(self.accelerator, self.progress, seconds, facts, images, self.output_dir)
-        prior.remove()
+        save_timelapse(self.output_dir / PREVIEWS, self.output_dir / config.timelapse_file)
+        images = self.data.facts | ({"start_recorded_no_split": True} if self.may_hold_out_known_images else {})
+        write_facts(self.accelerator, self.progress, seconds, fitting.prior_facts, images, self.output_dir)
+        fitting.remove_checkpoint()
         if config.checkpointing_steps == 0:
             shutil.rmtree(self._checkpoint)
 
-    def _fit_prior(self, model: ImageGenerator, kept: PriorCheckpoint) -> dict[str, Any] | None:
-        """Fits the prior of `model`, on from where it was `kept`; returns how that was done, if it learned."""
-        config = self.run.train
-        state = kept.load(self.accelerator.print)
-        if state:
-            done = len(state["losses"])
-            self.accelerator.print(f"  the prior goes on after {done:,} of its {config.prior_steps:,} updates")
-
-        def after_update(training: FlowTraining) -> None:
-            if self.stop.received or kept.is_due():
-                kept.save(training.state())
-            self.stop.raise_if_received(
-                f"{kept.path.name} at update {len(training.losses):,} of {config.prior_steps:,} of the prior"
-            )
-
-        batches = self._batches_to_fit()
-        fit_prior(model, batches, config.prior_steps, config.seed, True, state, after_update, self._in_bfloat16)
-        if not learns_flow(model):
-            return None
-        device = device_name(self.accelerator.device)
-        facts = {"steps": config.prior_steps, "seconds": round(kept.seconds), "device": device, "num_processes": 1}
-        return facts | {"precision": "bf16" if self._in_bfloat16 else "no"}
-
-    def _batches_to_fit(self) -> Iterator[torch.Tensor]:
-        """Batches of pictures that are fitted to, until the run is told to stop."""
-        for images in self.images.batches(PRIOR_FIT_IMAGES):
-            self.stop.raise_if_received(self._checkpoint.name)
-            yield images
+    @property
+    def has_stopped_early(self) -> bool:
+        """Whether the validation loss has not fallen for `early_stopping_patience` epochs."""
+        patience = self.run.train.early_stopping_patience
+        return patience is not None and self.progress.epochs_since >= patience
 
     @property
-    def _in_bfloat16(self) -> bool:
-        """Whether the prior is learned in bf16, as the networks are; without a gradient scaler, fp16 is not for it."""
-        return self.accelerator.mixed_precision == "bf16"
+    def may_hold_out_known_images(self) -> bool:
+        """Whether held-out images may be training images of the model that the run started from."""
+        return self.run.train.pretrained_model_name_or_path is not None and not self.knows_start_split
 
     @property
     def _checkpoint(self) -> Path:
-        """The folder of a checkpoint of where the run is."""
-        return self.output_dir / f"{PREFIX}{self.progress.step}"
+        """The folder of a checkpoint at this step, whether it exists or not."""
+        return self.output_dir / f"{CHECKPOINT_PREFIX}{self.progress.step}"
 
-    def _forecast(self) -> Forecast:
-        config, model = self.run.train, self.trainees.published
-        prior_steps = config.prior_steps if learns_flow(model) and not config.keeps_prior else 0
-        return Forecast(
-            self.progress.step,
-            self.num_steps,
-            prior_steps,
-            lambda: seconds_per_update(model.latent_prior, self._in_bfloat16),
-        )
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with the run that resumes from it."""
+        return self.run.to_dict() | {"split": self.data.split.fingerprint}
+
+    def _progress_bar(self) -> tqdm:
+        is_main = self.accelerator.is_main_process
+        shape = {"total": self.num_steps, "initial": self.progress.step, "unit": "step"}
+        return tqdm(**shape, smoothing=BAR_SMOOTHING, disable=not is_main)
 
     def _batches(self) -> Generator[Batch, None, None]:
-        """This rank's batches from where the run is, augmented."""
+        """This rank's augmented batches, from the progress of the run on."""
         ranks, data = self.accelerator.state, self.run.data
         place = {"rank": ranks.process_index, "num_ranks": ranks.num_processes}
         seed, number = self.run.train.seed, self.progress.batches
         size = self.run.train.train_batch_size
-        # closed with this generator, as a stream has threads that read ahead
+        # closed together with this generator, as a stream has threads that read ahead
         with closing(self.images.training_batches(size, seed, self.progress.images, **place)) as batches:
             for images in batches:
                 batch = Batch(to_float(images.to(self.accelerator.device)), seed, number, **place)
@@ -287,14 +263,8 @@ class Training:
         progress.batches += config.gradient_accumulation_steps
         progress.images += self.images_per_step
 
-    @property
-    def has_stopped_early(self) -> bool:
-        """Whether the validation loss has not fallen for as long as the run was told to wait."""
-        patience = self.run.train.early_stopping_patience
-        return patience is not None and self.progress.epochs_since >= patience
-
     def _validate(self) -> None:
-        """Measures what would be published on the held-out pictures, once a pass over the training pictures ends."""
+        """At the end of an epoch, computes the validation loss of the model that would be published."""
         progress, passed = self.progress, self.progress.images // len(self.images)
         if passed > (progress.images - self.images_per_step) // len(self.images):
             networks = {**self.trainees.bare, "model": self.trainees.published}
@@ -304,25 +274,26 @@ class Training:
             note_validation(progress, loss.item())
 
     def _log(self) -> dict[str, str]:
+        """Writes a line of the log; returns what the progress bar shows of it."""
         logs = self.meter.read(self.progress) | {"learning_rate": self.trainees.learning_rate}
         write_log(self.accelerator, logs, self.output_dir)
         shown = {name: logs[name] for name in SHOWN if name in logs} | {"images/s": logs["images_per_second"]}
         return {name: f"{value:.4g}" for name, value in shown.items()}
 
     def _preview(self) -> None:
-        self.meter.settle()  # no unseen NaN is drawn
+        self.meter.settle()  # raises an error for a NaN before anything is drawn
         config = self.run.train
         if self.accelerator.is_main_process:
             batches = None if config.keeps_prior else self.images.batches(PREVIEW_FIT_IMAGES)
             shape = {"num_images": config.preview_images, "columns": config.preview_columns}
-            path = self.output_dir / "previews" / self._preview_name(self.progress)
+            path = self.output_dir / PREVIEWS / self._preview_name(self.progress)
             self._write_picture(lambda model: draw_preview(model, batches, **shape), path)
 
     def _reconstruct(self) -> None:
         self.meter.settle()
         if self.accelerator.is_main_process:
             images = to_float(self.data.heldout[:RECONSTRUCTION_IMAGES])
-            path = self.output_dir / "reconstructions" / f"step_{self.progress.step:07d}.png"
+            path = self.output_dir / RECONSTRUCTION_SHEETS / f"step_{self.progress.step:07d}.png"
             self._write_picture(lambda model: draw_reconstructions(model, images), path)
 
     def _write_picture(self, draw: Callable[[ImageGenerator], Image.Image], path: Path) -> None:
@@ -334,8 +305,8 @@ class Training:
         return preview_name(pattern, progress.step, progress.images, self.images_per_step, images_per_epoch)
 
     def _save_checkpoint(self) -> None:
-        self.meter.settle()  # no unseen NaN is kept
-        self._kept = self._checkpoint
+        self.meter.settle()  # raises an error for a NaN before anything is saved
+        self._newest_checkpoint = self._checkpoint
         save_checkpoint(
             self.accelerator,
             self.output_dir,
@@ -346,59 +317,64 @@ class Training:
             self.run.train.checkpoints_total_limit,
         )
 
-    @property
-    def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with the run that is resumed from it."""
-        return self.run.to_dict() | {"split": self.data.split.fingerprint}
-
-    def _resume(self) -> tuple[Progress, dict | None]:
-        """Loads the checkpoint that the configuration names, and removes what will be logged and drawn again."""
+    def _resume(self) -> None:
+        """Loads the checkpoint that the configuration names, and removes the logs and previews after it."""
         wanted, accelerator, run = self.run.train.resume_from_checkpoint, self.accelerator, self._identity
         checkpoint = find_checkpoint(wanted, self.output_dir, run, warn=accelerator.print) if wanted else None
-        progress, meter_state, changed = Progress(), None, []
+        meter_state, changed = None, []
         if checkpoint:
-            progress, meter_state = load_checkpoint(accelerator, checkpoint, self.trainees.averaged)
-            self.trainees.resume_at(progress.step, self.run.train)
+            self.progress, meter_state = load_checkpoint(accelerator, checkpoint, self.trainees.averaged)
+            self.trainees.resume_at(self.progress.step, self.run.train)
             changed = changed_settings(checkpoint, run)
-            self._kept = checkpoint
-        launch = {"from_step": progress.step, "device": device_name(accelerator.device)}
-        progress.launches.append(launch | {"num_processes": accelerator.num_processes, "changed": changed})
+            self._newest_checkpoint = checkpoint
+        launch = {"from_step": self.progress.step, "device": device_name(accelerator.device)}
+        self.progress.launches.append(launch | {"num_processes": accelerator.num_processes, "changed": changed})
         if wanted and accelerator.is_main_process:
-            drop_log_after(progress.step, self.output_dir)
-            drop_previews_after(self._preview_name(progress), self.output_dir / "previews")
-        return progress, meter_state
+            drop_log_after(self.progress.step, self.output_dir)
+            drop_previews_after(self._preview_name(self.progress), self.output_dir / PREVIEWS)
+        self.meter = Meter(accelerator, self.progress, meter_state)
 
-    def _plan(self, choices: Choices) -> str:
-        accelerator, facts = self.accelerator, self.data.facts
+    def _write_start(self) -> None:
+        """Writes the configuration and the split to the run folder, prints the plan and starts the trackers."""
+        accelerator = self.accelerator
+        if accelerator.is_main_process:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            self.run.save(self.output_dir)
+            self.data.split.save(self.output_dir)
+        accelerator.print(self._plan())
+        if accelerator.log_with:
+            start_trackers(accelerator, self.output_dir.resolve().name, self.run.train)
+
+    def _plan(self) -> str:
+        """What the run prints when it starts."""
+        accelerator, facts, config = self.accelerator, self.data.facts, self.run.train
         parameters = ", ".join(f"{name} {num_parameters(net):,}" for name, net in self.trainees.bare.items())
         epochs = self.num_steps * self.images_per_step / facts["train"] if "train" in facts else None
         done, num_steps = self.progress.step, self.num_steps
         steps = f"steps {done:,} to {num_steps:,}" if done < num_steps else f"all {done:,} steps are done,"
         processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
+        has_prior_to_train = trains_prior(self.trainees.published, config)
+        prior = f"{config.prior_steps:,} updates of the prior, then " if has_prior_to_train else ""
         return "\n".join(
             [
                 f"***** Training {self.run.family} *****",
-                f"  pictures: {', '.join(f'{name} {n:,}' for name, n in facts.items() if name != 'left_out')}",
+                f"  images: {', '.join(f'{name} {n:,}' for name, n in facts.items() if name != 'left_out')}",
                 *([f"  left out: {as_text(facts['left_out'])}"] if "left_out" in facts else []),
                 *self._plan_of_split(),
                 f"  parameters: {parameters}",
                 f"  {steps} of {self.images_per_step:,} images "
-                f"({self.run.train.train_batch_size} a process"
+                f"({config.train_batch_size} a process"
                 f"{f'; {epochs:.1f} epochs' if epochs else ''})",
-                f"  {processes} on {accelerator.device}: {choices}",
+                f"  after these steps: {prior}the evaluation; progress bars show the remaining time",
+                f"  {processes} on {accelerator.device}: {self.choices}",
                 *([f"  {self.run.objective.legend}"] if self.run.objective.legend else []),
             ]
         )
 
-    @property
-    def _may_hold_out_known_images(self) -> bool:
-        """Whether the model that the run started from may have been trained on what the run holds out."""
-        return self.run.train.pretrained_model_name_or_path is not None and self._known_split is None
-
     def _plan_of_split(self) -> list[str]:
         start = self.run.train.pretrained_model_name_or_path
-        if self._may_hold_out_known_images:
-            return [f"  split: {start} recorded none, so images that it was trained on may be held out here"]
+        if self.may_hold_out_known_images:
+            return [f"  split: {start} recorded no split, so images that it was trained on may be held out here"]
         return [f"  split: images that {start} trained on or held out stay on their side"] if start else []
 
 

@@ -1,31 +1,29 @@
-"""What is known to be impossible before a run starts, and whether a folder holds the run that is to be resumed."""
+"""Checks before a run starts: whether its settings are possible, and whether the folder holds the run to resume."""
 
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-from diffusers.utils import CONFIG_NAME
-
-from ..config import CONFIG_FILE, RunConfig, differences
+from ..config import RunConfig, differences
 from ..data.licenses import check_license
-from ..data.split import SPLIT_FILE, read_split
+from ..data.split import read_split
 from ..families import FAMILIES
 from ..flags import run_flags_type
 from ..models.loading import find_folder
 from ..pictures import picture_mode, refuse_crop_box
 from ..ranges import refuse_out_of_range
+from ..run_folder import CONFIG_FILE, LOG_FILE, MODEL_CONFIG_FILE, SPLIT_FILE, TIMELAPSES
 from .checkpoints import list_checkpoints
-from .logs import LOG_FILE
-from .previews import TIMELAPSES, preview_name
+from .previews import preview_name
 from .trackers import tracker_names
 
 
 def refuse_impossible(run: RunConfig) -> None:
-    """Refuses a run that could not end well, before any picture is decoded.
+    """Refuses settings that cannot work, before any image is decoded.
 
     Raises:
-        ValueError: If a number is out of its range, a licence, tracker or file name is none, or two settings
+        ValueError: If a number is out of its range, a licence, tracker or file name is not allowed, or two settings
             contradict each other.
     """
     _refuse_out_of_range(run)
@@ -37,7 +35,7 @@ def refuse_impossible(run: RunConfig) -> None:
 
 
 def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
-    """The configuration of the run that is to be resumed in `output_dir`; None for a new one.
+    """The recorded configuration of the run to resume in `output_dir`; None for a new run.
 
     Raises:
         ValueError: If the folder holds another run.
@@ -47,29 +45,31 @@ def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
         try:
             sections = json.loads(recorded.read_text())
         except ValueError as error:
-            raise ValueError(f"{recorded} cannot be read: {error}. Restore it, or start the run anew.") from error
+            raise ValueError(
+                f"{recorded} cannot be read: {error}. Restore it, or start a new run with another --output_dir."
+            ) from error
         if changed := differences(run.to_dict(), sections):
             raise ValueError(
-                f"{output_dir} was trained differently, so it cannot be resumed. Changed: {'; '.join(changed)}."
+                f"{output_dir} was trained with other settings and cannot be resumed. Changed: {'; '.join(changed)}."
             )
         return sections
     if (output_dir / LOG_FILE).is_file() and not run.train.resume_from_checkpoint:
         raise ValueError(
-            f"{output_dir} holds another run: choose another --output_dir, or --resume_from_checkpoint latest."
+            f"{output_dir} holds another run; choose another --output_dir, or pass --resume_from_checkpoint latest."
         )
     return None
 
 
 def recorded_splits(run: RunConfig, output_dir: Path) -> dict[str, Any]:
-    """The splits that a run has to keep, as arguments of `load_images` and `open_stream`: that of the run that is
-    resumed, and that of the model that it starts from.
+    """The splits that a run has to keep, as arguments of `load_images` and `open_stream`: the split of the run that it
+    resumes, and the split of the model that it starts from.
 
     Raises:
-        ValueError: If the run to resume recorded no split, or a split or the model to start from cannot be read.
+        ValueError: If the run to resume recorded no split, or if a split or the model to start from cannot be read.
     """
     kept: dict[str, Any] = {}
     if start := run.train.pretrained_model_name_or_path:
-        kept["known"] = read_split(find_folder(start, [CONFIG_NAME, SPLIT_FILE]))
+        kept["known"] = read_split(find_folder(start, [MODEL_CONFIG_FILE, SPLIT_FILE]))
     if wanted := run.train.resume_from_checkpoint:
         folders = [output_dir] if wanted == "latest" else [output_dir, Path(wanted).parent]
         split = next((split for split in map(read_split, folders) if split), None)
@@ -78,7 +78,7 @@ def recorded_splits(run: RunConfig, output_dir: Path) -> dict[str, Any]:
         if list_checkpoints(output_dir):
             raise ValueError(
                 f"{output_dir} has no {SPLIT_FILE}, so it is not known which images the run held out. Restore the "
-                "file, or start a new run: another --output_dir."
+                "file, or start a new run with another --output_dir."
             )
     return kept
 
@@ -94,15 +94,16 @@ def _refuse_out_of_range(run: RunConfig) -> None:
 def _refuse_contradictions(run: RunConfig) -> None:
     if run.train.prior_steps == 0 and not run.train.keeps_prior:
         raise ValueError(
-            "prior_steps=0 keeps the prior of --pretrained_model_name_or_path, which is not given; pass at least 1."
+            "prior_steps=0 keeps the prior of --pretrained_model_name_or_path, but that flag was not passed. Pass it, "
+            "or --prior_steps of at least 1."
         )
     if run.train.timelapse_file not in TIMELAPSES:
         raise ValueError(f"timelapse_file={run.train.timelapse_file} must be {' or '.join(TIMELAPSES)}.")
     if run.data.streaming and not run.train.max_train_steps:
-        raise ValueError("--streaming does not know how long an epoch is; give the length as --max_train_steps.")
+        raise ValueError("With --streaming the length of an epoch is unknown; pass --max_train_steps.")
     if run.train.reconstruction_steps and not FAMILIES[run.family].model.has_encoder:
-        raise ValueError(f"--reconstruction_steps needs an encoder, and a {run.family} has none; leave it out.")
+        raise ValueError(f"--reconstruction_steps needs an encoder, and {run.family} has no encoder; leave it out.")
     if run.data.streaming and run.train.early_stopping_patience:
-        raise ValueError("--streaming does not know how long an epoch is; leave out --early_stopping_patience.")
+        raise ValueError("With --streaming the length of an epoch is unknown; leave out --early_stopping_patience.")
     if run.data.streaming and run.train.train_batch_size == "auto":
-        raise ValueError("--streaming does not know how many pictures there are; give a --train_batch_size, not auto.")
+        raise ValueError("With --streaming the number of images is unknown; pass --train_batch_size as a number.")

@@ -1,4 +1,4 @@
-"""Fixed-seed grids during training, and the timelapse that they add up to."""
+"""Preview grids of a fixed seed during training, and the timelapse that joins them."""
 
 import math
 from collections.abc import Iterable
@@ -16,7 +16,6 @@ PREVIEW_IMAGES = 32
 PREVIEW_SEED = 0
 TIMELAPSE_MILLISECONDS = 200
 ENDINGS = (".png", ".jpg")
-TIMELAPSES = ("timelapse.webp", "timelapse.gif")  # that are published
 
 
 def draw_preview(
@@ -25,10 +24,15 @@ def draw_preview(
     num_images: int = PREVIEW_IMAGES,
     columns: int = GRID_COLUMNS,
 ) -> Image.Image:
-    """Samples of the same noise at any time of a run. A prior that is fitted is fitted on `batches` first, each
-    `(B, C, H, W)` in [-1, 1], since what was fitted to an earlier encoder does not suit this one: the Gaussian, as the
-    others take long to learn. Without `batches` the model's prior is used as it is. No global random state is
-    touched."""
+    """Samples from the same noise at any time of a run. Global random state is not touched.
+
+    Args:
+        model: The model. It is put into evaluation mode.
+        batches: Images `(B, C, H, W)` in [-1, 1] to fit a Gaussian prior to, as a prior that was fitted to an earlier
+            encoder does not suit this one, and the other priors take longer. With None, the model's prior is used.
+        num_images: Number of samples.
+        columns: Samples in a row.
+    """
     model.eval()
     prior = model.config.prior
     if batches is not None and model.has_encoder and prior != "standard":
@@ -39,22 +43,19 @@ def draw_preview(
     return picture_grid(to_pictures(samples, model.output_size), columns)
 
 
-@torch.no_grad()
-def draw_reconstructions(model: ImageGenerator, images: torch.Tensor) -> Image.Image:
-    """Images `(B, C, H, W)` in [-1, 1] in the upper row, and below each what the model makes of it."""
-    model.eval()
-    latents = model.encode(images.to(model.device)).latents
-    rows = torch.cat([images, model.decode(latents).sample.float().cpu()])
-    return picture_grid(to_pictures(rows, model.output_size), len(images))
-
-
 def preview_name(pattern: str, step: int, images: int, images_per_step: int, images_per_epoch: int | None) -> str:
-    """The name of the preview after `step` updates and `images` images: `pattern` with {step}, {epoch} (from 1) and
-    {epoch_step} (updates since that epoch began). Without an `images_per_epoch` all is one epoch.
+    """The file name of the preview after `step` updates and `images` images.
+
+    Args:
+        pattern: May hold {step}, {epoch} (which starts at 1) and {epoch_step} (updates in that epoch).
+        step: Number of updates.
+        images: Number of images.
+        images_per_step: Number of images in an update.
+        images_per_epoch: Number of images in an epoch; None for a run without epochs.
 
     Raises:
-        ValueError: If the pattern holds anything else, its ending is not that of a PNG or JPEG, or its names are not
-            in the order of their steps, as those of a number without leading zeros.
+        ValueError: If the pattern holds another placeholder, does not end with .png or .jpg, or gives names whose
+            order is not that of the steps, such as those of numbers without leading zeros.
     """
     if not pattern.endswith(ENDINGS):
         raise ValueError(f"preview_file={pattern!r} must end with {' or '.join(ENDINGS)}.")
@@ -67,21 +68,21 @@ def preview_name(pattern: str, step: int, images: int, images_per_step: int, ima
         raise ValueError(f"preview_file={pattern!r} may hold {{step}}, {{epoch}} and {{epoch_step}} only.") from error
     if ninth > tenth:
         raise ValueError(
-            f"preview_file={pattern!r} needs leading zeros, as in {{step:07d}}, for names in their order."
+            f"preview_file={pattern!r} needs leading zeros, as in {{step:07d}}, so that the names sort by step."
         )
     return name
 
 
 def drop_previews_after(last: str, folder: Path) -> None:
-    """Removes the previews that a resumed run will draw again: those that come after the name `last`."""
+    """Removes the previews that a resumed run will draw again: those whose names sort after `last`."""
     for file in folder.glob(f"*{Path(last).suffix}"):
         if file.name > last:
             file.unlink()
 
 
 def save_timelapse(folder: Path, path: Path) -> None:
-    """Joins the grids in `folder`, in order of their names, into one animation at `path`, whose ending says its
-    format; the last one stays for 2 s. One frame at a time is in memory."""
+    """Joins the previews in `folder`, sorted by name, into one animation at `path`, whose ending decides the format.
+    The last frame stays for 2 seconds. Only one frame is in memory at a time."""
     files = sorted(file for file in folder.glob("*") if file.suffix in ENDINGS)
     if files:
         durations = [TIMELAPSE_MILLISECONDS] * (len(files) - 1) + [2000]

@@ -1,7 +1,9 @@
-"""The networks of a run and what moves them: optimizers, learning-rate schedules and the running average."""
+"""The state of a run: its progress, its networks, and what trains them: optimizers, learning-rate schedules and the
+running average."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,16 +20,39 @@ from ..objectives.batch import Batch
 
 
 @dataclass
-class Trainees:
-    """The networks of a run, bare and prepared for distribution, and what moves them.
+class Progress:
+    """How far a run is.
 
     Args:
-        bare: The modules themselves; what a step's frozen partners are called through.
-        prepared: The same, wrapped where there is more than one process; what the trained network is called through.
+        step: Number of updates of the weights.
+        batches: Number of batches; several for each update with gradient accumulation.
+        images: Number of images on all ranks.
+        lowest_validation_loss: For early stopping; None without it.
+        epochs_since: Epochs since the lowest validation loss.
+        launches: For each launch of the run: the update that it started after, its device and the settings that it
+            changed.
+    """
+
+    step: int = 0
+    batches: int = 0
+    images: int = 0
+    lowest_validation_loss: float | None = None
+    epochs_since: int = 0
+    launches: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Trainees:
+    """The networks of a run, bare and prepared for distributed training, and what trains them.
+
+    Args:
+        bare: The modules themselves. A step calls its frozen partners through these.
+        prepared: The same modules, wrapped if there are several processes. A step calls the network that it trains
+            through these.
         optimizers: One for each network.
         schedulers: One for each network.
-        trained: The parameters of each that its step changes; the others stay as they are.
-        averaged: The running average of the model, or None without EMA.
+        trained: For each network the parameters that its step changes.
+        averaged: The running average of the model; None without EMA.
     """
 
     bare: dict[str, nn.Module]
@@ -39,17 +64,17 @@ class Trainees:
 
     @property
     def published(self) -> ImageGenerator:
-        """The model that previews and the snapshot show: the running average where there is one."""
+        """The model for previews and for the snapshot: the running average, if there is one."""
         return self.averaged or self.bare["model"]
 
     @property
     def learning_rate(self) -> float:
-        """The model's, for the next update."""
+        """The learning rate of the model's next update."""
         return self.schedulers["model"].get_last_lr()[0]
 
     def resume_at(self, step: int, config: TrainConfig) -> None:
-        """Sets what follows from the configuration and the number of updates. An optimizer's state, which was loaded,
-        brings its old settings along; a resumed run may have been given others."""
+        """Sets the optimizers and schedules to the configuration after `step` updates. The optimizers' states, which
+        were loaded before, have the old settings, and a resumed run may have new ones."""
         for name, scheduler in self.schedulers.items():
             scheduler.last_epoch = step
             rates = [rate * shape(step) for rate, shape in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
@@ -67,10 +92,11 @@ def prepare(
     choices: Choices,
     num_steps: int,
 ) -> Trainees:
-    """Builds what is trained beside `model`, and prepares all of it for the device and the processes.
+    """Builds the other networks of `objective`, optimizers, schedules and running average, and prepares all of them
+    for the device and the processes.
 
     Raises:
-        ValueError: If FSDP is asked for what it cannot do here.
+        ValueError: If the run uses FSDP and has a setting that does not work with it.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
         _refuse_to_shard(objective, config)
@@ -97,19 +123,19 @@ def prepare(
             weight_decay=config.adam_weight_decay,
             fused=True,
         )
-        # Not prepared: accelerate would step it once for each process, and we count updates.
+        # not prepared: accelerate would step it once for each process, but it counts updates
         schedulers[name] = get_scheduler(
             config.lr_scheduler, optimizer, num_warmup_steps=config.lr_warmup_steps, num_training_steps=num_steps
         )
         prepared[name], optimizers[name] = accelerator.prepare(network, optimizer)
         trained[name] = [parameter for parameter in prepared[name].parameters() if parameter.requires_grad]
     for name in objective.frozen & dict(model.named_children()).keys():
-        model.get_submodule(name).eval()  # batch statistics are weights, too
+        model.get_submodule(name).eval()  # batch statistics are part of the weights
     return Trainees(networks, prepared, optimizers, schedulers, trained, averaged)
 
 
 def draw_weights(network: nn.Module, mean: float, std: float) -> None:
-    """Draws the weights of all convolutions of a network from N(mean, std), and makes their biases 0."""
+    """Draws the weights of all convolutions of a network from a normal distribution and sets their biases to 0."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, mean, std)
@@ -120,16 +146,16 @@ def draw_weights(network: nn.Module, mean: float, std: float) -> None:
 def update(
     accelerator: Accelerator, trainees: Trainees, objective: Objective, batch: Batch, config: TrainConfig
 ) -> Logs:
-    """Takes one batch through the objective's steps. In each, only the trained network may be wrapped: its partners
-    are bare and frozen, so that no gradient is computed or averaged that nobody uses. Returns what they log, and each
-    network's gradient norm before clipping."""
+    """Runs the objective's steps on one batch. In each step only the network that it trains is wrapped. Its partners
+    are bare and frozen, so that no unused gradient is computed or averaged over ranks. Returns the logs of the steps,
+    and the gradient norm of each network before clipping."""
     logs: Logs = {}
     for name, step in objective.steps.items():
         trained = trainees.prepared[name]
         for partner, parameters in trainees.trained.items():
             for parameter in parameters:
                 parameter.requires_grad_(partner == name)
-        with accelerator.autocast():  # all of the step: accelerate covers what `forward` computes, and nothing else
+        with accelerator.autocast():  # accelerate itself covers only `forward`
             loss, step_logs = step({**trainees.bare, name: trained}, batch)
         accelerator.backward(loss)
         logs |= step_logs
@@ -147,12 +173,11 @@ def _refuse_to_shard(objective: Objective, config: TrainConfig) -> None:
     if objective.differentiated_twice:
         names = ", ".join(objective.differentiated_twice)
         raise ValueError(
-            f"FSDP cannot shard {names}: the loss holds its gradient, and FSDP gives the weights back "
-            "after the first differentiation. Such networks fit on every GPU: launch with "
-            "docs/launch/many_gpus.yaml."
+            f"FSDP cannot shard {names}: its gradient is part of the loss, and FSDP frees the weights after the first "
+            "differentiation. These networks fit on every GPU: launch with docs/launch/many_gpus.yaml."
         )
     if not config.use_ema:
-        raise ValueError("FSDP needs the running average, which is what every rank has whole: leave out --no_use_ema.")
+        raise ValueError("FSDP needs the running average, which is complete on every rank: leave out --no_use_ema.")
 
 
 @torch.no_grad()
@@ -171,3 +196,8 @@ def follow(averaged: nn.Module, model: nn.Module, num_updates: int, decay: float
 def _whole(value: torch.Tensor) -> torch.Tensor:
     """A tensor, gathered from all ranks where it is sharded over them (FSDP)."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def num_parameters(network: nn.Module) -> int:
+    """The number of parameters of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,4 +1,4 @@
-"""The trackers of `--report_to`, beside `log.jsonl`. Each is imported when it is asked for, and not before."""
+"""The trackers of `--report_to`. Each is imported only if a run uses it."""
 
 from importlib.util import find_spec
 
@@ -17,7 +17,7 @@ def tracker_names(report_to: str) -> list[str]:
     """The trackers that `report_to` stands for: "none", the name of one, or "all" that are installed.
 
     Raises:
-        ValueError: If it is not installed, or none is.
+        ValueError: If the tracker is not installed, or "all" finds none.
     """
     if report_to == "none":
         return []
@@ -33,7 +33,7 @@ def tracker_names(report_to: str) -> list[str]:
 
 
 def start_trackers(accelerator: Accelerator, run_name: str, config: TrainConfig) -> None:
-    """Begins a run in each tracker, or goes on with the one of that name where a tracker can."""
+    """Starts a run in each tracker. Trackio resumes the run of that name if the training is resumed."""
     settings = {
         "trackio": {"name": run_name, "resume": "allow" if config.resume_from_checkpoint else "never"},
         "wandb": {"name": run_name, "dir": config.output_dir},
@@ -42,7 +42,7 @@ def start_trackers(accelerator: Accelerator, run_name: str, config: TrainConfig)
 
 
 def track_picture(accelerator: Accelerator, name: str, picture: Image.Image, step: int) -> None:
-    """Hands a picture to every tracker."""
+    """Logs an image to every tracker."""
     picture = picture.convert("RGB")
     for tracker in accelerator.trackers:
         if tracker.name == "trackio":  # accelerate has no `log_images` for it

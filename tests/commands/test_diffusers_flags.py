@@ -68,7 +68,7 @@ def test_a_flag_that_is_none_here_gets_one_line(flag, style, capsys):
 
 def test_hyphens_and_several_flags_are_answered_too(capsys):
     lines = refused(["vae", "--cache-dir", "x", "--gradient-checkpointing"], capsys)
-    assert "There is no --cache_dir here. Leave it out; HF_HOME" in lines[0]
+    assert "There is no --cache_dir here. Leave it out; set HF_HOME" in lines[0]
     assert lines[1].startswith("There is no --gradient_checkpointing here.") and len(lines) == 2
 
 
@@ -119,6 +119,19 @@ def test_a_recipe_brings_its_family(capsys):
     assert line.endswith("Leave out vae: python train_accelerate.py --recipe r.json --seed 3")
 
 
+@pytest.mark.parametrize("words", ["--center_crop False", "--center_crop=False", "--center-crop no"])
+def test_a_centred_square_cannot_be_turned_off(words, capsys):
+    (line,) = refused(["vae", *words.split(), "--train_data_dir", "photos"], capsys)
+    assert line.startswith("Error: --center_crop cannot be turned off. Images are cropped to the centred square")
+
+
+def test_a_penalty_interval_is_refused_like_every_other_range():
+    with pytest.raises(ValueError, match="^penalty_interval=0 is not possible; it must be at least 1.$"):
+        train_accelerate.parse_arguments(["vaegan", "--penalty_interval", "0"])
+
+
 def test_no_flags_are_nothing_to_complain_of():
     assert complaints([], {"use_ema"}) == [] and without_center_crop([]) == []
     assert without_center_crop(["--center_crop", "True", "--seed", "1"]) == ["--seed", "1"]
+    assert without_center_crop(["--center_crop=1", "--seed", "1"]) == ["--seed", "1"]
+    assert without_center_crop(["--seed", "1", "--center_crop"]) == ["--seed", "1"]

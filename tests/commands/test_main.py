@@ -16,7 +16,7 @@ from hf_vae import FAMILIES, ImagePipeline
 from hf_vae.commands import main
 from hf_vae.models.prior import DEFAULT_PATH
 from hf_vae.pictures import picture_grid
-from hf_vae.publishing.tables import LABEL_HEIGHT
+from hf_vae.sheets import LABEL_HEIGHT
 from hf_vae.training import loop, trackers
 from published import open_models
 from tabs import sample as space_sample
@@ -179,7 +179,7 @@ def test_dry_run_prints_and_writes_nothing(family, train, picture_folder, tmp_pa
         ("--learning_rate -1", "learning_rate=-1"),
         ("--validation_fraction 2", "validation_fraction=2"),
         ("--crop_box 10 10 5 5", "crop_box="),
-        ("--mixed_precision fp16", "asks for fp16"),
+        ("--mixed_precision fp16", "--mixed_precision is fp16"),
         ("--kl_weight nan", "kl_weight=nan"),
         ("--data_license MIT", "did you mean mit"),
         ("--report_to wandb", "report_to=wandb needs a package"),
@@ -189,7 +189,7 @@ def test_dry_run_prints_and_writes_nothing(family, train, picture_folder, tmp_pa
         ("--width 12", "must be multiples of 8"),
         ("--streaming", "give the length as --max_train_steps"),
         ("--output_dir taken", "taken holds another run"),
-        ("--output_dir taken --resume_from_checkpoint checkpoint-9", "is no checkpoint folder"),
+        ("--output_dir taken --resume_from_checkpoint checkpoint-9", "is not a checkpoint folder"),
         ("--pretrained_model_name_or_path nowhere", "nowhere"),
         ("--dataset_name cats", "either --dataset_name .* or --train_data_dir"),
         ("--train_data_dir nowhere", "train_data_dir=nowhere does not exist"),
@@ -210,11 +210,11 @@ def test_a_dry_run_refuses_what_the_run_refuses(flags, message, dry, train, pict
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (None, "is no file"),
-        ({"family": "diffusion"}, "family 'diffusion'"),
+        (None, "does not exist or is not a file; a recipe is the train_config.json"),
+        ({"family": "diffusion"}, "'diffusion' is not a family"),
         ({"family": "vae", "model": {"latents": 3}}, "latents"),
-        ([{"family": "vae"}], "A recipe is an object"),
-        ({"family": "vae", "model": 3}, "A recipe is an object"),
+        ([{"family": "vae"}], "A recipe is a JSON object with a family"),
+        ({"family": "vae", "model": 3}, "A recipe is a JSON object with a family"),
     ],
 )
 def test_a_bad_recipe_is_refused_by_name(recipe, message, train, tmp_path):
@@ -235,7 +235,7 @@ def test_a_recipe_is_overridden_by_flags(tmp_path):
 
 def test_a_recipe_that_is_no_json_is_named(train, tmp_path):
     (tmp_path / "notes.json").write_text("# notes")
-    with pytest.raises(SystemExit, match="notes.json is no JSON"):
+    with pytest.raises(SystemExit, match="notes.json is not JSON"):
         train("--recipe", str(tmp_path / "notes.json"))
 
 

@@ -119,7 +119,7 @@ def test_a_checkpoint_of_a_run_on_other_images_is_refused(photos, tmp_path):
     retrain(photos, tmp_path / "two", max_train_steps=3)
     shutil.rmtree(tmp_path / "two/checkpoint-3")
     shutil.copytree(tmp_path / "one/checkpoint-3", tmp_path / "two/checkpoint-3")
-    with pytest.raises(ValueError, match="its images are others"):
+    with pytest.raises(ValueError, match="it has other images, or another split of them"):
         retrain(photos, tmp_path / "two", max_train_steps=6, resume_from_checkpoint="latest")
 
 

@@ -437,6 +437,6 @@ def test_a_streamed_run_is_measured_on_what_it_held_out_and_gets_a_card(picture_
     [({"max_train_steps": None}, "--max_train_steps"), ({"train_batch_size": "auto"}, "--train_batch_size")],
 )
 def test_what_needs_the_number_of_pictures_is_refused_with_the_fix(settings, message, picture_folder, tmp_path):
-    with pytest.raises(ValueError, match=f"--streaming does not know.*give .*{message}"):
+    with pytest.raises(ValueError, match=f"With --streaming the .* is unknown; pass .*{message}"):
         train(streamed_run(picture_folder, tmp_path / "run", **settings))
     assert not (tmp_path / "run").exists()

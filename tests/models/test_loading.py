@@ -18,7 +18,7 @@ from conftest import REPOSITORY, tiny_model
 from safetensors.torch import load_file, save_file
 
 from hf_vae import VAE, AutoGenerator, ImagePipeline
-from hf_vae.training.checkpoints import MANIFEST, PREFIX
+from hf_vae.run_folder import CHECKPOINT_PREFIX, MANIFEST
 
 
 pytestmark = pytest.mark.fault("weights from strangers", "refused with one error, before memory is taken")
@@ -243,7 +243,7 @@ def test_a_hostile_folder_is_refused_by_name(attack, folder):
 
 def make_checkpoint(folder: Path) -> Path:
     """A folder with the files of a checkpoint that a run wrote after 8 updates."""
-    checkpoint = folder / f"{PREFIX}8"
+    checkpoint = folder / f"{CHECKPOINT_PREFIX}8"
     checkpoint.mkdir(parents=True)
     for name in ("model.safetensors", "optimizer.bin", "random_states_0.pkl", MANIFEST):
         (checkpoint / name).write_text("{}")

@@ -165,13 +165,3 @@ def test_the_discriminator_sees_whether_a_batch_repeats_itself():
     images = torch.randn(4, 3, 28, 28)
     among_others, among_copies = discriminator(images)[0], discriminator(images[:1].repeat(4, 1, 1, 1))[0]
     assert (among_others - among_copies).abs() > 1e-4
-
-
-def test_a_vae_gan_draws_what_lies_between_pictures(images):
-    model = tiny_model("vaegan")
-    with torch.no_grad():
-        ends = [model(images, places=torch.full((7, 1), place)) for place in (0.0, 1.0)]
-        middle = model(images, places=torch.full((7, 1), 0.5)).samples
-    torch.testing.assert_close(ends[0].samples, ends[0].reconstructions)
-    torch.testing.assert_close(ends[1].samples, ends[1].reconstructions.roll(1, 0))
-    assert not torch.allclose(middle, ends[0].samples, atol=1e-3)

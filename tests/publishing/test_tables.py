@@ -4,15 +4,13 @@ import json
 import re
 
 import pytest
-import torch
-from conftest import reset_accelerate, tiny_model, tiny_run
+from conftest import reset_accelerate, tiny_run
 
-from hf_vae.commands.main import sheet
 from hf_vae.config import DataConfig
 from hf_vae.data.cached import load_images
 from hf_vae.models.auto import AutoGenerator
 from hf_vae.pictures import to_float
-from hf_vae.publishing.tables import STDS, reconstruction_error, std_sheet, table, table_rows
+from hf_vae.publishing.tables import reconstruction_error, table, table_rows
 from hf_vae.training.loop import train
 
 
@@ -38,16 +36,3 @@ def test_the_table_holds_our_errors_beside_the_published_one_on_one_scale(pictur
     assert vae == f"| drawn-vae | 1 | {ours[0]:.4f} | {ours[1]:.4f} | 0.0100 on [0, 1] | 0.0400 |"
     with pytest.raises(ValueError, match="no finished run of a recipe cats"):
         table_rows(recipes, "cats", runs, str(picture_folder))
-
-
-def test_a_sheet_has_a_row_for_each_standard_deviation(family, tmp_path):
-    model = tiny_model(family)
-    picture = std_sheet(model, seed=3)
-    assert picture.size == (8 * 28, len(STDS) * 28) and STDS == (0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)
-    noise = torch.randn(8, 8, generator=torch.Generator().manual_seed(3))
-    expected = model.decode(2 * noise[:1]).sample.clamp(-1, 1)[0, :, 14, 14]
-    found = torch.tensor(picture.getpixel((14, 7 * 28 + 14))) / 127.5 - 1
-    torch.testing.assert_close(found, expected.detach(), atol=0.01, rtol=0)
-    model.save_pretrained(tmp_path / "model")
-    sheet(str(tmp_path / "model"), output=tmp_path / "sheet.png")
-    assert (tmp_path / "sheet.png").is_file()

@@ -21,8 +21,8 @@ from hf_vae.training.checkpoints import (
     MANIFEST,
     PriorCheckpoint,
     Progress,
-    defect,
     find_checkpoint,
+    find_defect,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
@@ -76,8 +76,8 @@ def make_foreign(checkpoint: Path) -> None:
 
 
 DAMAGES = {
-    truncate: "model.safetensors is not as it was written",
-    flip_a_bit: "optimizer.bin is not as it was written",
+    truncate: "model.safetensors has changed since it was written",
+    flip_a_bit: "optimizer.bin has changed since it was written",
     lose_a_file: f"{AVERAGED} is missing",
     lose_the_manifest: f"no readable {MANIFEST}",
     cut_the_manifest: f"no readable {MANIFEST}",
@@ -108,7 +108,7 @@ def test_a_run_goes_on_from_the_last_whole_checkpoint(family, picture_folder, tm
     flip_a_bit(torn / "checkpoint-6")
     reset_accelerate()
     train(tiny_run(family, picture_folder, torn, resume_from_checkpoint="latest"))
-    assert "Passed over" in capsys.readouterr().out
+    assert "Skipped" in capsys.readouterr().out
     assert_equal_runs(quiet, torn)
 
 
@@ -160,18 +160,20 @@ def test_how_far_a_run_was_is_kept(tmp_path):
     save_steps(tmp_path, 7)
     assert load_checkpoint(OneProcess(), tmp_path / "checkpoint-7", None) == (Progress(7, 14, 21, 0.5, 1), {"loss": 7})
     assert Progress() == Progress(0, 0, 0, None, 0)
-    with pytest.raises(ValueError, match="checkpoint-7 holds no running average: resume with --no_use_ema"):
+    with pytest.raises(ValueError, match="checkpoint-7 has no running average; resume with --no_use_ema"):
         load_checkpoint(OneProcess(), tmp_path / "checkpoint-7", torch.nn.Linear(1, 1))
 
 
 def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(tmp_path):
     assert find_checkpoint("latest", tmp_path, {}) is None
-    with pytest.raises(ValueError, match="checkpoint-9 is no checkpoint folder. In .*: none"):
+    with pytest.raises(ValueError, match="checkpoint-9 is not a checkpoint folder. Checkpoints in .*: none"):
         find_checkpoint("checkpoint-9", tmp_path, {})
     save_steps(tmp_path, 8, 10)
     (tmp_path / "checkpoint-last").mkdir()
     for wanted in ("checkpoint-9", "checkpoint-last", str(tmp_path)):
-        with pytest.raises(ValueError, match="is no checkpoint folder. In .*: checkpoint-8, checkpoint-10"):
+        with pytest.raises(
+            ValueError, match="is not a checkpoint folder. Checkpoints in .*: checkpoint-8, checkpoint-10"
+        ):
             find_checkpoint(wanted, tmp_path, {})
 
 
@@ -182,7 +184,7 @@ def test_where_none_can_be_used_it_is_said_why_the_newest_cannot(tmp_path):
     (tmp_path / "checkpoint-10" / "state.bin").write_bytes(b"abd")
     warnings = []
     with pytest.raises(
-        ValueError, match="None of the 3 .* Of the newest, checkpoint-10: its file state.bin is not as it"
+        ValueError, match="None of the 3 .* The newest, checkpoint-10: its file state.bin has changed since it"
     ):
         find_checkpoint("latest", tmp_path, RUN, warnings.append)
     assert [re.search("checkpoint-(.*): ", warning)[1] for warning in warnings] == ["10", "9", "8"]
@@ -199,7 +201,9 @@ def test_a_disk_that_is_full_is_said_with_what_is_free_and_what_stays(tmp_path, 
 
         with monkeypatch.context() as patch:
             patch.setattr(checkpoints, written, fail)
-            with pytest.raises(OSError, match=r"left\. 3 MiB are free there\. .* stay: checkpoint-8\. Make room"):
+            with pytest.raises(
+                OSError, match=r"left\. 3 MiB are free there\. .* are kept: checkpoint-8\. Free some space"
+            ):
                 save_checkpoint(OneProcess(), tmp_path, {}, Progress(9), {}, torch.nn.Linear(1, 1), None)
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-8"]
 
@@ -284,7 +288,7 @@ def test_a_full_disk_stops_with_one_error_and_keeps_what_was_there(whole, pictur
     before_room = done.stdout.split("rc 1")[1]
     assert "checkpoint-3" in before_room and "checkpoint-6" not in before_room.split("***")[0]
     assert "Traceback" not in errors
-    assert "checkpoint-6 could not be written" in errors and "stay: checkpoint-3" in errors
+    assert "checkpoint-6 could not be written" in errors and "are kept: checkpoint-3" in errors
     assert_equal_runs(whole, tmp_path / "kept")
 
 
@@ -292,7 +296,7 @@ def test_a_run_that_is_resumed_from_another_folder_has_its_networks_in_its_own(w
     run = tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint=str(whole / "checkpoint-6"))
     train(run)
     (kept,) = list_checkpoints(tmp_path)
-    assert kept.name == "checkpoint-6" and defect(kept, run.to_dict()) is None
+    assert kept.name == "checkpoint-6" and find_defect(kept, run.to_dict()) is None
 
 
 def test_the_same_step_is_written_again_without_a_moment_in_which_none_is_there(whole, picture_folder, tmp_path):
@@ -301,7 +305,7 @@ def test_the_same_step_is_written_again_without_a_moment_in_which_none_is_there(
     train(tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="checkpoint-3"))
     assert_equal_runs(whole, tmp_path)
     run = tiny_run("vae", picture_folder, tmp_path).to_dict()
-    assert [defect(path, run) for path in list_checkpoints(tmp_path)] == [None, None]
+    assert [find_defect(path, run) for path in list_checkpoints(tmp_path)] == [None, None]
 
 
 def prior_checkpoint(output_dir: Path, model: torch.nn.Module, num_steps: int = 9, seed: int = 0) -> PriorCheckpoint:
@@ -351,7 +355,7 @@ def test_a_state_of_a_prior_that_is_damaged_is_named_and_passed_over(tmp_path):
     for content in (whole[:5000], bytes(flipped), b"", b"no zip", foreign.read_bytes()):
         kept.path.write_bytes(content)
         assert kept.load(warnings.append) is None
-        assert f"Passed over {kept.path}: it is not as it was written" in warnings.pop()
+        assert f"Skipped {kept.path}: it is damaged" in warnings.pop()
     kept.path.write_bytes(whole)
     assert kept.load(warnings.append) is not None and not warnings
 
@@ -367,7 +371,7 @@ def test_a_prior_s_state_that_cannot_be_written_leaves_the_one_before(tmp_path, 
         raise RuntimeError("PytorchStreamWriter failed")
 
     monkeypatch.setattr(checkpoints.torch, "save", fail)
-    with pytest.raises(OSError, match=r"prior-checkpoint.pt could not be written: Pytorch.* stay: checkpoint-8\."):
+    with pytest.raises(OSError, match=r"prior-checkpoint.pt could not be written: Pytorch.* are kept: checkpoint-8\."):
         kept.save({"losses": torch.ones(1)})
     assert kept.path.read_bytes() == before and sorted(tmp_path.iterdir()) == names
 

@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 import train_accelerate
 from conftest import assert_equal_runs
+from hf_vae.training import loop
 from hf_vae.training.checkpoints import checkpoint_step, list_checkpoints
 
 torch.set_num_threads(1)
@@ -40,7 +41,7 @@ def start(output_dir):
     if child:
         return child
     flags = ["--recipe", recipe, "--output_dir", str(output_dir), "--resume_from_checkpoint", "latest"]
-    train_accelerate.training.train(train_accelerate.parse_arguments(flags))
+    loop.train(train_accelerate.parse_arguments(flags))
     os._exit(0)
 
 started = time.monotonic()
@@ -115,11 +116,12 @@ ON_A_READ_ONLY_FOLDER = """
 import shutil, subprocess, sys
 import train_accelerate
 from conftest import reset_accelerate
-from hf_vae.training.checkpoints import defect
+from hf_vae.training import loop
+from hf_vae.training.checkpoints import find_defect
 
 folder, *flags = sys.argv[1:]
 run = train_accelerate.parse_arguments([*flags, "--output_dir", folder])
-train_accelerate.training.train(run)
+loop.train(run)
 shutil.rmtree(folder + "/checkpoint-20")
 subprocess.run(["mount", "--bind", folder, folder], check=True)
 subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
@@ -130,7 +132,7 @@ for more in (["--output_dir", folder, "--resume_from_checkpoint", "latest"], ["-
         train_accelerate.main()
     except SystemExit as stopped:
         print("stopped:", stopped.code)
-print("defect:", defect(train_accelerate.Path(folder) / "checkpoint-10", run.to_dict()))
+print("defect:", find_defect(train_accelerate.Path(folder) / "checkpoint-10", run.to_dict()))
 """
 
 

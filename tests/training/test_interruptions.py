@@ -15,7 +15,7 @@ from conftest import REPOSITORY, assert_equal_runs, reset_accelerate, tiny_flags
 import train_accelerate
 from hf_vae.flags import run_from_recipe
 from hf_vae.latents.fit_prior import FlowTraining
-from hf_vae.training import loop
+from hf_vae.training import fitting, loop
 from hf_vae.training.checkpoints import PRIOR_CHECKPOINT, list_checkpoints
 from hf_vae.training.interruptions import StopSignals, TrainingInterrupted
 
@@ -95,7 +95,7 @@ def test_a_run_that_is_stopped_in_its_prior_goes_on_there_to_the_same_weights(
     updates, update = [], FlowTraining.update
     monkeypatch.setattr(FlowTraining, "update", lambda self: updates.append(1) or update(self))
     loop.train(tiny_run("vae", picture_folder, stopped, resume_from_checkpoint="latest", **settings))
-    assert len(updates) == 2 and "the prior goes on after 3 of its 5 updates" in capsys.readouterr().out
+    assert len(updates) == 2 and "the prior resumes after 3 of its 5 updates" in capsys.readouterr().out
     for name, value in weights(quiet).items():
         assert torch.equal(value, weights(stopped)[name]), name
     if "checkpointing_steps" in settings:
@@ -116,13 +116,13 @@ def test_a_stop_right_before_the_prior_learns_leaves_the_trained_networks(
             signal_in_update(6, signal.SIGTERM, patch)
         else:
             name = "fit_detail" if moment == "details" else "fit_prior"
-            fit = getattr(loop, name)
+            fit = getattr(fitting, name)
 
             def signal_and_fit(*arguments):
                 os.kill(os.getpid(), signal.SIGTERM)
                 fit(*arguments)
 
-            patch.setattr(loop, name, signal_and_fit)
+            patch.setattr(fitting, name, signal_and_fit)
         loop.train(run)
     reset_accelerate()
     loop.train(dataclasses.replace(run, train=dataclasses.replace(run.train, resume_from_checkpoint="latest")))
@@ -158,7 +158,7 @@ def test_a_kill_while_the_prior_is_learned_costs_minutes_at_most(picture_folder,
     reset_accelerate()
     recipe["train"]["resume_from_checkpoint"] = "latest"
     loop.train(run_from_recipe(recipe))
-    assert "the prior goes on after 4 of its 6 updates" in capsys.readouterr().out
+    assert "the prior resumes after 4 of its 6 updates" in capsys.readouterr().out
     assert_equal_runs(quiet, killed)
 
 
@@ -174,17 +174,17 @@ def test_the_exit_code_of_the_script_tells_a_stop_from_a_failure(picture_folder,
 
 
 def test_ctrl_c_in_the_evaluation_says_that_the_model_is_there(picture_folder, tmp_path, monkeypatch, capsys):
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_accelerate.evaluation, "evaluate_folder", stop)
+    monkeypatch.setattr("hf_vae.evaluation.evaluate.evaluate_folder", stop)
     arguments = ["train_accelerate.py", "vae", *tiny_flags("vae"), "--train_batch_size", "4", "--prior", "gaussian"]
     arguments += ["--output_dir", str(tmp_path), "--train_data_dir", str(picture_folder), "--max_train_steps", "1"]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as caught:
         train_accelerate.main()
     assert caught.value.code == 130
-    assert f"The model is in {tmp_path}. hf-vae evaluate {tmp_path} --save" in capsys.readouterr().err
+    assert f"The model is in {tmp_path}. To finish, run `hf-vae evaluate {tmp_path} --save`" in capsys.readouterr().err
 
 
 def test_a_second_ctrl_c_stops_at_once_and_an_echo_of_the_first_does_not(monkeypatch):

@@ -30,7 +30,7 @@ def test_the_first_preview_of_a_run_comes_early(picture_folder, tmp_path, monkey
     for every, expected in ((0, []), (1, [1, 2, 3, 4]), (3, [2, 3, 4]), (500, [2, 4])):
         output_dir = tmp_path / str(every)
         settings = {"max_train_steps": 4, "checkpointing_steps": 0, "preview_steps": every}
-        loop.Training(tiny_run("dcgan", picture_folder, output_dir, **settings)).advance(4)
+        loop.Training.start(tiny_run("dcgan", picture_folder, output_dir, **settings)).advance(4)
         assert sorted(path.name for path in output_dir.glob("previews/*")) == [
             f"step_{step:07d}.png" for step in expected
         ]

@@ -1,0 +1,74 @@
+"""Grids of images to look at: reconstructions below their originals, decoded noise, models one below the other."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from .models import ImageGenerator
+from .pictures import picture_grid, to_pictures
+from .pipeline import ImagePipeline
+
+
+STDS = tuple(number / 4 for number in range(1, 9))  # 0.25 to 2.0
+SHEET_COLUMNS = 8
+LABEL_HEIGHT = 16  # pixels
+
+
+@torch.no_grad()
+def draw_reconstructions(model: ImageGenerator, images: torch.Tensor) -> Image.Image:
+    """A row of `images` `(B, C, H, W)` in [-1, 1] above a row of their reconstructions. Puts the model into
+    evaluation mode."""
+    model.eval()
+    latents = model.encode(images.to(model.device)).latents
+    rows = torch.cat([images, model.decode(latents).sample.float().cpu()])
+    return picture_grid(to_pictures(rows, model.output_size), len(images))
+
+
+@torch.no_grad()
+def std_sheet(model: ImageGenerator, seed: int = 0) -> Image.Image:
+    """Decoded noise, a row for each standard deviation from 0.25 to 2.0 in steps of 0.25, with the same noise in each
+    row: it shows where a latent space ends, and what the model generates beyond."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = model.latent_prior.sample(SHEET_COLUMNS, "standard", generator)
+    rows = torch.cat([model.decode(std * noise).sample.float().cpu() for std in STDS])
+    return picture_grid(to_pictures(rows, model.output_size), SHEET_COLUMNS)
+
+
+def models_sheet(models: dict[str, Path], pictures: list[Image.Image], seed: int = 0) -> Image.Image:
+    """A labelled row for each model.
+
+    Args:
+        models: The folder of each model, by the name that its row gets.
+        pictures: What to reconstruct. They are the first row, and models without an encoder are left out. If there are
+            none, a row is 8 samples.
+        seed: Seed of the samples, the same for each model.
+
+    Raises:
+        ValueError: If there are pictures and no model has an encoder, or a folder holds no model.
+    """
+    rows: dict[str, list[Image.Image]] = {}
+    for name, folder in models.items():
+        pipeline = ImagePipeline.from_pretrained(folder)
+        if not pictures:
+            rows[name] = pipeline.sample(SHEET_COLUMNS, seed).images
+        elif pipeline.model.has_encoder:
+            rows[name] = pipeline.reconstruct(pictures).images
+            rows = {"pictures": [pipeline.prepare(picture) for picture in pictures]} | rows
+    if not rows:
+        raise ValueError(f"None of {', '.join(models)} has an encoder; leave out --pictures to see samples.")
+    return _labelled(rows)
+
+
+def _labelled(rows: dict[str, list[Image.Image]]) -> Image.Image:
+    """Rows with equal numbers of pictures, each below its name, at the size of the largest picture."""
+    size = max(picture.width for row in rows.values() for picture in row)
+    width = size * max(len(row) for row in rows.values())
+    sheet = Image.new("RGB", (width, len(rows) * (size + LABEL_HEIGHT)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (name, row) in enumerate(rows.items()):
+        top = number * (size + LABEL_HEIGHT)
+        draw.text((2, top + 1), name, fill="black")
+        for column, picture in enumerate(row):
+            sheet.paste(picture.resize((size, size), Image.Resampling.NEAREST), (column * size, top + LABEL_HEIGHT))
+    return sheet

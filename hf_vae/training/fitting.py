@@ -1,0 +1,103 @@
+"""What is fitted to the trained networks of a run before its model is published: residual latents and prior."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ..config import TrainConfig
+from ..data.cached import ImageSet
+from ..data.streaming import ImageStream
+from ..latents.fit_detail import fit_detail
+from ..latents.fit_prior import FlowTraining, fit_prior, learns_flow
+from ..models import ImageGenerator
+from .checkpoints import PriorCheckpoint
+from .interruptions import StopSignals
+from .logs import device_name
+
+
+FIT_IMAGES = 50_000  # enough for a stable Gaussian of a thousand latents
+
+
+def trains_prior(model: ImageGenerator, config: TrainConfig) -> bool:
+    """Whether the prior of `model` is a network that is trained after the others."""
+    return learns_flow(model) and not config.keeps_prior
+
+
+class Fitting:
+    """Fits residual latents and prior, on one rank.
+
+    Args:
+        accelerator: The run's accelerator.
+        model: The model, whose networks are trained.
+        images: The training images.
+        config: The settings of the run.
+        checkpoint: The checkpoint of the trained networks, in the run folder.
+        stop: Tells when to stop.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: ImageGenerator,
+        images: ImageSet | ImageStream,
+        config: TrainConfig,
+        checkpoint: Path,
+        stop: StopSignals,
+    ):
+        self._model, self._images, self._config = model, images, config
+        self._accelerator, self._checkpoint, self._stop = accelerator, checkpoint, stop
+        self._prior_checkpoint: PriorCheckpoint | None = None
+        self.prior_facts: dict[str, Any] | None = None  # of a prior that was trained: updates, seconds and device
+
+    def fit(self) -> None:
+        """Fits the model in place. A prior whose training was interrupted is resumed.
+
+        Raises:
+            OSError: If the disk is full.
+            TrainingInterrupted: After SIGTERM or Ctrl-C, once the state of the prior is written.
+        """
+        if self._model.detail is not None:
+            fit_detail(self._model, self._batches())
+        config, run_folder = self._config, self._checkpoint.parent
+        self._prior_checkpoint = PriorCheckpoint(run_folder, self._model, config.prior_steps, config.seed)
+        if not config.keeps_prior:
+            self._fit_prior(self._prior_checkpoint)
+        self._stop.raise_if_received(self._checkpoint.name)
+
+    def remove_checkpoint(self) -> None:
+        """Removes the checkpoint of the prior, once the model is published."""
+        if self._prior_checkpoint:
+            self._prior_checkpoint.remove()
+
+    def _fit_prior(self, kept: PriorCheckpoint) -> None:
+        config = self._config
+        state = kept.load(self._accelerator.print)
+        if state:
+            done = len(state["losses"])
+            self._accelerator.print(f"  the prior resumes after {done:,} of its {config.prior_steps:,} updates")
+
+        def after_update(training: FlowTraining) -> None:
+            if self._stop.received or kept.is_due():
+                kept.save(training.state())
+            self._stop.raise_if_received(
+                f"{kept.path.name} at update {len(training.losses):,} of {config.prior_steps:,} of the prior"
+            )
+
+        # without a gradient scaler, fp16 is not for the prior
+        in_bfloat16 = self._accelerator.mixed_precision == "bf16"
+        fit_prior(
+            self._model, self._batches(), config.prior_steps, config.seed, True, state, after_update, in_bfloat16
+        )
+        if trains_prior(self._model, config):
+            device = device_name(self._accelerator.device)
+            facts = {"steps": config.prior_steps, "seconds": round(kept.seconds), "device": device}
+            self.prior_facts = facts | {"num_processes": 1, "precision": "bf16" if in_bfloat16 else "no"}
+
+    def _batches(self) -> Iterator[torch.Tensor]:
+        """Batches of training images, until the run is told to stop."""
+        for images in self._images.batches(FIT_IMAGES):
+            self._stop.raise_if_received(self._checkpoint.name)
+            yield images
