@@ -21,6 +21,7 @@ from hf_vae.latents.directions import Direction, read_directions
 from hf_vae.models import ImageGenerator
 from hf_vae.models.auto import AutoGenerator
 from hf_vae.models.loading import checked_folder, find_folder, read_config
+from hf_vae.models.priors import priors_of
 from hf_vae.pipeline import ImagePipeline, PicturesOutput
 
 
@@ -82,8 +83,7 @@ class PublishedModel:
     def priors(self) -> list[str]:
         """What its samples can be drawn from, its own first."""
         own = self.config["prior"]
-        others = ("mixture", "gaussian", "standard") if self.has_encoder else ()  # fitted to what was encoded
-        return [own, *(prior for prior in others if prior != own)]
+        return [own, *(prior for prior in priors_of(own, self.has_encoder) if prior != own)]
 
     @cached_property
     def directions(self) -> list[Direction]:
@@ -156,8 +156,7 @@ class PublishedModel:
         latents = self.pipeline.encode([picture])
         found = {self.name: self.pipeline.decode(latents)}
         if self.detail_dim:
-            prior = self.pipeline.model.latent_prior
-            alone = prior.with_details(latents[:, : prior.latent_dim])
+            alone = latents[:, : self.config["latent_dim"]]
             found[f"{self.name}, {WITHOUT_DETAILS}"] = self.pipeline.decode(alone)
         return found
 

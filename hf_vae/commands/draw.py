@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from ..models.prior import DEFAULT_PATH
+from ..models.priors import DEFAULT_PATH, DEFAULT_STEPS, PathKind, PriorKind
 from ..pictures import GRID_COLUMNS, open_image, picture_grid
 from ..pipeline import ImagePipeline
 from ..ranges import limited
@@ -21,7 +21,8 @@ def sample(
     num: Annotated[int, limited(least=1)] = 16,
     seed: Seed = 0,
     temperature: Annotated[float, limited(least=0)] = 1.0,
-    prior: str | None = None,
+    prior: PriorKind | None = None,
+    num_steps: Annotated[int, limited(least=1)] = DEFAULT_STEPS,
     columns: Annotated[int, limited(least=1)] = GRID_COLUMNS,
     output: Path = Path("samples.png"),
     overwrite: bool = False,
@@ -35,13 +36,15 @@ def sample(
         num: How many pictures.
         seed: The same seed gives the same pictures.
         temperature: Scale of the noise; below 1 is more typical and less varied.
-        prior: flow, mixture, gaussian or standard; the model's own if left out.
+        prior: The distribution to draw latents from; the model's own if left out.
+        num_steps: Steps of a flow from noise to latents; other priors ignore it.
         columns: Pictures in a row.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    save_picture(picture_grid(_open_model(model).sample(num, seed, temperature, prior).images, columns), output)
+    samples = _open_model(model).sample(num, seed, temperature, prior, num_steps).images
+    save_picture(picture_grid(samples, columns), output)
 
 
 def reconstruct(
@@ -73,7 +76,8 @@ def interpolate(
     start: PictureFile,
     end: PictureFile,
     frames: Annotated[int, limited(least=2)] = 8,
-    kind: str = DEFAULT_PATH,
+    kind: PathKind = DEFAULT_PATH,
+    num_steps: Annotated[int, limited(least=1)] = DEFAULT_STEPS,
     output: Path = Path("interpolation.png"),
     overwrite: bool = False,
 ) -> None:
@@ -86,12 +90,14 @@ def interpolate(
         start: Picture file to start from.
         end: Picture file to end at.
         frames: Number of frames, the reconstructions of both pictures included.
-        kind: slerp, lerp or flow: along a great circle, a straight line, or through the noise of the learned prior.
+        kind: The path: slerp is a great circle, lerp a straight line, and flow leads through the noise of the learned
+            prior.
+        num_steps: Steps of a flow, on a path through its noise.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    pictures = _open_model(model).interpolate(open_image(start), open_image(end), frames, kind).images
+    pictures = _open_model(model).interpolate(open_image(start), open_image(end), frames, kind, num_steps).images
     save_picture(picture_grid(pictures, frames), output)
 
 

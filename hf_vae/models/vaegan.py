@@ -1,4 +1,4 @@
-"""The variational autoencoder that a discriminator taught detail."""
+"""The variational autoencoder that is trained against a discriminator."""
 
 import torch
 
@@ -7,11 +7,12 @@ from .vae import VAE, VAEOutput
 
 
 class VAEGAN(VAE):
-    """A variational autoencoder that was also trained against a discriminator (Larsen et al. 2016): it encodes and
-    decodes as a VAE does, and where a VAE paints the average of all pictures that fit, a VAE-GAN has to decide for one
-    that looks real. It reconstructs, interpolates and samples, with the detail that a VAE leaves out.
+    """A variational autoencoder that is also trained against a discriminator (Larsen et al. 2016). It encodes and
+    decodes as a VAE does. A VAE decodes to the average of all images that fit the latents; the discriminator makes a
+    VAE-GAN decode to one that looks real. It reconstructs, interpolates and generates, with the detail that a VAE
+    blurs.
 
-    Args: those of `VAE`.
+    Args: those of `ImageGenerator`.
     """
 
     def forward(
@@ -21,9 +22,9 @@ class VAEGAN(VAE):
         latents: torch.Tensor | None = None,
         places: torch.Tensor | None = None,
     ) -> VAEOutput:
-        """As `VAE.forward`. `samples` (N, C, H, W) are the pictures of `latents` (N, Z) if they are given; with
-        `places` (B, 1) in [0, 1], those at that part of the way, on the great circle, from the draw of each image's
-        posterior to that of the next one."""
+        """As `VAE.forward`. `samples` (N, C, H, W) are the images of `latents` (N, Z), if these are passed. With
+        `places` (B, 1) in [0, 1], they are the images at that share of the great circle from the draw of each image's
+        posterior to that of the next image."""
         output = super().forward(images, noise)
         if places is not None:
             latents = slerp(output.latents, output.latents.roll(1, 0), places)

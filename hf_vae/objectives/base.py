@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..models import ImageGenerator
+from ..models import FITTED_PARTS, ImageGenerator
 from .batch import Batch
 
 
@@ -42,7 +42,7 @@ class Objective:
     @property
     def frozen(self) -> frozenset[str]:
         """Names of the model's parts that keep their weights."""
-        return frozenset({"latent_prior"})  # is fitted once the model is trained
+        return frozenset(FITTED_PARTS)
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
         """What is trained, by name: the model, and whatever a family needs beside it."""

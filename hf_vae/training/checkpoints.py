@@ -19,6 +19,8 @@ from torch import nn
 
 from ..atomic import flush_to_disk, write_whole
 from ..config import ONE_LAUNCH, differences
+from ..models import FITTED_PARTS
+from ..models.formats import FORMAT_VERSION
 
 
 PREFIX = "checkpoint-"
@@ -27,7 +29,7 @@ PRIOR_SAVE_SECONDS = 120.0  # between two times that it is written
 UNFINISHED = ".writing-"
 MANIFEST = "manifest.json"
 AVERAGED = "averaged.safetensors"
-FITTED = ("latent_prior.", "detail.")  # what of a model is fitted once its networks are trained
+FITTED = tuple(f"{part}." for part in FITTED_PARTS)
 # Settings that no weight follows from, or that hold a path of the author's machine.
 NOT_OF_A_LAUNCH = ONE_LAUNCH | {"output_dir", "pretrained_model_name_or_path", "report_to", "checkpoints_total_limit"}
 
@@ -206,6 +208,7 @@ class PriorCheckpoint:
     def __init__(self, output_dir: Path, model: nn.Module, num_steps: int, seed: int):
         self.path = output_dir / PRIOR_CHECKPOINT
         self._belongs_to = {"networks": _weights_digest(model), "prior_steps": num_steps, "seed": seed}
+        self._belongs_to |= {"format_version": FORMAT_VERSION}  # another version may learn another prior
         self._since = self._saved = time.perf_counter()
         self._seconds_before = 0.0
 

@@ -22,8 +22,9 @@ from ..data.streaming import open_stream
 from ..families import new_model
 from ..hardware import Choices, choose, choose_precision, prepare_backends, use_cpu
 from ..latents.fit_detail import fit_detail
-from ..latents.fit_prior import FlowTraining, fit_prior, learns_flow, seconds_per_update
+from ..latents.fit_prior import fit_prior, learns_prior, seconds_per_update
 from ..models import ImageGenerator
+from ..models.priors.base import PriorTraining
 from ..objectives.augmentation import AUGMENT_CHANCES, augment
 from ..objectives.batch import Batch
 from ..pictures import to_float
@@ -217,7 +218,7 @@ class Training:
             done = len(state["losses"])
             self.accelerator.print(f"  the prior goes on after {done:,} of its {config.prior_steps:,} updates")
 
-        def after_update(training: FlowTraining) -> None:
+        def after_update(training: PriorTraining) -> None:
             if self.stop.received or kept.is_due():
                 kept.save(training.state())
             self.stop.raise_if_received(
@@ -226,7 +227,7 @@ class Training:
 
         batches = self._batches_to_fit()
         fit_prior(model, batches, config.prior_steps, config.seed, True, state, after_update, self._in_bfloat16)
-        if not learns_flow(model):
+        if not learns_prior(model):
             return None
         device = device_name(self.accelerator.device)
         facts = {"steps": config.prior_steps, "seconds": round(kept.seconds), "device": device, "num_processes": 1}
@@ -250,12 +251,12 @@ class Training:
 
     def _forecast(self) -> Forecast:
         config, model = self.run.train, self.trainees.published
-        prior_steps = config.prior_steps if learns_flow(model) and not config.keeps_prior else 0
+        prior_steps = config.prior_steps if learns_prior(model) and not config.keeps_prior else 0
         return Forecast(
             self.progress.step,
             self.num_steps,
             prior_steps,
-            lambda: seconds_per_update(model.latent_prior, self._in_bfloat16),
+            lambda: seconds_per_update(model, self._in_bfloat16),
         )
 
     def _batches(self) -> Generator[Batch, None, None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..latents.fit_prior import fit_gaussian
+from ..latents.fit_prior import fit_for_preview
 from ..models import ImageGenerator
 from ..pictures import GRID_COLUMNS, picture_grid, to_pictures
 
@@ -25,15 +25,11 @@ def draw_preview(
     num_images: int = PREVIEW_IMAGES,
     columns: int = GRID_COLUMNS,
 ) -> Image.Image:
-    """Samples of the same noise at any time of a run. A prior that is fitted is fitted on `batches` first, each
-    `(B, C, H, W)` in [-1, 1], since what was fitted to an earlier encoder does not suit this one: the Gaussian, as the
-    others take long to learn. Without `batches` the model's prior is used as it is. No global random state is
-    touched."""
+    """Samples of the same noise at any time of a run. A prior that is fitted in seconds stands in for one that takes
+    longer. It is fitted to `batches` first, each `(B, C, H, W)` in [-1, 1], since the encoder has changed since the
+    last time. Without `batches` the model's prior is used as it is. No global random state is changed."""
     model.eval()
-    prior = model.config.prior
-    if batches is not None and model.has_encoder and prior != "standard":
-        fit_gaussian(model, batches)
-        prior = "gaussian"
+    prior = model.config.prior if batches is None else fit_for_preview(model, batches)
     generator = torch.Generator().manual_seed(PREVIEW_SEED)
     samples = model.sample(num_images, generator=generator, prior=prior)
     return picture_grid(to_pictures(samples, model.output_size), columns)
