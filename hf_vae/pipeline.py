@@ -124,7 +124,8 @@ class ImagePipeline:
         num_steps: int = DEFAULT_STEPS,
     ) -> PicturesOutput:
         """Generates images. Each has a seed of its own, `seed`, `seed + 1` and so on, which gives the same image
-        again, on any device and whatever else is generated with it. Other arguments are those of `ImageGenerator.sample`."""
+        again, on any device and whatever else is generated with it. Other arguments are those of
+        `ImageGenerator.sample`."""
         seed = secrets.randbelow(2**32) if seed is None else seed
         generators = [torch.Generator().manual_seed(seed + number) for number in range(num_images)]
         prior = prior or self.model.config.prior

@@ -33,7 +33,9 @@ def fit_flow(prior: LatentPrior, latents: torch.Tensor, num_updates: int, **lear
     """Learns the flow of a prior whose components are fitted; returns the loss of each update."""
     losses = []
 
-    def after_update(training, then=learning.pop("after_update", None)):
+    then = learning.pop("after_update", None)
+
+    def after_update(training):
         losses[:] = [loss.item() for loss in training.losses]
         if then is not None:
             then(training)
