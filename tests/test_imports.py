@@ -76,7 +76,7 @@ def test_space_neither_trains_nor_loads_data_sets(file):
 
 @pytest.mark.parametrize("kind", PRIORS)
 def test_no_other_room_names_a_prior(kind):
-    """`"gaussian"` would be a comparison or a default of its own. A family's own prior is a default in its signature."""
+    """A quoted name is a comparison or a default of its own."""
     for module in MODULES:
         if not module.startswith("models."):
             text = MODULES[module].read_text()

@@ -1883,7 +1883,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         return self.encode(images if ndim == 4 else images[None]).latents
 
 
-"""The three convolution stacks that every family is built from, and the rule that says which image sizes they can
+"""The three convolution stacks that every family is built from, and the rule for the image sizes that they can
 make."""
 
 import torch
@@ -1901,35 +1901,35 @@ def size_rule(image_size: int) -> tuple[int, int]:
     """Splits `image_size` into `bottom * 2**stages` with a bottom of 4 to 7 pixels, and returns `(bottom, stages)`.
 
     Raises:
-        ValueError: If the size lies outside 28 to 256 or is no such product; the message names the nearest sizes.
+        ValueError: If the size is outside 28 to 256 or is not such a product; the message names the nearest sizes.
     """
     valid = [bottom * 2**stages for stages in range(2, 7) for bottom in range(4, 8)]
     valid = sorted(size for size in valid if MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE)
     if image_size not in valid:
         nearest = sorted(sorted(valid, key=lambda size: abs(size - image_size))[:2])
         raise ValueError(
-            f"image_size={image_size} cannot be made: it must be 4, 5, 6 or 7 times a power of two, between "
+            f"image_size={image_size} is not possible: it must be 4, 5, 6 or 7 times a power of two, between "
             f"{MIN_IMAGE_SIZE} and {MAX_IMAGE_SIZE}. The nearest are {' and '.join(map(str, nearest))}; "
-            f"train at one of those and set output_size={image_size} to get pictures of that size."
+            f"train at one of those and set output_size={image_size} to get images of that size."
         )
     stages = (image_size // 4).bit_length() - 1
     return image_size >> stages, stages
 
 
 def grid_rule(image_size: int, latent_size: int, latent_dim: int) -> tuple[int, int]:
-    """Splits the way from the image to a grid of `latent_size` x `latent_size` cells, and returns `(stages,
-    channels)`: how often the size is halved, and how many of the `latent_dim` latents a cell holds.
+    """Returns `(stages, channels)` for a grid of `latent_size` x `latent_size` cells: how often the image size is
+    halved, and how many of the `latent_dim` latents are in each cell.
 
     Raises:
         ValueError: If halving `image_size` never gives such a grid, or the latents do not fill it evenly; the message
-            names what does.
+            names sizes that do.
     """
     bottom, stages = size_rule(image_size)
     sizes = [bottom * 2**power for power in range(stages)]
     if latent_size not in sizes:
         raise ValueError(
             f"latent_size={latent_size} does not suit image_size={image_size}, which halves to "
-            f"{', '.join(map(str, sizes))}; choose one of these, or 1 for latents without a place."
+            f"{', '.join(map(str, sizes))}; choose one of these, or 1 for latents without a grid."
         )
     cells = latent_size**2
     if latent_dim % cells or latent_dim < cells:
@@ -1945,7 +1945,7 @@ def stage_widths(width: int, max_width: int, stages: int, block: str) -> list[in
     """Channels after each stage, from fine to coarse: doubling from `width`, never above `max_width`.
 
     Raises:
-        ValueError: If `block` is unknown, or a residual block's width is no multiple of its 8 normalisation groups.
+        ValueError: If `block` is unknown, or a residual block's width is not a multiple of its 8 normalisation groups.
     """
     if block not in BLOCKS:
         raise ValueError(f"block={block!r} is unknown; choose one of {', '.join(BLOCKS)}.")
@@ -1956,7 +1956,7 @@ def stage_widths(width: int, max_width: int, stages: int, block: str) -> list[in
 
 
 def activations(trunk: nn.Sequential, images: torch.Tensor) -> list[torch.Tensor]:
-    """The values after each activation of a discriminator, in their order."""
+    """The values after each activation of a discriminator, in order."""
     found, hidden = [], images
     for layer in trunk:
         hidden = layer(hidden)
@@ -2139,7 +2139,7 @@ class Discriminator(nn.Module):
         return std.expand(len(group), 1, 1, 1)
 
 
-"""Networks that are written down layer by layer: what a recipe of a published system lists."""
+"""Networks that are defined layer by layer, as the recipe of a published system lists them."""
 
 import math
 from typing import Any
@@ -2149,18 +2149,18 @@ from torch import nn
 
 
 
-MAX_VALUES = 2**26  # of one image, after one layer: what bounds the memory that few weights can ask for
+MAX_VALUES = 2**26  # of one image, after one layer: bounds the memory that few weights can ask for
 
 
 class ToImageRange(nn.Module):
-    """Values in [0, 1], as a sigmoid gives them, to images in [-1, 1]."""
+    """Values in [0, 1], from a sigmoid, to images in [-1, 1]."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return 2 * values - 1
 
 
 class ListedEncoder(nn.Module):
-    """Images to `num_features` flat features. The line `latents` is a dense layer that gives as many.
+    """Images to `num_features` flat features. The line `latents` is a dense layer of that size.
 
     Raises:
         ValueError: If the layers give another number of features.
@@ -2172,7 +2172,7 @@ class ListedEncoder(nn.Module):
         self.trunk, shape = build_layers(lines, (image_channels, image_size, image_size))
         if math.prod(shape) != num_features:
             raise ValueError(
-                f"encoder_layers give {math.prod(shape)} numbers for an image where {num_features} are needed; end "
+                f"encoder_layers give {math.prod(shape)} numbers for an image, but {num_features} are needed; end "
                 "them with the line latents."
             )
 
@@ -2201,7 +2201,7 @@ class ListedDecoder(nn.Module):
 
 
 class ListedDiscriminator(nn.Module):
-    """Images to logits `(B,)`; what it sees on the way are the values after each activation.
+    """Images to logits `(B,)`. Its features are the values after each activation.
 
     Raises:
         ValueError: If the layers give more than one number for an image.
@@ -2226,7 +2226,7 @@ class ListedDiscriminator(nn.Module):
 def make_encoder(
     lines: tuple[str, ...] | None, image_size: int, image_channels: int, latent_dim: int, *shape: Any, outputs: int = 1
 ) -> nn.Module:
-    """The encoder that is listed, or else an `Encoder`, whose further arguments `shape` are."""
+    """The encoder that `lines` list, or else an `Encoder` with the further arguments `shape`."""
     if lines:
         return ListedEncoder(lines, image_size, image_channels, outputs * latent_dim)
     return Encoder(image_size, image_channels, latent_dim, *shape, outputs)
@@ -2235,25 +2235,25 @@ def make_encoder(
 def make_decoder(
     lines: tuple[str, ...] | None, image_size: int, image_channels: int, latent_dim: int, *shape: Any
 ) -> nn.Module:
-    """The decoder that is listed, or else a `Decoder`, whose further arguments `shape` are."""
+    """The decoder that `lines` list, or else a `Decoder` with the further arguments `shape`."""
     if lines:
         return ListedDecoder(lines, image_size, image_channels, latent_dim)
     return Decoder(image_size, image_channels, latent_dim, *shape)
 
 
 def build_layers(lines: tuple[str, ...], shape: tuple[int, ...]) -> tuple[nn.Sequential, tuple[int, ...]]:
-    """The layers that `lines` name, one each, for inputs of `shape`, which is (C, H, W) or (N,); and the shape of what
-    comes out.
+    """The layers that `lines` name, one each, for inputs of `shape`, which is (C, H, W) or (N,), and the shape of their
+    output.
 
     - `conv CHANNELS KERNEL STRIDE` and `convt ...`, a convolution and a transposed one, padded so that the size is
       divided or multiplied by the stride; `PADDING` may follow, and `nobias`.
-    - `dense NUMBERS`, of all values, in whatever shape; `nobias` may follow.
-    - `view CHANNELS SIZE`, flat values as a picture; `flatten`, the reverse.
+    - `dense NUMBERS`, of all values, in any shape; `nobias` may follow.
+    - `view CHANNELS SIZE`, flat values as an image; `flatten`, the reverse.
     - `batchnorm`, `relu`, `leaky_relu SLOPE`, `selu`, `tanh`, `dropout SHARE`, `dropout_channels SHARE`.
     - `sigmoid`, whose values in [0, 1] become images in [-1, 1].
 
     Raises:
-        ValueError: If a line names no such layer, or does not suit what comes before it.
+        ValueError: If a line does not name such a layer, or does not suit the line before it.
     """
     layers: list[nn.Module] = []
     for line in lines:
@@ -2289,7 +2289,7 @@ def _build_layer(kind: str, *words: str, shape: tuple[int, ...]) -> tuple[list[n
     if kind == "view":
         channels, size = (int(number) for number in numbers)
         if math.prod(shape) != channels * size**2:
-            raise ValueError(f"{math.prod(shape)} values are no {channels}x{size}x{size}")
+            raise ValueError(f"{math.prod(shape)} values are not {channels}x{size}x{size}")
         return [nn.Unflatten(1, (channels, size, size))], (channels, size, size)
     if kind == "flatten":
         return [nn.Flatten()], (math.prod(shape),)

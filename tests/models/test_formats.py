@@ -1,8 +1,8 @@
 """Models that earlier versions published load for ever, and draw what they drew then.
 
 Each folder of `published` is a small model that the code of that time made and saved: `config.json`, weights in half
-precision, and `expected.safetensors` with what it drew and reconstructed then. The sizes of a flow were constants before
-version 5; those of these models are smaller, and are in their `config.json`.
+precision, and `expected.safetensors` with what it drew and reconstructed then. The sizes of a flow were constants
+before version 5; those of these models are smaller, and are in their `config.json`.
 """
 
 import json

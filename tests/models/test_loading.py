@@ -152,7 +152,7 @@ ATTACKS = {
     "a tower of pixels": (change_config(encoder_layers=TOWER), "values for an image"),
     "a negative size": (change_config(latent_dim=-8), "describes a model that cannot be built"),
     "no channels": (change_config(image_channels=0), "a model that cannot be built|does not have the weights"),
-    "an impossible size": (change_config(image_size=100), "image_size=100 cannot be made"),
+    "an impossible size": (change_config(image_size=100), "image_size=100 is not possible"),
     "pictures of a million pixels an edge": (change_config(output_size=10**6), "output_size=1000000"),
     "pictures of no pixels": (change_config(output_size=0), "output_size=0 is not possible"),
     "10^9 latents": (change_config(latent_dim=10**9), "weights, of which 268,435,456 are allowed"),

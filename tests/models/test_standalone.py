@@ -171,10 +171,7 @@ def test_the_modules_can_be_joined_to_one_file():
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 names[node.name] += 1
-            elif isinstance(node, ast.Assign):
-                names.update(
-                    target.id
-                    for target in ast.walk(node)
-                    if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)
-                )
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names.update(part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
     assert not [name for name, count in names.items() if count > 1]
