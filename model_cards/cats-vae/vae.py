@@ -2242,8 +2242,8 @@ def make_decoder(
 
 
 def build_layers(lines: tuple[str, ...], shape: tuple[int, ...]) -> tuple[nn.Sequential, tuple[int, ...]]:
-    """The layers that `lines` name, one each, for inputs of `shape`, which is (C, H, W) or (N,), and the shape of their
-    output.
+    """The layers that `lines` name, one each, for inputs of `shape`, which is (C, H, W) or (N,), and the shape of
+    their output.
 
     - `conv CHANNELS KERNEL STRIDE` and `convt ...`, a convolution and a transposed one, padded so that the size is
       divided or multiplied by the stride; `PADDING` may follow, and `nobias`.
