@@ -40,26 +40,26 @@ FAMILIES: dict[str, Family] = {
 
 
 def new_model(run: RunConfig) -> ImageGenerator:
-    """The model that a run trains: with random weights, or those of the model that the run starts from, and without
-    the flow of its prior, which is learned at the end, unless that model's prior is kept.
+    """The model that a run trains. It has random weights, or those of the model that the run starts from. A prior that
+    takes training updates is left out, since it is learned at the end, unless the prior of that model is kept.
 
     Raises:
-        ValueError: If a size cannot be made, or the model to start from does not exist or has other networks.
+        ValueError: If a size is not possible, or the model to start from does not exist or has other networks.
     """
     model, train = FAMILIES[run.family].model(**run.model), run.train
     refuse_output_size(model.config.output_size)
     if not train.keeps_prior:
-        model.latent_prior.flow = None
+        model.latent_prior.drop_learned()
     if train.pretrained_model_name_or_path:
         start = AutoGenerator.from_pretrained(train.pretrained_model_name_or_path)
         if not train.keeps_prior:
             start.latent_prior = model.latent_prior
-        start.detail = model.detail  # is fitted to what the trained networks leave
+        start.detail = model.detail  # is fitted to the residuals of the trained networks
         try:
             model.load_state_dict(start.state_dict())
         except RuntimeError as error:
             raise ValueError(
-                f"{train.pretrained_model_name_or_path} has other networks than the model that is to start from it; "
+                f"{train.pretrained_model_name_or_path} has other networks than the model to train; "
                 f"give both the same sizes. {error}"
             ) from error
     return model

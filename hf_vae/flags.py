@@ -27,6 +27,12 @@ MODEL_RANGES: dict[str, dict[str, int]] = {
     "width": {"least": 1},
     "max_width": {"least": 1},
     "detail_dim": {"least": 0},
+    "num_directions": {"least": 1},
+    "num_gaussians": {"least": 1},
+    "flow_width": {"least": 16},
+    "flow_mlp_width": {"least": 16},
+    "flow_depth": {"least": 1, "most": 64},
+    "flow_directions": {"least": 1},
     "output_size": {"least": 1},
 }
 MODEL_ALIASES = {"image_size": ["--resolution"]}  # as in diffusers' scripts

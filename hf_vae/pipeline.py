@@ -1,4 +1,4 @@
-"""Pictures in, pictures out: what the Space, the command line and users call."""
+"""Images in, images out: what the Space, the command line and users call."""
 
 import secrets
 from collections.abc import Callable, Iterable
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
@@ -14,7 +15,7 @@ from .latents.encoding import encode_all
 from .latents.inversion import invert
 from .models import ImageGenerator
 from .models.auto import AutoGenerator
-from .models.prior import DEFAULT_PATH
+from .models.priors import DEFAULT_PATH, DEFAULT_STEPS
 from .pictures import ImageLike, picture_to_uint8, square_picture, to_float, to_pictures, to_pil_image, to_pil_images
 
 
@@ -26,9 +27,9 @@ class PicturesOutput:
     """What every call of the pipeline returns.
 
     Args:
-        images: The pictures, square, of the model's `output_size`.
-        latents: The point in latent space that each was decoded from, `(B, Z)`.
-        tensors: The same pictures at the network's own size, `(B, C, H, W)` in [-1, 1]: what `metrics` measure.
+        images: The PIL images, square, of the model's `output_size`.
+        latents: The latents that each was decoded from, `(B, Z)`, or `(B, Z + D)` with residual latents.
+        tensors: The same images at the network's own size, `(B, C, H, W)` in [-1, 1]: what `metrics` measure.
     """
 
     images: list[Image.Image]
@@ -37,9 +38,13 @@ class PicturesOutput:
 
 
 class ImagePipeline:
-    """A model with images at both ends. Any image may go in: rotated by EXIF, transparent, grey, of any size; its
-    largest centred square is used. It may be a PIL image, the path of a file, or a uint8 array or tensor, see
-    `hf_vae.pictures.to_pil_images`; most methods take one image or several."""
+    """Wraps a model so that it takes and returns PIL images. Any image may go in: rotated by EXIF, transparent, grey,
+    of any size. Its largest centred square is used. It may be a PIL image, the path of a file, or a uint8 array or
+    tensor, see `hf_vae.pictures.to_pil_images`. Most methods take one image or several.
+
+    Latents that encode an image are `(B, Z)`, or `(B, Z + D)` in a model with residual latents. Latents of samples are
+    `(B, Z)`. Every method that takes latents takes both.
+    """
 
     def __init__(self, model: ImageGenerator):
         self.model = model.eval()
@@ -50,7 +55,7 @@ class ImagePipeline:
         """Loads any family's model from a folder or a Hub id.
 
         Raises:
-            ValueError: If it is no model of ours.
+            ValueError: If it is not a model of this package.
         """
         return cls(AutoGenerator.from_pretrained(path, **kwargs))
 
@@ -60,17 +65,17 @@ class ImagePipeline:
         return self
 
     def show_progress(self) -> "ImagePipeline":
-        """Shows a bar on stderr, if that is a terminal, while many pictures are decoded."""
-        self._hides_progress = None  # what tqdm takes for: unless it is a terminal
+        """Shows a bar on stderr, if that is a terminal, while many images are decoded."""
+        self._hides_progress = None  # to tqdm: unless it is a terminal
         return self
 
     @property
     def num_components(self) -> int:
-        """How many principal components there are to move along."""
+        """Number of principal components to move along."""
         return len(self.model.latent_prior.stds)
 
     def prepare(self, picture: ImageLike) -> Image.Image:
-        """The image as the model gets to see it: a square of its `image_size`, in colour or grey."""
+        """The image as the model sees it: a square of its `image_size`, in colour or grey."""
         return square_picture(to_pil_image(picture), self.model.config.image_size, self.model.config.image_channels)
 
     def to_images(self, pictures: ImageLike | Iterable[ImageLike]) -> torch.Tensor:
@@ -79,7 +84,7 @@ class ImagePipeline:
         return to_float(torch.stack([picture_to_uint8(self.prepare(picture)) for picture in to_pil_images(pictures)]))
 
     def encode(self, pictures: ImageLike | Iterable[ImageLike]) -> torch.Tensor:
-        """The latents `(B, Z)` of one image or several, without noise.
+        """The latents of one image or several, without noise: `(B, Z)`, or `(B, Z + D)` with residual latents.
 
         Raises:
             TypeError: If it is not an image.
@@ -93,16 +98,16 @@ class ImagePipeline:
         seed: int = 0,
         report: Callable[[float], None] | None = None,
     ) -> torch.Tensor:
-        """The latents `(B, Z)` that come nearest to one image or several, found by a search that takes seconds:
-        for a family that has no encoder. `report` is told how much is done, from 0 to 1."""
+        """The latents `(B, Z)` whose images come nearest to one image or several. This is a search that takes seconds,
+        for a family without an encoder. `report` is called with the share that is done, from 0 to 1."""
         return invert(self.model, self.to_images(pictures), seed, report)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> PicturesOutput:
-        """The pictures of latents `(B, Z)`.
+        """Decodes latents to images.
 
         Raises:
-            ValueError: If `latents` are something else.
+            ValueError: If `latents` have another shape than latents have.
         """
         self._refuse_other_latents(latents)
         batches = tqdm(latents.split(DECODE_BATCH), desc="Decoding", disable=self._hides_progress, delay=1)
@@ -111,14 +116,20 @@ class ImagePipeline:
         return PicturesOutput(to_pictures(tensors, self.model.output_size), latents, tensors)
 
     def sample(
-        self, num_images: int, seed: int | None = None, temperature: float = 1.0, prior: str | None = None
+        self,
+        num_images: int,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        prior: str | None = None,
+        num_steps: int = DEFAULT_STEPS,
     ) -> PicturesOutput:
-        """Draws pictures. Each has a seed of its own, `seed`, `seed + 1` and so on, which gives the same picture
-        again, on any device and whatever is drawn with it. Other arguments are those of `ImageGenerator.sample`."""
+        """Generates images. Each has a seed of its own, `seed`, `seed + 1` and so on, which gives the same image
+        again, on any device and whatever else is generated with it. Other arguments are those of
+        `ImageGenerator.sample`."""
         seed = secrets.randbelow(2**32) if seed is None else seed
         generators = [torch.Generator().manual_seed(seed + number) for number in range(num_images)]
         prior = prior or self.model.config.prior
-        return self.decode(self.model.latent_prior.sample(num_images, prior, generators, temperature))
+        return self.decode(self.model.latent_prior.sample(num_images, prior, generators, temperature, num_steps))
 
     def reconstruct(self, pictures: ImageLike | Iterable[ImageLike]) -> PicturesOutput:
         """Encodes and decodes one image or several.
@@ -130,28 +141,37 @@ class ImagePipeline:
         return self.decode(self.encode(pictures))
 
     def interpolate(
-        self, start: ImageLike, end: ImageLike, frames: int = 48, kind: str = DEFAULT_PATH
+        self,
+        start: ImageLike,
+        end: ImageLike,
+        frames: int = 48,
+        kind: str = DEFAULT_PATH,
+        num_steps: int = DEFAULT_STEPS,
     ) -> PicturesOutput:
-        """A morph from `start` to `end`, the reconstruction of either included, in `frames` steps on a path of `kind`
-        through latent space, see `LatentPrior.path`.
+        """Morphs `start` into `end` in `frames` images along a path through latent space. The first and the last image
+        are the reconstructions of both. `kind` is the path, and `num_steps` the number of steps of a flow; see
+        `LatentPrior.path`.
 
         Raises:
-            ValueError: If the family has no encoder, `kind` is no path that the model has, or `frames` is below 2.
+            ValueError: If the family has no encoder, the model has no such path, or `frames` is below 2.
         """
-        return self.interpolate_latents(self.encode([to_pil_image(start), to_pil_image(end)]), frames, kind)
+        ends = self.encode([to_pil_image(start), to_pil_image(end)])
+        return self.interpolate_latents(ends, frames, kind, num_steps)
 
-    def interpolate_latents(self, ends: torch.Tensor, frames: int = 48, kind: str = DEFAULT_PATH) -> PicturesOutput:
-        """The same between two points in latent space, `(2, Z)`.
+    def interpolate_latents(
+        self, ends: torch.Tensor, frames: int = 48, kind: str = DEFAULT_PATH, num_steps: int = DEFAULT_STEPS
+    ) -> PicturesOutput:
+        """The same between two points in latent space, `(2, Z)` or `(2, Z + D)`.
 
         Raises:
-            ValueError: If `ends` are something else, or as in `interpolate`.
+            ValueError: If `ends` have another shape, or as in `interpolate`.
         """
         self._refuse_other_latents(ends, 2)
-        return self.decode(self.model.latent_prior.path(*ends, frames, kind))
+        return self.decode(self.model.path(*ends, frames, kind, num_steps))
 
     def vary(self, picture: ImageLike, component: int, values: list[float]) -> PicturesOutput:
-        """The picture moved along a principal component: one picture for each of `values`, in standard deviations of
-        the training set, added to where the picture lies. Components are numbered from 0, by falling variance.
+        """Moves an image along a principal component: one image for each of `values`, which are added to its position
+        in standard deviations of the training set. Components are numbered from 0, by falling variance.
 
         Raises:
             ValueError: If the family has no encoder or the component does not exist.
@@ -159,10 +179,10 @@ class ImagePipeline:
         return self.vary_latents(self.encode(to_pil_image(picture)), component, values)
 
     def vary_latents(self, latents: torch.Tensor, component: int, values: list[float]) -> PicturesOutput:
-        """The same from a point in latent space, `(1, Z)`, which any family has.
+        """The same from a point in latent space, `(1, Z)` or `(1, Z + D)`, for any family.
 
         Raises:
-            ValueError: If the component does not exist, or `latents` are something else.
+            ValueError: If the component does not exist, or `latents` have another shape.
         """
         self._refuse_other_latents(latents, 1)
         if not 0 <= component < self.num_components:
@@ -174,17 +194,22 @@ class ImagePipeline:
         return self.decode(self.move(latents, shifts))
 
     def move(self, latents: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
-        """Latents `(B, Z)`, or one for all `(1, Z)`, moved along the first K principal components by `shifts` (B, K),
-        in standard deviations of the training set."""
+        """Moves latents, B of them or one for all, along the first K principal components by `shifts` (B, K), in
+        standard deviations of the training set."""
         prior, count = self.model.latent_prior, shifts.shape[1]
-        return latents + prior.with_details(shifts.to(latents.device) * prior.stds[:count] @ prior.directions[:count])
+        return self.shift(latents, shifts.to(latents.device) * prior.stds[:count] @ prior.directions[:count])
+
+    def shift(self, latents: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        """Adds `steps` (B, Z) to latents, B of them or one for all. Residual latents stay as they are."""
+        return latents + F.pad(steps, (0, latents.shape[1] - steps.shape[1]))
 
     def _refuse_other_latents(self, latents: Any, rows: int | None = None) -> None:
-        """Raises a `ValueError` for all but latents `(rows, Z)`, or of any number of rows."""
-        size = self.model.num_latents
+        """Raises a `ValueError` for all but latents of `rows` rows, or of any number of rows."""
+        sizes = sorted({self.model.config.latent_dim, self.model.num_latents})
         shape = tuple(latents.shape) if isinstance(latents, torch.Tensor) else None
-        if shape is None or len(shape) != 2 or shape[1] != size or rows not in (None, shape[0]):
+        if shape is None or len(shape) != 2 or shape[1] not in sizes or rows not in (None, shape[0]):
+            shapes = " or ".join(f"({rows or 'B'}, {size})" for size in sizes)
             raise ValueError(
-                f"Latents must be a tensor ({rows or 'B'}, {size}), as `encode` and `sample` give them; got "
+                f"Latents must be a tensor {shapes}, as `encode` and `sample` give them; got "
                 f"{type(latents).__name__ if shape is None else shape}."
             )

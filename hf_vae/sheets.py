@@ -30,7 +30,7 @@ def std_sheet(model: ImageGenerator, seed: int = 0) -> Image.Image:
     """Decoded noise, a row for each standard deviation from 0.25 to 2.0 in steps of 0.25, with the same noise in each
     row: it shows where a latent space ends, and what the model generates beyond."""
     generator = torch.Generator().manual_seed(seed)
-    noise = model.latent_prior.sample(SHEET_COLUMNS, "standard", generator)
+    noise = torch.randn(SHEET_COLUMNS, model.config.latent_dim, generator=generator).to(model.device)
     rows = torch.cat([model.decode(std * noise).sample.float().cpu() for std in STDS])
     return picture_grid(to_pictures(rows, model.output_size), SHEET_COLUMNS)
 

@@ -20,6 +20,7 @@ from hf_vae.latents.directions import Direction, read_directions
 from hf_vae.models import ImageGenerator
 from hf_vae.models.auto import AutoGenerator
 from hf_vae.models.loading import checked_folder, find_folder, read_config
+from hf_vae.models.priors import priors_of
 from hf_vae.pipeline import ImagePipeline, PicturesOutput
 from hf_vae.run_folder import CARD_FILE, METRICS_FILE, MODEL_CONFIG_FILE
 
@@ -81,8 +82,7 @@ class PublishedModel:
     def priors(self) -> list[str]:
         """The priors that it can sample from, its default first."""
         own = self.config["prior"]
-        others = ("mixture", "gaussian", "standard") if self.has_encoder else ()  # fitted to encoded images
-        return [own, *(prior for prior in others if prior != own)]
+        return [own, *(prior for prior in priors_of(own, self.has_encoder) if prior != own)]
 
     @cached_property
     def directions(self) -> list[Direction]:
@@ -153,8 +153,7 @@ class PublishedModel:
         latents = self.pipeline.encode([picture])
         found = {self.name: self.pipeline.decode(latents)}
         if self.detail_dim:
-            prior = self.pipeline.model.latent_prior
-            alone = prior.with_details(latents[:, : prior.latent_dim])
+            alone = latents[:, : self.config["latent_dim"]]
             found[f"{self.name}, {WITHOUT_DETAILS}"] = self.pipeline.decode(alone)
         return found
 

@@ -12,6 +12,7 @@ import pytest
 from importlinter.cli import lint_imports
 
 from hf_vae.families import FAMILIES
+from hf_vae.models.priors import PRIORS
 
 
 ROOT = Path(__file__).parent.parent
@@ -59,8 +60,10 @@ def test_imports_keep_the_contracts_of_every_folder(monkeypatch):
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] == "models"])
 def test_models_import_nothing_that_cannot_travel_with_the_weights(module):
+    outside = [name for name in imported_modules(MODULES[module]) if name.split(".")[0] != "models"]
+    assert not outside, f"{module} imports {outside}"
     for level, name in imported_names(MODULES[module]):
-        assert level == 1 or (level == 0 and name.split(".")[0] in MODEL_LIBRARIES), f"{module} imports {name}"
+        assert level or name.split(".")[0] in MODEL_LIBRARIES, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,51 @@ def test_training_names_no_family(name):
 @pytest.mark.parametrize("file", SPACE_FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_space_neither_trains_nor_loads_data_sets(file):
     assert not [name for name in imported_modules(file) if name.split(".")[0] in SPACE_MAY_NOT_IMPORT]
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_no_other_room_names_a_prior(kind):
+    """A quoted name is a comparison or a default of its own."""
+    for module in MODULES:
+        if not module.startswith("models."):
+            text = MODULES[module].read_text()
+            assert f'"{kind}"' not in re.sub(r'""".*?"""', "", text, flags=re.DOTALL), module
+
+
+WITH_INFERENCE_ALONE = """
+import sys
+
+unused = ["tyro", "docstring_parser", "typeguard", "sklearn", "accelerate", "datasets", "tensorboard", "psutil"]
+sys.modules |= dict.fromkeys([*unused, "hf_vae.objectives", "hf_vae.training", "hf_vae.data"])  # importing None fails
+import torch
+from hf_vae import VAE, AutoGenerator, ImagePipeline
+
+model = AutoGenerator.from_pretrained("model_cards/cats-vae")
+assert type(model) is type(VAE.from_pretrained("model_cards/cats-vae")) is VAE
+image, other = model.sample(2, torch.Generator().manual_seed(0))
+assert model.reconstruct(image[None]).shape == (1, 3, 64, 64) and model.interpolate(image, other, 3).shape[0] == 3
+pipe = ImagePipeline.from_pretrained("model_cards/cats-vae")
+one, two = pipe.sample(2, seed=0, num_steps=2).images
+assert len(pipe.reconstruct([one, two]).images) == 2 and len(pipe.interpolate(one, two, 3).images) == 3
+assert len(pipe.vary(one, 0, [-1.0, 1.0]).images) == 2
+assert not [name for name in unused if sys.modules[name]]
+assert not {"hf_vae.families", "hf_vae.flags", "hf_vae.config", "hf_vae.evaluation"} & sys.modules.keys()
+"""
+
+
+def test_using_a_model_needs_nothing_that_trains_one():
+    command = [sys.executable, "-c", WITH_INFERENCE_ALONE]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_families_are_imported_when_they_are_asked_for():
+    import hf_vae
+
+    assert hf_vae.FAMILIES is FAMILIES and "FAMILIES" in hf_vae.__all__
+    with pytest.raises(AttributeError, match="no attribute 'FAMILY'"):
+        _ = hf_vae.FAMILY
 
 
 WITHOUT_TRAINING_EXTRA = """

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from ..models.prior import DEFAULT_PATH
+from ..models.priors import DEFAULT_PATH, DEFAULT_STEPS, PathKind, PriorKind
 from ..pictures import GRID_COLUMNS, open_image, picture_grid
 from ..pipeline import ImagePipeline
 from ..ranges import limited
@@ -21,7 +21,8 @@ def sample(
     num: Annotated[int, limited(least=1)] = 16,
     seed: Seed = 0,
     temperature: Annotated[float, limited(least=0)] = 1.0,
-    prior: str | None = None,
+    prior: PriorKind | None = None,
+    num_steps: Annotated[int, limited(least=1)] = DEFAULT_STEPS,
     columns: Annotated[int, limited(least=1)] = GRID_COLUMNS,
     output: Path = Path("samples.png"),
     overwrite: bool = False,
@@ -35,13 +36,15 @@ def sample(
         num: Number of images.
         seed: The same seed gives the same images.
         temperature: Scale of the noise. Images are more typical and less varied below 1.
-        prior: flow, mixture, gaussian or standard (default: the model's own).
+        prior: The distribution to draw latents from (default: the model's own).
+        num_steps: Steps of a flow from noise to latents. Other priors ignore it.
         columns: Images in a row.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    save_picture(picture_grid(_open_model(model).sample(num, seed, temperature, prior).images, columns), output)
+    samples = _open_model(model).sample(num, seed, temperature, prior, num_steps).images
+    save_picture(picture_grid(samples, columns), output)
 
 
 def reconstruct(
@@ -73,7 +76,8 @@ def interpolate(
     start: PictureFile,
     end: PictureFile,
     frames: Annotated[int, limited(least=2)] = 8,
-    kind: str = DEFAULT_PATH,
+    kind: PathKind = DEFAULT_PATH,
+    num_steps: Annotated[int, limited(least=1)] = DEFAULT_STEPS,
     output: Path = Path("interpolation.png"),
     overwrite: bool = False,
 ) -> None:
@@ -87,11 +91,12 @@ def interpolate(
         end: Image file to end at.
         frames: Number of frames, including the reconstructions of both images.
         kind: slerp (along a great circle), lerp (along a straight line) or flow (through the noise of the flow).
+        num_steps: Steps of a flow, on a path through its noise.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    pictures = _open_model(model).interpolate(open_image(start), open_image(end), frames, kind).images
+    pictures = _open_model(model).interpolate(open_image(start), open_image(end), frames, kind, num_steps).images
     save_picture(picture_grid(pictures, frames), output)
 
 

@@ -14,7 +14,6 @@ from ..data.streaming import open_stream
 from ..latents.encoding import ENCODE_BATCH, encode_all
 from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
-from ..models.prior import PATHS, PRIORS
 from ..pictures import to_float
 from ..run_folder import FACTS_FILE, SPLIT_FILE, read_json, save_metrics
 from . import features, metrics
@@ -66,7 +65,7 @@ def evaluate(
         raise ValueError(f"Images of shape {tuple(images.shape[1:])} do not suit this model, which makes {expected}.")
     networks = networks or open_networks()
     model.eval()
-    priors = {prior: _sample_all(model, len(images), prior, seed) for prior in _priors_of(model)}
+    priors = {prior: _sample_all(model, len(images), prior, seed) for prior in model.priors}
     groups = {"samples": priors[model.config.prior]}
     found: Measures = {
         "image_size": model.config.image_size,
@@ -93,20 +92,11 @@ def evaluate(
     return {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
-def _priors_of(model: ImageGenerator) -> list[str]:
-    """The priors to sample from. A model without an encoder has no latents that others could be fitted to."""
-    if not model.has_encoder:
-        return [model.config.prior]
-    return [prior for prior in PRIORS if prior != "flow" or model.latent_prior.flow is not None]
-
-
 def _reconstructions(model: ImageGenerator, latents: torch.Tensor) -> dict[str, torch.Tensor]:
     """What is drawn from latents `(N, Z + D)`, and from the first Z of them where there are D residual ones."""
-    prior = model.latent_prior
     groups = {"reconstructions": _decode_all(model, latents)}
-    if prior.detail_dim:
-        without = prior.with_details(latents[:, : prior.latent_dim])
-        groups["reconstructions_without_details"] = _decode_all(model, without)
+    if model.num_latents > model.config.latent_dim:
+        groups["reconstructions_without_details"] = _decode_all(model, latents[:, : model.config.latent_dim])
     return groups
 
 
@@ -125,8 +115,8 @@ def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
     equal."""
     some = latents[: 2 * (min(len(latents), 2 * INTERPOLATIONS) // 2)]
     found: Measures = {}
-    for kind in PATHS[: None if model.latent_prior.flow else -1]:
-        points = model.latent_prior.path(*some.chunk(2), 9, kind)  # (P, 9, Z)
+    for kind in model.latent_prior.paths:
+        points = model.path(*some.chunk(2), 9, kind)  # (P, 9, Z)
         frames = _decode_all(model, points.flatten(0, 1)).unflatten(0, points.shape[:2])  # (P, 9, C, H, W)
         first, middle, last = (_mean(metrics.laplacian_variance, frames[:, place]) for place in (0, 4, 8))
         steps = frames.diff(dim=1).square().flatten(2).mean(2).sqrt()  # (P, 8)

@@ -1,4 +1,4 @@
-"""Directions of latent space that labels lie along, kept beside the weights. `probes` learns them."""
+"""Directions of latent space that labels lie along, stored beside the weights. `fit_directions` learns them."""
 
 import json
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class Direction:
 
     Args:
         name: The column of labels.
-        low: What lies against the direction, as people say it: "male", or "age up to 29".
+        low: What lies against the direction, in words: "male", or "age up to 29".
         high: What lies along it: "female", or "age above 29".
-        accuracy: Balanced accuracy of the probe on held-out pictures: the mean of the shares of either side that it
-            puts there. Guessing reaches 0.5.
-        num_heldout: On how many held-out pictures.
-        vector: `(Z,)`: one standard deviation of the training pictures' latents along the direction.
+        accuracy: Balanced accuracy of the probe on held-out images: the mean of the shares of both sides that it
+            classifies correctly. Guessing reaches 0.5.
+        num_heldout: Number of held-out images.
+        vector: `(Z,)`: one standard deviation of the training images' latents along the direction.
     """
 
     name: str
@@ -35,14 +35,14 @@ class Direction:
 
 
 def write_directions(folder: Path, directions: list[Direction]) -> Path:
-    """Writes `directions.safetensors` into a model's folder, in place of one that is there, and returns it."""
+    """Writes `directions.safetensors` into a model's folder, replacing an earlier one, and returns its path."""
     path = folder / DIRECTIONS_FILE
     facts = [
         {"name": each.name, "low": each.low, "high": each.high, "accuracy": each.accuracy, "heldout": each.num_heldout}
         for each in directions
     ]
     vectors = {str(number): each.vector.cpu().contiguous() for number, each in enumerate(directions)}
-    path.touch()  # with the mode that files get here; safetensors makes one that its owner alone may read
+    path.touch()  # with the usual mode; safetensors makes a file that only its owner may read
     mode = path.stat().st_mode
     save_file(vectors, path, {"directions": json.dumps(facts)})
     path.chmod(mode)
@@ -50,10 +50,10 @@ def write_directions(folder: Path, directions: list[Direction]) -> Path:
 
 
 def read_directions(folder: Path, latent_dim: int) -> list[Direction]:
-    """The directions of the model in `folder`, none where none were fitted.
+    """The directions of the model in `folder`; an empty list if none were fitted.
 
     Raises:
-        ValueError: If the file is not as `write_directions` writes it, or is of another latent space.
+        ValueError: If the file is not as `write_directions` writes it, or is for another latent space.
     """
     path = folder / DIRECTIONS_FILE
     if not path.is_file():
@@ -64,7 +64,7 @@ def read_directions(folder: Path, latent_dim: int) -> list[Direction]:
             facts = json.loads(file.metadata()["directions"])
             slices = [file.get_slice(str(number)) for number in range(len(facts))]
             if any(part.get_shape() != [latent_dim] or part.get_dtype() != "F32" for part in slices):
-                raise ValueError(f"{path} is of another latent space than one of {latent_dim} dimensions.")
+                raise ValueError(f"{path} is for another latent space than one of {latent_dim} dimensions.")
             found = [
                 Direction(
                     str(fact["name"]),
@@ -79,5 +79,5 @@ def read_directions(folder: Path, latent_dim: int) -> list[Direction]:
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not all(each.vector.isfinite().all() for each in found):
-        raise ValueError(f"{path} holds values that are not finite.")
+        raise ValueError(f"{path} has values that are not finite.")
     return found

@@ -1,4 +1,4 @@
-"""Pictures to latents."""
+"""Images to latents."""
 
 import torch
 
@@ -10,8 +10,9 @@ ENCODE_BATCH = 256
 
 @torch.no_grad()
 def encode_all(model: ImageGenerator, images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Encodes images `(N, C, H, W)` in [-1, 1] in batches to latents `(N, Z)`; with a `generator`, draws each from its
-    posterior where the family has one, and gives the posterior's mean otherwise."""
+    """Encodes images `(N, C, H, W)` in [-1, 1] in batches to latents `(N, Z)`, or `(N, Z + D)` with residual latents.
+    With a `generator`, each is drawn from its posterior if the family has one. Otherwise it is the posterior's
+    mean."""
     latents = []
     for batch in images.split(ENCODE_BATCH):
         output = model.encode(batch.to(model.device))

@@ -1,4 +1,4 @@
-"""Learning directions of latent space from labels: linear probes on the latents of the training pictures."""
+"""Learns directions of latent space from labels: linear probes on the latents of the training images."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,29 +15,31 @@ from .directions import Direction
 from .encoding import ENCODE_BATCH, encode_all
 
 
-MAX_CLASSES = 10  # of a label whose values are words; more of them are names, and no direction
+MAX_CLASSES = 10  # of a label whose values are words; more of them are names, not a direction
 MIN_PICTURES = 10  # of either side, in training and held out
 REGULARISATION = 0.01  # inverse strength; the probe sees unit variances
 
 
 def fit_directions(model: ImageGenerator, splits: DataSplits, labels: dict[str, list[Any]]) -> list[Direction]:
     """Fits a logistic regression for each label to the latents' `coordinates` along the principal components, on the
-    training pictures, and measures it on those held out. Both sides of a label weigh the same, however many
-    pictures they have.
+    training images, and measures it on those held out. Both sides of a label have the same weight, however many images
+    they have.
 
     Args:
         model: One with an encoder and a fitted prior.
-        splits: What `load_images` made of the data; not a stream.
+        splits: The data, from `load_images`; not a stream.
         labels: A label for each of `splits.train.images`, None where there is none, by column: see
-            `labels.load_labels`. Numbers are split at their median over the training pictures, two words between
-            them, and of more words each is told from all others.
+            `labels.load_labels`. Numbers are split at their median over the training images. Two words give one
+            direction; more words give one each, against all others.
 
     Raises:
-        ValueError: If the model has no encoder, or a column has one value only, more than ten words, or too few
-            pictures of either side.
+        ValueError: If the model has no encoder, or a column has only one value, more than ten words, or too few
+            images of either side.
     """
     if not model.has_encoder:
-        raise ValueError(f"A {type(model).__name__} has no encoder, so nothing is known of where labels lie in it.")
+        raise ValueError(
+            f"A {type(model).__name__} has no encoder, so it cannot tell where labels lie in its latent space."
+        )
     train, heldout = (_coordinates(model, images) for images in (splits.train, splits.heldout))
     return [
         _fit(model.latent_prior, train, heldout, splits, name, *side)
@@ -49,11 +51,11 @@ def fit_directions(model: ImageGenerator, splits: DataSplits, labels: dict[str, 
 def _coordinates(model: ImageGenerator, images: ImageSet) -> np.ndarray:
     batches = torch.arange(len(images)).split(ENCODE_BATCH)
     encoded = torch.cat([encode_all(model, to_float(images[positions])) for positions in batches])
-    return model.latent_prior.coordinates(encoded).cpu().double().numpy()
+    return model.latent_prior.coordinates(encoded[:, : model.config.latent_dim]).cpu().double().numpy()
 
 
 def _sides(name: str, values: list[Any], training: list[int]) -> Iterator[tuple[str, str, list[bool | None]]]:
-    """What is told from what in a column: the two names, and for each picture whether it is on the second side."""
+    """The two sides to tell apart in a column: their names, and for each image whether it is on the second side."""
     found = {value for value in values if value is not None}
     if len(found) < 2:
         raise ValueError(f"The label {name!r} has {len(found)} different values; a direction needs at least two.")
@@ -64,8 +66,8 @@ def _sides(name: str, values: list[Any], training: list[int]) -> Iterator[tuple[
         return
     if len(found) > MAX_CLASSES:
         raise ValueError(
-            f"The label {name!r} has {len(found)} different values, more than {MAX_CLASSES}: it names pictures rather "
-            "than describing them."
+            f"The label {name!r} has {len(found)} different values, more than {MAX_CLASSES}: it names images "
+            "instead of describing them."
         )
     low, *others = sorted(found, key=str)
     for high in others if len(found) == 2 else [low, *others]:
@@ -91,7 +93,7 @@ def _fit(
         counts = (int((~groups[-1][1]).sum()), int(groups[-1][1].sum()))
         if min(counts) < MIN_PICTURES:
             raise ValueError(
-                f"The label {name!r} has {counts[0]} pictures of {low!r} and {counts[1]} of {high!r} "
+                f"The label {name!r} has {counts[0]} images of {low!r} and {counts[1]} of {high!r} "
                 f"{'to train on' if images is splits.train else 'held out'}; a probe needs {MIN_PICTURES} of each."
             )
     probe = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=1000).fit(*groups[0])

@@ -1,4 +1,4 @@
-"""Pictures to latents for a model that has no encoder."""
+"""Images to latents, for a model that has no encoder."""
 
 from collections.abc import Callable
 
@@ -20,11 +20,18 @@ def invert(
     seed: int = 0,
     report: Callable[[float], None] | None = None,
 ) -> torch.Tensor:
-    """Searches latents `(N, Z)` whose pictures come near `images` (N, C, H, W) in [-1, 1] (Zhu et al. 2016): from the
-    nearest of 256 draws, seeded by `seed`, down the gradient of the mean squared error. Latents that are longer than
-    draws are become dearer, so that what is found stays among what the model can draw, and can be interpolated.
+    """Searches for latents that decode to images near the given ones (Zhu et al. 2016). The search starts from the
+    nearest of 256 samples and follows the gradient of the mean squared error. Latents that are longer than samples are
+    penalised, so that those found stay where the model generates well, and can be interpolated.
 
-    `report` is told how much is done, from 0 to 1, after each of 150 steps.
+    Args:
+        model: Any model.
+        images: Images `(N, C, H, W)` in [-1, 1].
+        seed: Seed of the samples.
+        report: Is called with the share that is done, from 0 to 1, after each of 150 steps.
+
+    Returns:
+        Latents `(N, Z)`.
     """
     model.eval()
     images = images.to(model.device)

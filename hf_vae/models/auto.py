@@ -19,7 +19,7 @@ class AutoGenerator:
         `from_pretrained`.
 
         Raises:
-            ValueError: If there is no such model, or its `config.json` names a class that is no family of ours.
+            ValueError: If there is no such model, or its `config.json` names a class that is not one of the families.
         """
         return cls.class_of(path, **kwargs).from_pretrained(path, **kwargs)
 
@@ -33,12 +33,14 @@ class AutoGenerator:
         class_name = read_config(find_folder(path, [CONFIG_NAME], **kwargs))["_class_name"]
         classes = {subclass.__name__: subclass for subclass in _subclasses(ImageGenerator)}
         if class_name not in classes:
-            raise ValueError(f"{path} is a model of class {class_name!r}; the families here are {', '.join(classes)}.")
+            raise ValueError(
+                f"{path} is a model of class {class_name!r}, which is not one of the families: {', '.join(classes)}."
+            )
         return classes[class_name]
 
 
 def _subclasses(model_class: type[ImageGenerator]) -> Iterator[type[ImageGenerator]]:
-    """Every family whose class was imported or defined."""
+    """Every family whose class is defined, in this package or elsewhere."""
     for subclass in model_class.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)

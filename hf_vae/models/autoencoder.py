@@ -7,31 +7,15 @@ from diffusers.configuration_utils import register_to_config
 
 from .base import EncoderOutput, ImageGenerator
 from .listed_layers import make_decoder, make_encoder
+from .priors import PriorKind
 
 
 class Autoencoder(ImageGenerator):
-    """An autoencoder (Hinton and Salakhutdinov 2006): an encoder squeezes each picture into a few numbers, a decoder
-    draws it again from them. It is trained to reconstruct and nothing else, so nothing shapes its latent space:
-    what it draws between two pictures, or from noise, need not look like one.
+    """An autoencoder (Hinton and Salakhutdinov 2006): an encoder compresses each image to a few numbers, and a decoder
+    reconstructs the image from them. It is trained only to reconstruct. Nothing else shapes its latent space, so
+    samples, and images between two others, need not look real.
 
-    Args:
-        image_size: Edge of the square images that the network works at, in pixels.
-        image_channels: 3 for colour, 1 for greyscale.
-        latent_dim: Number of latents Z.
-        latent_size: Edge of the grid of cells that the latents lie on, each seeing its own part of the picture;
-            1 for latents without a place, each of which stands for all of it.
-        width: Channels at the finest scale; doubled at each coarser one.
-        max_width: Channels are never more than this.
-        block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (4x4 strided convolutions and
-            BatchNorm).
-        shortcut: Whether a cell of the grid also gets its latents by a linear map of its own pixels, and these by one
-            of its latents, beside what the networks add. Plain blocks, and latents without a place, have none.
-        output_size: Edge of the pictures that people get, in pixels; None for image_size.
-        prior: What samples are drawn from, fitted after training: "flow" (a network that learns the latents),
-            "mixture" (of Gaussians) or "gaussian"; or "standard" (N(0, I)).
-        encoder_layers: The encoder layer by layer, as a recipe lists it, see `hf_vae.models.listed_layers`; width,
-            max_width, block, shortcut and latent_size then say nothing about it.
-        decoder_layers: The same for the decoder.
+    Args: those of `ImageGenerator`.
     """
 
     @register_to_config
@@ -46,7 +30,13 @@ class Autoencoder(ImageGenerator):
         block: Literal["residual", "plain"] = "residual",
         shortcut: bool = True,
         output_size: int | None = None,
-        prior: Literal["flow", "mixture", "gaussian", "standard"] = "flow",
+        prior: PriorKind = "flow",
+        num_directions: int = 128,
+        num_gaussians: int = 16,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
         encoder_layers: tuple[str, ...] | None = None,
         decoder_layers: tuple[str, ...] | None = None,
     ):

@@ -1,22 +1,26 @@
-"""The contract that every family keeps: images to flat latents and back, and samples from the prior inside the
-model."""
+"""The contract of every family: images to flat latents and back, and samples from the prior inside the model."""
 
+import inspect
 import os
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
-from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils import CONFIG_NAME, BaseOutput
 
 from .detail import Detail
+from .formats import FORMAT_VERSION, VERSION_KEY, upgraded_config, upgraded_weights, version_of
 from .loading import HUB_OPTIONS, checked_folder, device_of_map
-from .prior import DEFAULT_PATH, LatentPrior
+from .priors import DEFAULT_PATH, DEFAULT_STEPS, LatentPrior, priors_of
 from .standalone import standalone_source
+
+
+FITTED_PARTS = ("latent_prior", "detail")  # of a model: what is fitted once its networks are trained
 
 
 @dataclass
@@ -24,24 +28,63 @@ class EncoderOutput(BaseOutput):
     """What `encode` returns.
 
     Args:
-        latents: The point that stands for each image, `(B, Z)`: without noise, the posterior mean where there is one.
-        logvar: Log-variance of the posterior around `latents`, `(B, Z)`, or None in a family without a posterior.
-            Details that follow the Z latents are certain.
+        latents: The latents of each image, `(B, Z)`, without noise: the posterior mean where there is a posterior. In
+            a model with residual latents these follow, `(B, Z + D)`.
+        logvar: Log-variance of the posterior around the first Z latents, `(B, Z)`, or None in a family without a
+            posterior. Residual latents have no variance.
     """
 
     latents: torch.Tensor
     logvar: torch.Tensor | None = None
 
 
+@dataclass
+class DecoderOutput(BaseOutput):
+    """The output of `decode`. diffusers' class of this name is the same, but its import takes a second.
+
+    Args:
+        sample: Images `(B, C, H, W)`, in [-1, 1] up to what the network overshoots.
+    """
+
+    sample: torch.Tensor
+
+
 class ImageGenerator(ModelMixin, ConfigMixin):
     """A small image generator with a latent space you can explore by hand.
 
-    Images are `(B, C, H, W)` floats in [-1, 1]; latents are flat, `(B, Z)`. A family's `__init__` signature is its
-    configuration, and holds `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`; it builds
-    `self.decoder` and, where there is one, `self.encoder`. The `LatentPrior` is part of the model, so that one
-    `config.json` and one safetensors file are all there is, and so is `self.detail` where a family has one, which
-    follows latents `(B, Z)` by further ones. `forward` is the training path and returns every tensor that the family's
-    objective needs.
+    Images are `(B, C, H, W)` floats in [-1, 1]. Latents are flat, `(B, Z)`. A family's `__init__` signature is its
+    configuration. It has at least `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`, and builds
+    `self.decoder` and, if the family encodes, `self.encoder`. The `LatentPrior` is a part of the model, so that
+    `config.json` and one safetensors file are the whole model. A family may also have `self.detail`, whose residual
+    latents follow the Z that the networks know, `(B, Z + D)`. `decode` takes latents with or without them; samples
+    have none. `forward` is the training path, and returns every tensor that the family's objective needs.
+
+    Args:
+        image_size: Edge of the square images that the network works at, in pixels.
+        image_channels: 3 for colour, 1 for greyscale.
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid of cells that the latents lie on, where each cell sees its own part of the image.
+            1 for latents without a grid, each of which describes the whole image.
+        width: Channels at the finest scale; doubled at each coarser one.
+        max_width: Maximum number of channels.
+        block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (4x4 strided and transposed convolutions
+            and BatchNorm).
+        shortcut: Add a linear path from each cell's pixels to its latents and back, in parallel with the networks.
+            Plain blocks, and latents without a grid, have none.
+        detail_dim: Number of residual latents, which store the part of an encoded image that the networks miss, by a
+            linear map of each cell of the grid. They are fitted after training, and samples have none. 0 for none.
+        output_size: Edge of the generated images, in pixels, if it differs from image_size.
+        prior: The distribution that samples are drawn from. It is fitted after training: "flow" (a network that learns
+            the latents), "mixture" (of Gaussians) or "gaussian". "standard" is N(0, I) and is not fitted.
+        num_directions: Maximum number of principal components, which sliders move along.
+        num_gaussians: Maximum number of Gaussians in the mixture prior.
+        flow_width: Channels of the flow's UNet at its finest scale, for latents on a grid.
+        flow_mlp_width: Features of the flow's MLP, for latents without a grid.
+        flow_depth: Residual blocks at each scale of the flow's UNet; its MLP has twice as many.
+        flow_directions: Maximum number of principal components of the Gaussian that the flow starts from.
+        encoder_layers: The encoder layer by layer, see `hf_vae.models.listed_layers`. It replaces width, max_width,
+            block, shortcut and latent_size.
+        decoder_layers: The same for the decoder.
     """
 
     has_encoder: ClassVar[bool] = True
@@ -51,15 +94,17 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         # only of our own modules is it known that they can travel; a class of a notebook stays where it is
         cls._auto_class = "AutoModel" if cls.__module__.rpartition(".")[0] == __package__ else None
 
-    def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard", detail_dim: int = 0):
+    def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard"):
         super().__init__()
-        self.latent_prior = LatentPrior(latent_dim, latent_size, with_flow=prior == "flow", detail_dim=detail_dim)
+        self.register_to_config(**{VERSION_KEY: FORMAT_VERSION})
+        self.latent_prior = LatentPrior(latent_dim, latent_size, prior, self.config)
         self.detail: Detail | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
-        """Loads a model from a folder or a Hub id, in evaluation mode, as diffusers' models do, but only from
-        safetensors, and only if all of it is as this class would have written it. No code of the folder is run.
+        """Loads a model from a folder or a Hub id, in evaluation mode. It works as in diffusers' models, but reads
+        only safetensors, and only a model as this class, or an earlier version of it, writes it. No code of the folder
+        is run.
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
@@ -67,9 +112,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):
                 "auto" is the accelerator, if there is one.
 
         Raises:
-            ValueError: If there is no such model, it is of another class, or its configuration or weights are not
-                whole, too large or not finite; see `hf_vae.models.loading`. If `device_map` names no single device of
-                this machine.
+            ValueError: If there is no such model, it is of another class or a newer format, or its configuration or
+                weights are incomplete, too large or not finite; see `hf_vae.models.loading`. If `device_map` does not
+                name one device of this machine.
         """
         if not kwargs.pop("use_safetensors", True):
             raise ValueError("use_safetensors=False is not possible: a pickle can hold any program.")
@@ -87,7 +132,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         return model if device is None else model.to(device)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any) -> None:
-        """Saves the model to a folder as diffusers' models do, and beside the weights the code that they need: where
+        """Saves the model to a folder as diffusers' models do, and the code that it needs beside the weights. Where
         this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
         save_directory = os.path.expanduser(save_directory)
         if is_main_process and self._auto_class:
@@ -100,29 +145,50 @@ class ImageGenerator(ModelMixin, ConfigMixin):
 
     @classmethod
     def save_source(cls, folder: Path) -> None:
-        """Writes that code alone, under the name that diffusers writes into `config.json`."""
+        """Writes only that code, under the name that diffusers writes into `config.json`."""
         (folder / f"{cls.__module__.rpartition('.')[2]}.py").write_text(standalone_source(cls.__module__))
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """As diffusers', which makes the Hub client warn of an argument that nobody gave."""
+        """As diffusers', without the Hub client's warning about an argument that diffusers itself passes."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument")
             return super().load_config(*args, **kwargs)
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
-        """As diffusers', which would warn of `auto_map`, the line of `config.json` that is for `AutoModel` alone."""
+        """As diffusers', for a configuration of any format version. diffusers would warn of `auto_map`, which is for
+        `AutoModel` alone."""
+        config_dict = upgraded_config(config_dict, inspect.signature(cls.__init__).parameters)
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """As PyTorch's, for weights of any format version."""
+        return super().load_state_dict(self._upgraded(state_dict), *args, **kwargs)
+
+    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, torch.Tensor]) -> None:
+        """What diffusers calls on the weights that it read: renames those of an earlier format version, in place."""
+        upgraded = dict(self._upgraded(state_dict))
+        state_dict.clear()
+        state_dict.update(upgraded)
+
+    def _upgraded(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        return upgraded_weights(weights, version_of({}, weights.keys()), self.state_dict())
 
     @property
     def num_latents(self) -> int:
-        """How many latents `encode` gives and `decode` takes: `latent_dim`, and what a family has behind these."""
-        return self.config.latent_dim + self.latent_prior.detail_dim
+        """Number of latents that `encode` gives: `latent_dim`, and the residual ones where a family has them. `decode`
+        takes as many, or `latent_dim`."""
+        return self.config.latent_dim + (0 if self.detail is None else self.detail.detail_dim)
+
+    @property
+    def priors(self) -> list[str]:
+        """The priors that samples can usefully be drawn from, in the order of `PRIORS`."""
+        return [kind for kind in priors_of(self.config.prior, self.has_encoder) if kind in self.latent_prior.kinds]
 
     @property
     def output_size(self) -> int:
-        """Edge in pixels of the pictures that people get; the network's own `image_size` unless configured."""
+        """Edge in pixels of the generated images: the network's own `image_size`, unless configured."""
         return self.config.output_size or self.config.image_size
 
     def encode(self, images: torch.Tensor) -> EncoderOutput:
@@ -131,11 +197,11 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         Raises:
             ValueError: If the family has no encoder (`has_encoder`).
         """
-        raise ValueError(f"{type(self).__name__} has no encoder: it can sample, but not reconstruct a picture.")
+        raise ValueError(f"{type(self).__name__} has no encoder: it can generate images, but not encode them.")
 
     def decode(self, latents: torch.Tensor) -> DecoderOutput:
-        """Latents `(B, Z)` to `DecoderOutput`, whose `sample` is `(B, C, H, W)`, in [-1, 1] up to what the network
-        overshoots."""
+        """Latents `(B, Z)`, or with residual latents `(B, Z + D)`, to `DecoderOutput`. Its `sample` is `(B, C, H, W)`,
+        in [-1, 1] except where the network overshoots."""
         return DecoderOutput(sample=self.decoder(latents.to(self.dtype)))
 
     @torch.no_grad()
@@ -145,20 +211,22 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
         prior: str | None = None,
+        num_steps: int = DEFAULT_STEPS,
     ) -> torch.Tensor:
-        """Draws images `(num_images, C, H, W)` in [-1, 1].
+        """Generates images `(num_images, C, H, W)` in [-1, 1].
 
         Args:
             num_images: How many.
             generator: Source of the latents' noise; the global one if None.
             temperature: Scale of that noise. Below 1 samples are more typical and less varied.
-            prior: `"flow"`, `"mixture"` or `"gaussian"` (fitted on the training set) or `"standard"` (N(0, I));
-                `config.prior` if None.
+            prior: The prior to draw latents from, one of `priors`; `config.prior` if None.
+            num_steps: Number of steps from noise to latents, for a flow. Other priors ignore it.
 
         Raises:
-            ValueError: If `prior` is unknown, or a flow that the model has not.
+            ValueError: If the model has no such prior, or `num_images` or `num_steps` is below 1.
         """
-        latents = self.latent_prior.sample(num_images, prior or self.config.prior, generator, temperature)
+        kind = prior or self.config.prior
+        latents = self.latent_prior.sample(num_images, kind, generator, temperature, num_steps)
         return self.decode(latents).sample.float().clamp(-1, 1)
 
     @torch.no_grad()
@@ -166,31 +234,65 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         """Encodes images `(B, C, H, W)` in [-1, 1] without noise, and decodes them again.
 
         Raises:
-            ValueError: If the family has no encoder, or `images` are something else.
+            ValueError: If the family has no encoder, or `images` are not such a tensor.
         """
         return self.decode(self._latents_of(images)).sample.float().clamp(-1, 1)
 
     @torch.no_grad()
     def interpolate(
-        self, start: torch.Tensor, end: torch.Tensor, num_images: int = 8, kind: str = DEFAULT_PATH
+        self,
+        start: torch.Tensor,
+        end: torch.Tensor,
+        num_images: int = 8,
+        kind: str = DEFAULT_PATH,
+        num_steps: int = DEFAULT_STEPS,
     ) -> torch.Tensor:
-        """Images `(num_images, C, H, W)` in [-1, 1], evenly spaced on a path of `kind` through latent space, see
-        `LatentPrior.path`, from `start` to `end`, which are images `(C, H, W)` in [-1, 1]; the reconstructions of both
-        are included.
+        """Morphs one image into another, along a path through latent space.
+
+        Args:
+            start: Image `(C, H, W)` in [-1, 1].
+            end: Another one.
+            num_images: Number of images, at least 2. The first and the last are the reconstructions of both.
+            kind: The path, see `path`.
+            num_steps: Number of steps of a flow, see `path`.
+
+        Returns:
+            Images `(num_images, C, H, W)` in [-1, 1].
 
         Raises:
-            ValueError: If the family has no encoder, `kind` is not a path that the model has, fewer than two images
-                are asked for, or `start` and `end` are something else.
+            ValueError: If the family has no encoder, the model has no such path, `num_images` is below 2, or `start`
+                and `end` are not such tensors.
         """
         if num_images < 2:
             raise ValueError(f"A path needs at least 2 images; got {num_images}.")
         latents = torch.cat([self._latents_of(image, 3) for image in (start, end)])  # (2, Z)
-        path = self.latent_prior.path(latents[0], latents[1], num_images, kind)  # (num_images, Z)
+        path = self.path(latents[0], latents[1], num_images, kind, num_steps)  # (num_images, Z)
         return self.decode(path).sample.float().clamp(-1, 1)
 
+    def path(
+        self,
+        starts: torch.Tensor,
+        ends: torch.Tensor,
+        num_points: int,
+        kind: str = DEFAULT_PATH,
+        num_steps: int = DEFAULT_STEPS,
+    ) -> torch.Tensor:
+        """Evenly spaced points from `starts` to `ends`, both `(..., Z)`, or `(..., Z + D)` with residual latents:
+        `(..., num_points, Z)` or `(..., num_points, Z + D)`. The arguments are those of `LatentPrior.path`, which
+        describes the kinds. Residual latents go along the straight line on all of them.
+
+        Raises:
+            ValueError: As `LatentPrior.path` does.
+        """
+        size = self.config.latent_dim
+        points = self.latent_prior.path(starts[..., :size], ends[..., :size], num_points, kind, num_steps)
+        weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
+        details = torch.lerp(starts[..., None, size:], ends[..., None, size:], weights)
+        return torch.cat([points, details], -1)
+
     def _latents_of(self, images: torch.Tensor, ndim: int = 4) -> torch.Tensor:
-        """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. A network would
-        take bytes, too, and make noise of them."""
+        """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. Others are refused:
+        a network would also take bytes, and return noise."""
         size = (self.config.image_channels, self.config.image_size, self.config.image_size)
         is_float = isinstance(images, torch.Tensor) and images.is_floating_point()
         if self.has_encoder and not (is_float and images.ndim == ndim and images.shape[-3:] == size):

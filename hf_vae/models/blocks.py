@@ -1,4 +1,4 @@
-"""The three convolution stacks that every family is built from, and the rule that says which image sizes they can
+"""The three convolution stacks that every family is built from, and the rule for the image sizes that they can
 make."""
 
 import torch
@@ -16,35 +16,35 @@ def size_rule(image_size: int) -> tuple[int, int]:
     """Splits `image_size` into `bottom * 2**stages` with a bottom of 4 to 7 pixels, and returns `(bottom, stages)`.
 
     Raises:
-        ValueError: If the size lies outside 28 to 256 or is no such product; the message names the nearest sizes.
+        ValueError: If the size is outside 28 to 256 or is not such a product; the message names the nearest sizes.
     """
     valid = [bottom * 2**stages for stages in range(2, 7) for bottom in range(4, 8)]
     valid = sorted(size for size in valid if MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE)
     if image_size not in valid:
         nearest = sorted(sorted(valid, key=lambda size: abs(size - image_size))[:2])
         raise ValueError(
-            f"image_size={image_size} cannot be made: it must be 4, 5, 6 or 7 times a power of two, between "
+            f"image_size={image_size} is not possible: it must be 4, 5, 6 or 7 times a power of two, between "
             f"{MIN_IMAGE_SIZE} and {MAX_IMAGE_SIZE}. The nearest are {' and '.join(map(str, nearest))}; "
-            f"train at one of those and set output_size={image_size} to get pictures of that size."
+            f"train at one of those and set output_size={image_size} to get images of that size."
         )
     stages = (image_size // 4).bit_length() - 1
     return image_size >> stages, stages
 
 
 def grid_rule(image_size: int, latent_size: int, latent_dim: int) -> tuple[int, int]:
-    """Splits the way from the image to a grid of `latent_size` x `latent_size` cells, and returns `(stages,
-    channels)`: how often the size is halved, and how many of the `latent_dim` latents a cell holds.
+    """Returns `(stages, channels)` for a grid of `latent_size` x `latent_size` cells: how often the image size is
+    halved, and how many of the `latent_dim` latents are in each cell.
 
     Raises:
         ValueError: If halving `image_size` never gives such a grid, or the latents do not fill it evenly; the message
-            names what does.
+            names sizes that do.
     """
     bottom, stages = size_rule(image_size)
     sizes = [bottom * 2**power for power in range(stages)]
     if latent_size not in sizes:
         raise ValueError(
             f"latent_size={latent_size} does not suit image_size={image_size}, which halves to "
-            f"{', '.join(map(str, sizes))}; choose one of these, or 1 for latents without a place."
+            f"{', '.join(map(str, sizes))}; choose one of these, or 1 for latents without a grid."
         )
     cells = latent_size**2
     if latent_dim % cells or latent_dim < cells:
@@ -60,7 +60,7 @@ def stage_widths(width: int, max_width: int, stages: int, block: str) -> list[in
     """Channels after each stage, from fine to coarse: doubling from `width`, never above `max_width`.
 
     Raises:
-        ValueError: If `block` is unknown, or a residual block's width is no multiple of its 8 normalisation groups.
+        ValueError: If `block` is unknown, or a residual block's width is not a multiple of its 8 normalisation groups.
     """
     if block not in BLOCKS:
         raise ValueError(f"block={block!r} is unknown; choose one of {', '.join(BLOCKS)}.")
@@ -71,7 +71,7 @@ def stage_widths(width: int, max_width: int, stages: int, block: str) -> list[in
 
 
 def activations(trunk: nn.Sequential, images: torch.Tensor) -> list[torch.Tensor]:
-    """The values after each activation of a discriminator, in their order."""
+    """The values after each activation of a discriminator, in order."""
     found, hidden = [], images
     for layer in trunk:
         hidden = layer(hidden)

@@ -1,19 +1,22 @@
-"""What the networks leave of a picture, cell by cell."""
+"""Residual latents: what the networks miss of an image, cell by cell."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .principal_components import principal_components
+
 
 class Detail(nn.Module):
-    """The principal components of what a trained decoder leaves of a picture, within each cell of the latents' grid:
-    `num_components` numbers a cell, in standard deviations, by a linear map of the cell's pixels and back.
+    """The principal components of the residual, an image minus what a trained decoder makes of it, within each cell of
+    the latents' grid. A linear map of a cell's pixels gives its `num_components` numbers, in standard deviations, and
+    another leads back.
 
     Args:
         image_size: Edge of the images, in pixels.
         image_channels: Their channels.
         latent_size: Edge of the grid of cells.
-        detail_dim: Numbers of all cells together, D.
+        detail_dim: Number of residual latents D, of all cells together.
 
     Raises:
         ValueError: If there is no grid, D does not fill it evenly, or a cell has fewer values than numbers.
@@ -21,7 +24,7 @@ class Detail(nn.Module):
 
     def __init__(self, image_size: int, image_channels: int, latent_size: int, detail_dim: int):
         super().__init__()
-        self.cell, self.latent_size = image_size // latent_size, latent_size
+        self.cell, self.latent_size, self.detail_dim = image_size // latent_size, latent_size, detail_dim
         num_components, left_over = divmod(detail_dim, latent_size**2)
         num_values = image_channels * self.cell**2
         if latent_size == 1 or left_over or not 0 < num_components <= num_values:
@@ -33,21 +36,21 @@ class Detail(nn.Module):
         self.register_buffer("components", torch.zeros(num_components, num_values))
         self.register_buffer("stds", torch.ones(num_components))
 
-    def encode(self, left: torch.Tensor) -> torch.Tensor:
-        """What is left of images, `(B, C, H, W)`, to numbers `(B, D)`."""
+    def encode(self, residuals: torch.Tensor) -> torch.Tensor:
+        """The residuals of images, `(B, C, H, W)`, to residual latents `(B, D)`."""
         maps = self.components / self.stds[:, None]
-        return F.conv2d(F.pixel_unshuffle(left, self.cell), maps[..., None, None]).flatten(1)
+        return F.conv2d(F.pixel_unshuffle(residuals, self.cell), maps[..., None, None]).flatten(1)
 
     def decode(self, details: torch.Tensor) -> torch.Tensor:
-        """Numbers `(B, D)` to what they add to images, `(B, C, H, W)`."""
+        """Residual latents `(B, D)` to what they add to images, `(B, C, H, W)`."""
         grids = details.unflatten(1, (-1, self.latent_size, self.latent_size))
         maps = (self.components * self.stds[:, None]).T
         return F.pixel_shuffle(F.conv2d(grids, maps[..., None, None]), self.cell)
 
     @torch.no_grad()
     def fit(self, covariance: torch.Tensor) -> None:
-        """Takes the components from the `covariance` (C * cell^2, C * cell^2) of what is left of a cell."""
-        variances, vectors = torch.linalg.eigh(covariance.cpu().double())  # ascending, vectors in columns
+        """Takes the components from the `covariance` (C * cell^2, C * cell^2) of a cell's residuals."""
+        variances, directions = principal_components(covariance)
         count = len(self.stds)
-        self.components.copy_(vectors.flip(1).T[:count])
-        self.stds.copy_(variances.flip(0)[:count].clamp(min=1e-12).sqrt())
+        self.components.copy_(directions[:count])
+        self.stds.copy_(variances[:count].clamp(min=1e-12).sqrt())

@@ -1,4 +1,4 @@
-"""Networks that are written down layer by layer: what a recipe of a published system lists."""
+"""Networks that are defined layer by layer, as the recipe of a published system lists them."""
 
 import math
 from typing import Any
@@ -9,18 +9,18 @@ from torch import nn
 from .blocks import Decoder, Encoder, activations
 
 
-MAX_VALUES = 2**26  # of one image, after one layer: what bounds the memory that few weights can ask for
+MAX_VALUES = 2**26  # of one image, after one layer: bounds the memory that few weights can ask for
 
 
 class ToImageRange(nn.Module):
-    """Values in [0, 1], as a sigmoid gives them, to images in [-1, 1]."""
+    """Values in [0, 1], from a sigmoid, to images in [-1, 1]."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return 2 * values - 1
 
 
 class ListedEncoder(nn.Module):
-    """Images to `num_features` flat features. The line `latents` is a dense layer that gives as many.
+    """Images to `num_features` flat features. The line `latents` is a dense layer of that size.
 
     Raises:
         ValueError: If the layers give another number of features.
@@ -32,7 +32,7 @@ class ListedEncoder(nn.Module):
         self.trunk, shape = build_layers(lines, (image_channels, image_size, image_size))
         if math.prod(shape) != num_features:
             raise ValueError(
-                f"encoder_layers give {math.prod(shape)} numbers for an image where {num_features} are needed; end "
+                f"encoder_layers give {math.prod(shape)} numbers for an image, but {num_features} are needed; end "
                 "them with the line latents."
             )
 
@@ -61,7 +61,7 @@ class ListedDecoder(nn.Module):
 
 
 class ListedDiscriminator(nn.Module):
-    """Images to logits `(B,)`; what it sees on the way are the values after each activation.
+    """Images to logits `(B,)`. Its features are the values after each activation.
 
     Raises:
         ValueError: If the layers give more than one number for an image.
@@ -86,7 +86,7 @@ class ListedDiscriminator(nn.Module):
 def make_encoder(
     lines: tuple[str, ...] | None, image_size: int, image_channels: int, latent_dim: int, *shape: Any, outputs: int = 1
 ) -> nn.Module:
-    """The encoder that is listed, or else an `Encoder`, whose further arguments `shape` are."""
+    """The encoder that `lines` list, or else an `Encoder` with the further arguments `shape`."""
     if lines:
         return ListedEncoder(lines, image_size, image_channels, outputs * latent_dim)
     return Encoder(image_size, image_channels, latent_dim, *shape, outputs)
@@ -95,25 +95,25 @@ def make_encoder(
 def make_decoder(
     lines: tuple[str, ...] | None, image_size: int, image_channels: int, latent_dim: int, *shape: Any
 ) -> nn.Module:
-    """The decoder that is listed, or else a `Decoder`, whose further arguments `shape` are."""
+    """The decoder that `lines` list, or else a `Decoder` with the further arguments `shape`."""
     if lines:
         return ListedDecoder(lines, image_size, image_channels, latent_dim)
     return Decoder(image_size, image_channels, latent_dim, *shape)
 
 
 def build_layers(lines: tuple[str, ...], shape: tuple[int, ...]) -> tuple[nn.Sequential, tuple[int, ...]]:
-    """The layers that `lines` name, one each, for inputs of `shape`, which is (C, H, W) or (N,); and the shape of what
-    comes out.
+    """The layers that `lines` name, one each, for inputs of `shape`, which is (C, H, W) or (N,), and the shape of
+    their output.
 
     - `conv CHANNELS KERNEL STRIDE` and `convt ...`, a convolution and a transposed one, padded so that the size is
       divided or multiplied by the stride; `PADDING` may follow, and `nobias`.
-    - `dense NUMBERS`, of all values, in whatever shape; `nobias` may follow.
-    - `view CHANNELS SIZE`, flat values as a picture; `flatten`, the reverse.
+    - `dense NUMBERS`, of all values, in any shape; `nobias` may follow.
+    - `view CHANNELS SIZE`, flat values as an image; `flatten`, the reverse.
     - `batchnorm`, `relu`, `leaky_relu SLOPE`, `selu`, `tanh`, `dropout SHARE`, `dropout_channels SHARE`.
     - `sigmoid`, whose values in [0, 1] become images in [-1, 1].
 
     Raises:
-        ValueError: If a line names no such layer, or does not suit what comes before it.
+        ValueError: If a line does not name such a layer, or does not suit the line before it.
     """
     layers: list[nn.Module] = []
     for line in lines:
@@ -149,7 +149,7 @@ def _build_layer(kind: str, *words: str, shape: tuple[int, ...]) -> tuple[list[n
     if kind == "view":
         channels, size = (int(number) for number in numbers)
         if math.prod(shape) != channels * size**2:
-            raise ValueError(f"{math.prod(shape)} values are no {channels}x{size}x{size}")
+            raise ValueError(f"{math.prod(shape)} values are not {channels}x{size}x{size}")
         return [nn.Unflatten(1, (channels, size, size))], (channels, size, size)
     if kind == "flatten":
         return [nn.Flatten()], (math.prod(shape),)

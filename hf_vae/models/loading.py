@@ -1,5 +1,5 @@
-"""Reading a model folder that anybody may have written: what is in it is compared with what the class would have
-written, before memory is taken for it."""
+"""Reads a model folder from an untrusted source. Its content is compared with what the class would write, before
+memory is taken for it."""
 
 import inspect
 import json
@@ -17,27 +17,37 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
+from .formats import (
+    VERSION_KEY,
+    added_names,
+    refuse_early_flow,
+    refuse_newer_format,
+    upgraded_config,
+    upgraded_names,
+    version_of,
+)
+
 
 MAX_CONFIG_BYTES = 2**16
 MAX_HEADER_BYTES = 2**20
 MAX_PARAMETERS = 2**28  # 1 GiB in single precision; the largest recipe has half
 MAX_OUTPUT_SIZE = 1024
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map"}
+NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map", VERSION_KEY}
 FLOATS = {"F16", "BF16", "F32", "F64"}  # as safetensors calls them
 AUTOMATIC_DEVICES = ("auto", "balanced", "balanced_low_0", "sequential")  # as accelerate calls its ways to split
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the file begins that git keeps in place of a large one
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # the start of what git keeps in place of a large file
 CHECKPOINT_NAME = re.compile(r"(\.writing-)?checkpoint-\d+")
-RUN_FILES = ("log.jsonl", "train_config.json")  # what a training writes before it writes a model
+RUN_FILES = ("log.jsonl", "train_config.json")  # that a training writes before it writes a model
 OTHER_WEIGHTS = {".bin", ".ckpt", ".h5", ".msgpack", ".pkl", ".pt", ".pth"}
 
 
 def checked_folder(model_class: type, path: str | os.PathLike, variant: str | None = None, **options: Any) -> Path:
-    """The folder of the model at `path`, a folder or a Hub id, once its configuration and weights are found to be what
-    `model_class` writes. `options` are those of diffusers' `from_pretrained`.
+    """The folder of the model at `path`, a folder or a Hub id, after a check that its configuration and weights are
+    what `model_class`, or an earlier version of it, writes. `options` are those of diffusers' `from_pretrained`.
 
     Raises:
-        ValueError: If anything in there is missing, left over, malformed, too large, not finite, or elsewhere.
+        ValueError: If anything in it is missing, unexpected, malformed, too large, not finite, or outside the folder.
     """
     weights = SAFETENSORS_WEIGHTS_NAME
     if variant:
@@ -46,21 +56,22 @@ def checked_folder(model_class: type, path: str | os.PathLike, variant: str | No
     config = read_config(folder)
     if config["_class_name"] != model_class.__name__:
         raise ValueError(
-            f"{path} is a {config['_class_name']}, not a {model_class.__name__}: AutoGenerator picks a class."
+            f"{path} is a {config['_class_name']}, not a {model_class.__name__}: AutoGenerator picks the class."
         )
     arguments = _checked_arguments(model_class, config, options, folder / CONFIG_NAME)
     if (folder / SAFE_WEIGHTS_INDEX_NAME).exists():
         raise ValueError(f"{path} has weights in several files; save the model again with save_pretrained, in one.")
-    _check_weights(_own_file(folder, weights), _state_without_memory(model_class, arguments, folder / CONFIG_NAME))
+    expected = _state_without_memory(model_class, arguments, folder / CONFIG_NAME)
+    _check_weights(_own_file(folder, weights), expected, config, arguments.get("prior"))
     return folder
 
 
 def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None = None, **options: Any) -> Path:
-    """The folder of the model at `path`, a folder, or a Hub id, of which the files `names` are downloaded. A `~` in
-    front is the home folder.
+    """The folder of the model at `path`: a folder, where a leading `~` is the home folder, or a Hub id, whose files
+    `names` are downloaded.
 
     Raises:
-        ValueError: If there is neither, or it holds no model; the message says what it holds instead.
+        ValueError: If there is neither, or it has no model; the message says what it has instead.
     """
     folder = Path(os.path.expanduser(path))
     if folder.is_dir():
@@ -69,7 +80,7 @@ def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None
             raise ValueError(_why_it_is_missing(folder, CONFIG_NAME))
         return folder
     if folder.exists():
-        raise ValueError(f"{path} is a file, not a model folder; pass the folder that holds {CONFIG_NAME}.")
+        raise ValueError(f"{path} is a file, not a model folder; pass the folder that has {CONFIG_NAME}.")
     hub_options = {name: options[name] for name in HUB_OPTIONS if name in options}
     patterns = [f"{subfolder}/{name}" if subfolder else name for name in names]
     try:
@@ -79,33 +90,34 @@ def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None
             f"{path} is neither a model folder here nor the id of a model on the Hub, such as me/my-vae."
         ) from error
     except OSError as error:
-        raise ValueError(f"{path} is neither a model folder here nor a model that the Hub gives. {error}") from error
+        raise ValueError(f"{path} is neither a model folder here nor a model on the Hub. {error}") from error
     if not (folder / CONFIG_NAME).is_file():
         place = f"{path}, folder {subfolder}," if subfolder else path
-        raise ValueError(f"{place} on the Hub has no {CONFIG_NAME}: it is not a model that was pushed from here.")
+        raise ValueError(f"{place} on the Hub has no {CONFIG_NAME}: it is not a model of hf_vae.")
     return folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What the `config.json` in `folder` holds; it names a class, which may be none of ours.
+    """The content of `config.json` in `folder`. It names a class, which need not be one of this package.
 
     Raises:
-        ValueError: If there is none, or it is no JSON of a configuration.
+        ValueError: If there is none, it is not the JSON of a configuration, or its format is newer than this code.
     """
     file = _own_file(folder, CONFIG_NAME)
     if file.stat().st_size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{file} has more than {MAX_CONFIG_BYTES:,} bytes: it is no configuration of a model.")
+        raise ValueError(f"{file} has more than {MAX_CONFIG_BYTES:,} bytes: it is not the configuration of a model.")
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON that can be read: {error}") from error
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("_class_name"), str):
-        raise ValueError(f"{file} names no class of model in _class_name: save the model with save_pretrained.")
+        raise ValueError(f"{file} has no _class_name, the class of the model: save the model with save_pretrained.")
+    refuse_newer_format(config, file)
     return config
 
 
 def refuse_output_size(output_size: int | None) -> None:
-    """Raises a `ValueError` for pictures that are larger than the memory of whoever draws them may allow."""
+    """Raises a `ValueError` for images that may need more memory than there is."""
     if output_size is not None and not 1 <= output_size <= MAX_OUTPUT_SIZE:
         raise ValueError(
             f"output_size={short_repr(output_size)} is not possible; choose one from 1 to {MAX_OUTPUT_SIZE}."
@@ -113,7 +125,7 @@ def refuse_output_size(output_size: int | None) -> None:
 
 
 def refuse_lfs_pointer(file: Path, content: str) -> None:
-    """Raises a `ValueError` if `file` is what git keeps in place of a large file, whose `content` was not fetched."""
+    """Raises a `ValueError` if `file` is what git keeps in place of a large file, if its `content` was not fetched."""
     if is_lfs_pointer(file):
         raise ValueError(
             f"{file} is a Git LFS pointer, not the {content}: run `git lfs pull` in its repository, or download the "
@@ -122,8 +134,8 @@ def refuse_lfs_pointer(file: Path, content: str) -> None:
 
 
 def is_lfs_pointer(file: Path) -> bool:
-    """Whether `file` is what git keeps in place of a large one. What cannot be opened is left to its reader, who says
-    why."""
+    """Whether `file` is what git keeps in place of a large file. A file that cannot be opened is not: its reader will
+    raise the error."""
     try:
         with open(file, "rb") as start:
             return start.read(len(LFS_POINTER)) == LFS_POINTER
@@ -132,8 +144,8 @@ def is_lfs_pointer(file: Path) -> bool:
 
 
 def device_of_map(device_map: Any) -> torch.device:
-    """The device that diffusers' argument `device_map` names. The networks are too small to be split over several:
-    "auto" and its like are the accelerator where there is one, and else the CPU.
+    """The device that diffusers' argument `device_map` names. The networks are too small to be split over several
+    devices. "auto" and the other automatic ways mean the accelerator if there is one, and else the CPU.
 
     Raises:
         ValueError: If it names several devices, or one that cannot be used here.
@@ -145,7 +157,7 @@ def device_of_map(device_map: Any) -> torch.device:
         return torch.empty(0, device=device).device  # which fails where there is no such device
     except (RuntimeError, TypeError, AssertionError) as error:
         raise ValueError(
-            f"device_map={short_repr(device_map)} is not possible: a model lies on one device, which must exist here. "
+            f"device_map={short_repr(device_map)} is not possible: a model is on one device, which must exist here. "
             f"Leave device_map out and use .to(device). {error}"
         ) from error
 
@@ -163,7 +175,7 @@ def _own_file(folder: Path, name: str) -> Path:
 
 
 def _why_it_is_missing(folder: Path, name: str) -> str:
-    """What a folder without the file `name` holds instead of a model, and the way out."""
+    """What a folder without the file `name` has instead of a model, and the way out."""
     if not folder.is_dir():
         return f"{folder} does not exist."
     if CHECKPOINT_NAME.fullmatch(folder.absolute().name) or (folder / "manifest.json").is_file():
@@ -173,22 +185,22 @@ def _why_it_is_missing(folder: Path, name: str) -> str:
         return f"{folder} is a checkpoint to resume from, not a model. {way_out}"
     found = sorted(path.name for path in folder.iterdir())
     if not found:
-        return f"{folder} is empty; a model folder holds {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
+        return f"{folder} is empty; a model folder has {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
     if CONFIG_NAME not in found:
         if any(CHECKPOINT_NAME.fullmatch(other) or other in RUN_FILES for other in found):
-            return f"{folder} is a run that is not finished: it has no model yet. {_to_finish(folder)}"
+            return f"{folder} is a run that is not finished. It has no model yet. {_to_finish(folder)}"
         if models := [str(folder / other) for other in found if (folder / other / CONFIG_NAME).is_file()]:
-            return f"{folder} is not a model, but holds {len(models)}; pass one of them: {_first(models)}."
+            return f"{folder} is not a model, but has {len(models)}; pass one of them: {_first(models)}."
     missing = f"{folder} has no file named {name}."
     if others := [other for other in found if Path(other).suffix in OTHER_WEIGHTS]:
         return (
             f"{missing} Only safetensors are read, and {_first(others)} is in another format, which can hold any "
-            "program: ask the author of the weights for safetensors."
+            "program. Ask the author of the weights for safetensors."
         )
     stem, suffix = SAFETENSORS_WEIGHTS_NAME.split(".")
     if variants := [other.split(".")[1] for other in found if re.fullmatch(rf"{stem}\.\w+\.{suffix}", other)]:
         return f"{missing} It has the variants {_first(variants)}: pass variant={variants[0]!r}."
-    return f"{missing} A model folder holds what save_pretrained writes: {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
+    return f"{missing} A model folder has what save_pretrained writes: {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
 
 
 def _to_finish(run: Path) -> str:
@@ -204,11 +216,13 @@ def _first(names: list[str], limit: int = 12) -> str:
 def _checked_arguments(
     model_class: type, config: dict[str, Any], options: dict[str, Any], file: Path
 ) -> dict[str, Any]:
-    """The arguments that a configuration, and the caller's `options` over it, give to the model's class."""
+    """The arguments of the model's class, from a configuration of any version, and from the caller's `options`, which
+    come first."""
     parameters = dict(list(inspect.signature(model_class.__init__).parameters.items())[1:])  # without self
+    config = upgraded_config(config, parameters)
     if unknown := sorted(set(config) - set(parameters) - NOT_ARGUMENTS):
         raise ValueError(
-            f"{file} has {', '.join(map(short_repr, unknown))}, which a {model_class.__name__} does not know; it was "
+            f"{file} has {', '.join(map(short_repr, unknown))}, which a {model_class.__name__} does not know. It was "
             "written by another version, or by hand."
         )
     arguments = {name: value for name, value in {**config, **options}.items() if name in parameters}
@@ -221,7 +235,7 @@ def _checked_arguments(
 
 
 def _is_of_kind(value: Any, kind: Any) -> bool:
-    """Whether a value out of JSON suits an annotation."""
+    """Whether a value from JSON suits an annotation."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return any(_is_of_kind(value, one) for one in inner)
@@ -231,24 +245,25 @@ def _is_of_kind(value: Any, kind: Any) -> bool:
         return isinstance(value, list | tuple) and all(_is_of_kind(item, inner[0]) for item in value)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is (NoneType if kind is None else kind)  # True is no number
+    return type(value) is (NoneType if kind is None else kind)  # True is not a number
 
 
 def _state_without_memory(model_class: type, arguments: dict[str, Any], file: Path) -> dict[str, torch.Tensor]:
-    """The names and shapes of a model's weights: they lie on torch's meta device, which keeps nothing else of them."""
+    """The names and shapes of a model's weights, on torch's meta device, which holds no values."""
     try:
         with torch.device("meta"):
             state = model_class(**arguments).state_dict()
-    except Exception as error:  # of any kind: sizes that overflow, that are negative, that do not fit each other
-        raise ValueError(f"{file} describes no model that can be built: {error}") from error
+    except Exception as error:  # of any kind: sizes that overflow, are negative, or do not fit each other
+        raise ValueError(f"{file} describes a model that cannot be built: {error}") from error
     if (count := sum(value.numel() for value in state.values())) > MAX_PARAMETERS:
         raise ValueError(f"{file} describes a model of {count:,} weights, of which {MAX_PARAMETERS:,} are allowed.")
     return state
 
 
-def _check_weights(file: Path, expected: dict[str, torch.Tensor]) -> None:
+def _check_weights(file: Path, expected: dict[str, torch.Tensor], config: dict[str, Any], prior: Any) -> None:
     """Compares a file's header with the weights of a model, and then looks for values that are not finite, one weight
-    at a time: the file is mapped, not read into memory."""
+    at a time: the file is mapped, not read into memory. In a file of an earlier version the names are those of that
+    version, which follows from the `config` in its `config.json`. `prior` is the one that the model will have."""
     with open(file, "rb") as start:
         if (length := int.from_bytes(start.read(8), "little")) > MAX_HEADER_BYTES:
             raise ValueError(
@@ -256,9 +271,14 @@ def _check_weights(file: Path, expected: dict[str, torch.Tensor]) -> None:
             )
     try:
         with safe_open(file, framework="pt") as weights:
-            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118, it is no mapping
-            wrong = [f"{name} is missing" for name in expected if name not in slices]
-            wrong += [f"{short_repr(name)} is left over" for name in slices if name not in expected]
+            names = list(weights.keys())
+            version = version_of(config, names)
+            refuse_early_flow(version, prior, file)
+            names = upgraded_names(names, version)
+            slices = {new: weights.get_slice(old) for old, new in names.items()}
+            added = added_names(version)
+            wrong = [f"{name} is missing" for name in expected if name not in slices and name not in added]
+            wrong += [f"{short_repr(old)} is unexpected" for old, new in names.items() if new not in expected]
             for name in slices.keys() & expected.keys():
                 found, shape = tuple(slices[name].get_shape()), tuple(expected[name].shape)
                 if found != shape:
@@ -266,9 +286,9 @@ def _check_weights(file: Path, expected: dict[str, torch.Tensor]) -> None:
                 elif (slices[name].get_dtype() in FLOATS) != expected[name].is_floating_point():
                     wrong.append(f"{name} holds values of type {slices[name].get_dtype()}")
             if not wrong:
-                wrong = [f"{name} is not finite" for name in slices if not weights.get_tensor(name).isfinite().all()]
+                wrong = [f"{name} is not finite" for name in names if not weights.get_tensor(name).isfinite().all()]
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is not as it was written: {error}. Download or copy it again.") from error
+        raise ValueError(f"{file} is damaged: {error}. Download or copy it again.") from error
     if wrong:
         listing = "; ".join(sorted(wrong)[:5]) + ("" if len(wrong) < 6 else f"; and {len(wrong) - 5} more")
-        raise ValueError(f"{file} does not hold the weights of the model in {CONFIG_NAME}: {listing}.")
+        raise ValueError(f"{file} does not have the weights of the model in {CONFIG_NAME}: {listing}.")

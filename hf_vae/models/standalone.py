@@ -3,24 +3,26 @@
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 
 
-RELATIVE_IMPORT = re.compile(r"^from \.(\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
+RELATIVE_IMPORT = re.compile(r"^from (\.+\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 
 
 def standalone_source(module_name: str) -> str:
-    """The source of an imported module, after that of every module which it imports relatively: one file that imports
-    libraries only. It is one because diffusers follows the imports of a folder's first file no further, and on the Hub
-    asks again for each of them."""
+    """The source of an imported module, after that of every module that it imports relatively, sub-packages included:
+    one file that imports only libraries. It is one file because diffusers follows the imports of a folder's first file
+    no further, and on the Hub asks again for each of them."""
     return "\n\n".join(_sources(module_name, set()))
 
 
 def _sources(module_name: str, seen: set[str]) -> Iterator[str]:
     seen.add(module_name)
-    source = Path(sys.modules[module_name].__file__).read_text()
+    module = sys.modules[module_name]
+    source = Path(module.__file__).read_text()
     for name in RELATIVE_IMPORT.findall(source):
-        imported = f"{module_name.rpartition('.')[0]}.{name}"
+        imported = resolve_name(name, module.__package__)
         if imported not in seen:
             yield from _sources(imported, seen)
     yield RELATIVE_IMPORT.sub("", source)

@@ -4,11 +4,11 @@ from typing import Literal, NamedTuple
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput
 
-from .base import EncoderOutput, ImageGenerator
+from .base import DecoderOutput, EncoderOutput, ImageGenerator
 from .detail import Detail
 from .listed_layers import make_decoder, make_encoder
+from .priors import PriorKind
 
 
 # Standard deviations from 0.0067 to 7.4: never so wide that an overflow in half precision hides it.
@@ -16,9 +16,9 @@ LOGVAR_RANGE = (-10.0, 4.0)
 
 
 class VAEOutput(NamedTuple):
-    """What `VAE.forward` returns: `reconstructions` (B, C, H, W), the posterior N(`mean`, exp(`logvar`)) and the draw
-    of it that they were decoded from, `latents`, all `(B, Z)`, and `samples` (N, C, H, W) of other latents where some
-    were asked for."""
+    """What `VAE.forward` returns: `reconstructions` (B, C, H, W); the posterior N(`mean`, exp(`logvar`)), and the draw
+    of it, `latents`, that they were decoded from, all `(B, Z)`; and the images `samples` (N, C, H, W) of other
+    latents, if any were passed."""
 
     reconstructions: torch.Tensor
     mean: torch.Tensor
@@ -28,31 +28,11 @@ class VAEOutput(NamedTuple):
 
 
 class VAE(ImageGenerator):
-    """A variational autoencoder (Kingma and Welling 2014): an encoder gives each picture a Gaussian in latent space, a
-    decoder draws the picture again from a sample of it. It reconstructs, interpolates and samples; what it draws is
-    smoother than a photograph, because it paints the average of all pictures that fit.
+    """A variational autoencoder (Kingma and Welling 2014): an encoder maps each image to a Gaussian in latent space,
+    and a decoder reconstructs the image from a sample of that Gaussian. It reconstructs, interpolates and generates.
+    Its images are smoother than photographs, because it decodes to the average of all images that fit the latents.
 
-    Args:
-        image_size: Edge of the square images that the network works at, in pixels.
-        image_channels: 3 for colour, 1 for greyscale.
-        latent_dim: Number of latents Z.
-        latent_size: Edge of the grid of cells that the latents lie on, each seeing its own part of the picture;
-            1 for latents without a place, each of which stands for all of it.
-        width: Channels at the finest scale; doubled at each coarser one.
-        max_width: Channels are never more than this.
-        block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (4x4 strided convolutions and
-            BatchNorm).
-        shortcut: Whether a cell of the grid also gets its latents by a linear map of its own pixels, and these by one
-            of its latents, beside what the networks add. Plain blocks, and latents without a place, have none.
-        detail_dim: Number of further latents, behind the Z that the networks know, for what these leave of each cell
-            of a picture (`Detail`): fitted once they are trained, and 0 in samples. With them `encode` gives, and
-            `decode` takes, `(B, Z + detail_dim)`.
-        output_size: Edge of the pictures that people get, in pixels; None for image_size.
-        prior: What samples are drawn from, fitted after training: "flow" (a network that learns the latents),
-            "mixture" (of Gaussians) or "gaussian"; or "standard" (N(0, I)).
-        encoder_layers: The encoder layer by layer, as a recipe lists it, see `hf_vae.models.listed_layers`; width,
-            max_width, block, shortcut and latent_size then say nothing about it.
-        decoder_layers: The same for the decoder.
+    Args: those of `ImageGenerator`.
     """
 
     @register_to_config
@@ -68,11 +48,17 @@ class VAE(ImageGenerator):
         shortcut: bool = True,
         detail_dim: int = 0,
         output_size: int | None = None,
-        prior: Literal["flow", "mixture", "gaussian", "standard"] = "flow",
+        prior: PriorKind = "flow",
+        num_directions: int = 128,
+        num_gaussians: int = 16,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
         encoder_layers: tuple[str, ...] | None = None,
         decoder_layers: tuple[str, ...] | None = None,
     ):
-        super().__init__(latent_dim, latent_size, prior, detail_dim)
+        super().__init__(latent_dim, latent_size, prior)
         sizes = (image_size, image_channels, latent_dim, latent_size, width, max_width, block, shortcut)
         self.encoder = make_encoder(encoder_layers, *sizes, outputs=2)
         self.decoder = make_decoder(decoder_layers, *sizes)
@@ -83,27 +69,31 @@ class VAE(ImageGenerator):
         posterior = self.posterior(images)
         if self.detail is None:
             return posterior
-        details = self.detail.encode(self.left_of(images, posterior.latents).to(self.dtype)).float()
+        details = self.detail.encode(self.residuals(images, posterior.latents).to(self.dtype)).float()
         return EncoderOutput(latents=torch.cat([posterior.latents, details], 1), logvar=posterior.logvar)
 
     def decode(self, latents: torch.Tensor) -> DecoderOutput:
-        sizes = [self.config.latent_dim, self.config.detail_dim]
-        drawn, details = latents.to(self.dtype).split(sizes, 1)
-        images = self.decoder(drawn)
-        return DecoderOutput(sample=images if self.detail is None else images + self.detail.decode(details))
+        size, count = self.config.latent_dim, latents.shape[1]
+        if count not in (size, self.num_latents):
+            raise ValueError(
+                f"Latents (B, {size}) are needed, or (B, {self.num_latents}) with residual latents; got (B, {count})."
+            )
+        latents = latents.to(self.dtype)
+        images = self.decoder(latents[:, :size])
+        return DecoderOutput(sample=images if count == size else images + self.detail.decode(latents[:, size:]))
 
     def posterior(self, images: torch.Tensor) -> EncoderOutput:
-        """What the encoder alone makes of images `(B, C, H, W)`: latents `(B, Z)` without details."""
+        """Encodes images `(B, C, H, W)` to latents `(B, Z)`, without residual latents."""
         mean, logvar = self.encoder(images.to(self.dtype)).float().chunk(2, dim=1)  # (B, Z) each
         return EncoderOutput(latents=mean, logvar=logvar.clamp(*LOGVAR_RANGE))
 
-    def left_of(self, images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """What images `(B, C, H, W)` are more than what the decoder alone draws from `latents` (B, Z)."""
+    def residuals(self, images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """The residuals `(B, C, H, W)`: images minus the decoder's output for `latents` (B, Z)."""
         return images - self.decoder(latents.to(self.dtype))
 
     def forward(self, images: torch.Tensor, noise: torch.Tensor | None = None) -> VAEOutput:
-        """Reconstructs `images` (B, C, H, W), without details, from the draw of their posterior that `noise` (B, Z) of
-        N(0, I) stands for; from the posterior's mean without it."""
+        """Reconstructs `images` (B, C, H, W), without residual latents, from a draw of their posterior: `noise` (B, Z)
+        of N(0, I), in its standard deviations from its mean. Without `noise`, from the posterior's mean."""
         posterior = self.posterior(images)
         latents = posterior.latents
         if noise is not None:

@@ -1,4 +1,4 @@
-"""The variational autoencoder that a discriminator taught detail."""
+"""The variational autoencoder that is trained against a discriminator."""
 
 import torch
 
@@ -6,11 +6,12 @@ from .vae import VAE, VAEOutput
 
 
 class VAEGAN(VAE):
-    """A variational autoencoder that was also trained against a discriminator (Larsen et al. 2016): it encodes and
-    decodes as a VAE does, and where a VAE paints the average of all pictures that fit, a VAE-GAN has to decide for one
-    that looks real. It reconstructs, interpolates and samples, with the detail that a VAE leaves out.
+    """A variational autoencoder that is also trained against a discriminator (Larsen et al. 2016). It encodes and
+    decodes as a VAE does. A VAE decodes to the average of all images that fit the latents; the discriminator makes a
+    VAE-GAN decode to one that looks real. It reconstructs, interpolates and generates, with the detail that a VAE
+    blurs.
 
-    Args: those of `VAE`.
+    Args: those of `ImageGenerator`.
     """
 
     def forward(

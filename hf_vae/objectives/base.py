@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..models import ImageGenerator
+from ..models import FITTED_PARTS, ImageGenerator
 from .batch import Batch
 
 
@@ -43,8 +43,8 @@ class Objective:
 
     @property
     def frozen(self) -> frozenset[str]:
-        """Names of the submodules of the model that are not trained."""
-        return frozenset({"latent_prior"})  # it is fitted after training
+        """Names of the submodules of the model that are not trained. What is fitted after training is among them."""
+        return frozenset(FITTED_PARTS)
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
         """The networks to train, by name: the model, and others that the family needs."""

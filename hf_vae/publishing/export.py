@@ -1,4 +1,4 @@
-"""A model as ONNX files, which run where there is no PyTorch: in a browser, for instance."""
+"""Exports a model to ONNX files, which run without PyTorch, for instance in a browser."""
 
 import json
 import logging
@@ -6,16 +6,17 @@ import warnings
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from ..models import ImageGenerator, LatentPrior
+from ..models import ImageGenerator
 
 
-TOLERANCE = 1e-4  # how far the files may be from the model that they are made of
+TOLERANCE = 1e-4  # how far the outputs of a file may be from those of the model
 
 
 class EncoderGraph(nn.Module):
-    """Images `(B, C, H, W)` in [-1, 1] to latents `(B, Z)`, without noise."""
+    """Images `(B, C, H, W)` in [-1, 1] to latents `(B, N)` without noise, N with residual latents."""
 
     def __init__(self, model: ImageGenerator):
         super().__init__()
@@ -26,7 +27,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Latents `(B, Z)` to images `(B, C, H, W)` in [-1, 1]."""
+    """Latents `(B, N)` to images `(B, C, H, W)` in [-1, 1]."""
 
     def __init__(self, model: ImageGenerator):
         super().__init__()
@@ -37,53 +38,36 @@ class DecoderGraph(nn.Module):
 
 
 class PriorGraph(nn.Module):
-    """Noise `(B, noise_dim)` of N(0, I) to latents `(B, Z)` of a prior: what `LatentPrior.sample` draws, with the
-    columns of the noise in the order in which it draws them."""
+    """Noise `(B, noise_dim)` of N(0, I) to latents `(B, N)` of one of a model's priors: what `LatentPrior.sample`
+    draws, with the columns of the noise in the order in which it draws them. Residual latents are 0, so that the
+    decoder's graph, which takes one number of latents, takes these too."""
 
-    def __init__(self, prior: LatentPrior, kind: str):
+    def __init__(self, model: ImageGenerator, kind: str):
         super().__init__()
-        self.prior, self.kind = prior, kind
-        self.noise_dim = sum(prior.noise_sizes(kind))
+        self.components, self.prior = model.latent_prior, model.latent_prior.get(kind)
+        self.noise_dim = sum(self.prior.noise_sizes)
+        self.num_details = model.num_latents - model.config.latent_dim
 
     def forward(self, noise: torch.Tensor) -> torch.Tensor:
-        if self.kind == "flow":
-            return self.prior.denormalised(self._flow(noise))
-        return self.prior.from_noise(noise.clone().split(self.prior.noise_sizes(self.kind), 1), self.kind)
-
-    def _flow(self, noise: torch.Tensor) -> torch.Tensor:
-        """`LatentFlow.sample` as one loop of the graph instead of its steps in a row."""
-
-        times = self.prior.flow.sampling_times()
-        steps = times.diff()
-
-        def is_unfinished(index: torch.Tensor, _points: torch.Tensor, _before: torch.Tensor) -> torch.Tensor:
-            return (index < len(steps)).all()
-
-        def advance(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            velocity = self.prior.flow(points, times[index].expand(len(points)))
-            step, last_step = steps[index], steps[(index - 1).clamp(min=0)]
-            slope = torch.where(index == 0, 0, (velocity - before) / last_step)
-            return index + 1, points + step * (velocity + step / 2 * slope), velocity
-
-        first = torch.zeros(1, dtype=torch.long)
-        carried = torch.while_loop(is_unfinished, advance, (first, noise.clone(), torch.zeros_like(noise)))[1]
-        return (carried - self.prior.flow.mean) / self.prior.flow.std
+        parts = noise.clone().split(self.prior.noise_sizes, 1)
+        latents = self.prior.from_noise(parts, self.components, while_loop=torch.while_loop)
+        return F.pad(latents, (0, self.num_details))
 
 
 @torch.no_grad()
 def export_onnx(model: ImageGenerator, folder: Path) -> list[Path]:
-    """Writes `decoder.onnx`, `prior.onnx`, `encoder.onnx` where the model has one, and `onnx.json`, which holds the
-    sizes. All of them take a batch of any size; docs/hub.md lists names, shapes and ranges.
+    """Writes `decoder.onnx`, `prior.onnx`, `encoder.onnx` if the model has an encoder, and `onnx.json` with the sizes.
+    All of them take a batch of any size; docs/hub.md lists names, shapes and ranges.
 
     Returns:
         The files.
 
     Raises:
-        ValueError: If what onnxruntime makes of a file differs from the model.
+        ValueError: If the outputs of a file in onnxruntime differ from those of the model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config, model = model.config, model.float().cpu().eval()
-    prior = PriorGraph(model.latent_prior, config.prior)
+    prior = PriorGraph(model, config.prior)
     images = torch.rand(2, config.image_channels, config.image_size, config.image_size) * 2 - 1
     graphs = {
         "decoder": (DecoderGraph(model), "latents", torch.randn(2, model.num_latents), "images"),
@@ -106,9 +90,9 @@ def _write_graph(path: Path, graph: nn.Module, input_name: str, example: torch.T
     import onnxruntime
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of libraries that no model here uses
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which warns of libraries that no model here uses
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch, about itself
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about torch
         program = torch.onnx.export(
             graph.eval(),
             (example,),
@@ -117,10 +101,12 @@ def _write_graph(path: Path, graph: nn.Module, input_name: str, example: torch.T
             dynamic_shapes={input_name: {0: torch.export.Dim("batch")}},
             verbose=False,
         )
-    ClearMetadataAndDocStringPass()(program.model)  # stack traces: megabytes, and the paths of this machine
+    ClearMetadataAndDocStringPass()(program.model)  # stack traces: megabytes, with paths of this machine
     program.save(path, external_data=False)
     others = torch.cat([example.flip(0), example[:1]])  # three, where the example has two
     (found,) = onnxruntime.InferenceSession(path).run(None, {input_name: others.numpy()})
     difference = (torch.from_numpy(found) - graph(others)).abs().max().item()
     if not difference <= TOLERANCE:
-        raise ValueError(f"{path} is up to {difference:.2g} from the model, more than {TOLERANCE:.2g}.")
+        raise ValueError(
+            f"The outputs of {path} differ by {difference:.2g} from the model, more than {TOLERANCE:.2g}."
+        )

@@ -18,6 +18,8 @@ from torch import nn
 
 from ..atomic import flush_to_disk, write_whole
 from ..config import ONE_LAUNCH, differences
+from ..models import FITTED_PARTS
+from ..models.formats import FORMAT_VERSION
 from ..run_folder import (
     AVERAGED,
     CHECKPOINT_PREFIX,
@@ -30,7 +32,7 @@ from .state import Progress
 
 
 PRIOR_SAVE_SECONDS = 120.0  # between two checkpoints of the prior
-FITTED = ("latent_prior.", "detail.")  # parts of a model that are fitted after its networks are trained
+FITTED = tuple(f"{part}." for part in FITTED_PARTS)
 # settings that do not change the weights, or that hold a path of the author's machine
 NOT_OF_A_LAUNCH = ONE_LAUNCH | {"output_dir", "pretrained_model_name_or_path", "report_to", "checkpoints_total_limit"}
 
@@ -207,6 +209,7 @@ class PriorCheckpoint:
     def __init__(self, output_dir: Path, model: nn.Module, num_steps: int, seed: int):
         self.path = output_dir / PRIOR_CHECKPOINT
         self._belongs_to = {"networks": _weights_digest(model), "prior_steps": num_steps, "seed": seed}
+        self._belongs_to |= {"format_version": FORMAT_VERSION}  # another version may learn another prior
         self._since = self._saved = time.perf_counter()
         self._seconds_before = 0.0
 

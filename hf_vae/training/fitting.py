@@ -11,8 +11,9 @@ from ..config import TrainConfig
 from ..data.cached import ImageSet
 from ..data.streaming import ImageStream
 from ..latents.fit_detail import fit_detail
-from ..latents.fit_prior import FlowTraining, fit_prior, learns_flow
+from ..latents.fit_prior import fit_prior, learns_prior
 from ..models import ImageGenerator
+from ..models.priors.base import PriorTraining
 from .checkpoints import PriorCheckpoint
 from .interruptions import StopSignals
 from .logs import device_name
@@ -23,7 +24,7 @@ FIT_IMAGES = 50_000  # enough for a stable Gaussian of a thousand latents
 
 def trains_prior(model: ImageGenerator, config: TrainConfig) -> bool:
     """Whether the prior of `model` is a network that is trained after the others."""
-    return learns_flow(model) and not config.keeps_prior
+    return learns_prior(model) and not config.keeps_prior
 
 
 class Fitting:
@@ -79,7 +80,7 @@ class Fitting:
             done = len(state["losses"])
             self._accelerator.print(f"  the prior resumes after {done:,} of its {config.prior_steps:,} updates")
 
-        def after_update(training: FlowTraining) -> None:
+        def after_update(training: PriorTraining) -> None:
             if self._stop.received or kept.is_due():
                 kept.save(training.state())
             self._stop.raise_if_received(

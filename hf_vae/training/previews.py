@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..latents.fit_prior import fit_gaussian
+from ..latents.fit_prior import fit_for_preview
 from ..models import ImageGenerator
 from ..pictures import GRID_COLUMNS, picture_grid, to_pictures
 
@@ -28,16 +28,14 @@ def draw_preview(
 
     Args:
         model: The model. It is put into evaluation mode.
-        batches: Images `(B, C, H, W)` in [-1, 1] to fit a Gaussian prior to, as a prior that was fitted to an earlier
-            encoder does not suit this one, and the other priors take longer. With None, the model's prior is used.
+        batches: Images `(B, C, H, W)` in [-1, 1]. The preview's prior is fitted to them, as the encoder has changed
+            since the last preview. It is the model's own if that is fitted in seconds, else a faster one. With None,
+            the model's prior is used as it is.
         num_images: Number of samples.
         columns: Samples in a row.
     """
     model.eval()
-    prior = model.config.prior
-    if batches is not None and model.has_encoder and prior != "standard":
-        fit_gaussian(model, batches)
-        prior = "gaussian"
+    prior = model.config.prior if batches is None else fit_for_preview(model, batches)
     generator = torch.Generator().manual_seed(PREVIEW_SEED)
     samples = model.sample(num_images, generator=generator, prior=prior)
     return picture_grid(to_pictures(samples, model.output_size), columns)

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from ..config import TrainConfig
 from ..hardware import Choices
 from ..models import ImageGenerator
+from ..models.running_average import move_average
 from ..objectives import Logs, Objective
 from ..objectives.batch import Batch
 
@@ -182,15 +183,9 @@ def _refuse_to_shard(objective: Objective, config: TrainConfig) -> None:
 
 @torch.no_grad()
 def follow(averaged: nn.Module, model: nn.Module, num_updates: int, decay: float) -> None:
-    """Moves the weights and buffers of `averaged` towards those of `model` by 1 - `decay`, faster in the first
-    updates; `num_updates` came before this one."""
-    state = averaged.state_dict()
-    target = {name: _whole(value) for name, value in model.state_dict().items()}
-    moving = [name for name, value in state.items() if value.is_floating_point()]
-    speed = 1 - min(decay, (1 + num_updates) / (10 + num_updates))
-    torch._foreach_lerp_([state[name] for name in moving], [target[name] for name in moving], speed)
-    for name in state.keys() - moving:  # BatchNorm's counter of batches
-        state[name].copy_(target[name])
+    """Moves the weights and buffers of `averaged` towards those of `model`, see `move_average`."""
+    values = {name: _whole(value) for name, value in model.state_dict().items()}
+    move_average(averaged.state_dict(), values, num_updates, decay)
 
 
 def _whole(value: torch.Tensor) -> torch.Tensor:

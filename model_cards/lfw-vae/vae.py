@@ -1,19 +1,124 @@
-"""What the networks leave of a picture, cell by cell."""
+"""Principal components: of any covariance, and those of a model's latents."""
+
+import torch
+from torch import nn
+
+
+NUM_DIRECTIONS = 128  # more than users move along, and few enough for the file
+MIN_LATENTS = 2  # a covariance needs as many
+
+
+def principal_components(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The eigenvalues and eigenvectors of a covariance `(Z, Z)`, in double precision on the CPU: the variances `(Z,)`,
+    falling and at least 0, and the orthonormal directions `(Z, Z)`, one in each row. The sign of an eigenvector is
+    arbitrary. Its largest entry is made positive here, so that a refit does not flip a slider."""
+    variances, vectors = torch.linalg.eigh(covariance.cpu().double())  # ascending, one vector in each column
+    directions = vectors.flip(1).T
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))  # (Z, 1)
+    return variances.flip(0).clamp(min=0), directions * largest.sign()
+
+
+class PrincipalComponents(nn.Module):
+    """The mean and the principal components of flat latents `(N, Z)`: what sliders move along, and what every fitted
+    prior starts from.
+
+    There are `mean` (Z,), and K orthonormal `directions` (K, Z), sorted by falling standard deviation `stds` (K,). The
+    variance of each latent that these do not explain is independent, with the standard deviation `rest` (Z,). Before
+    they are fitted, they describe N(0, I).
+
+    Args:
+        latent_dim: Number of latents Z.
+        num_directions: The most directions to keep; K is the smaller of the two.
+
+    Raises:
+        ValueError: If `num_directions` is below 1.
+    """
+
+    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS):
+        super().__init__()
+        if num_directions < 1:
+            raise ValueError(f"num_directions={num_directions} is not possible; it must be at least 1.")
+        num_directions = min(latent_dim, num_directions)
+        self.latent_dim = latent_dim
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("directions", torch.eye(num_directions, latent_dim))
+        self.register_buffer("stds", torch.ones(num_directions))
+        self.register_buffer("rest", (torch.arange(latent_dim) >= num_directions).float())
+
+    @property
+    def variances(self) -> torch.Tensor:
+        """The variance of each latent, `(Z,)`."""
+        return self.stds.square() @ self.directions.square() + self.rest.square()
+
+    @property
+    def explained_variance(self) -> torch.Tensor:
+        """The share of the latents' variance along each direction, `(K,)`. The shares sum to at most 1; all are 0 if
+        nothing varies."""
+        return self.stds.square() / self.variances.sum().clamp(min=torch.finfo(self.stds.dtype).tiny)
+
+    def coordinates(self, latents: torch.Tensor) -> torch.Tensor:
+        """The positions of latents `(B, Z)` along the directions, in standard deviations from the mean: `(B, K)`.
+        Along a direction in which nothing varies, the position is the plain distance."""
+        stds = torch.where(self.stds > 1e-6 * self.stds.max(), self.stds, 1)
+        return (latents - self.mean) @ self.directions.T / stds
+
+    def normalised(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents `(..., Z)` minus their mean, divided by their standard deviations."""
+        return (latents - self.mean) / self._scale
+
+    def denormalised(self, normalised: torch.Tensor) -> torch.Tensor:
+        """The latents `(..., Z)` of normalised ones: the inverse of `normalised`."""
+        return self.mean + normalised * self._scale
+
+    @property
+    def _scale(self) -> torch.Tensor:
+        return self.variances.sqrt().clamp(min=1e-6)
+
+    @torch.no_grad()
+    def fit(self, latents: torch.Tensor) -> None:
+        """Fits mean and components to `latents` (N, Z), ideally samples of the posterior of a training set.
+
+        Raises:
+            ValueError: If there are fewer than two latents.
+        """
+        if len(latents) < MIN_LATENTS:
+            raise ValueError(f"A prior needs at least {MIN_LATENTS} latents to be fitted on; got {len(latents)}.")
+        latents = latents.cpu().double()  # not every accelerator has double precision
+        covariance = latents.T.cov().reshape(self.latent_dim, self.latent_dim)
+        variances, directions = principal_components(covariance)
+        self.mean.copy_(latents.mean(0))
+        self.set_directions(directions, variances.sqrt(), covariance.diagonal())
+
+    @torch.no_grad()
+    def set_directions(self, directions: torch.Tensor, stds: torch.Tensor, variances: torch.Tensor) -> None:
+        """Stores the first K of orthonormal rows `directions` (..., Z), the standard deviations `stds` along them, and
+        what they leave unexplained of the `variances` (Z,) of the latents."""
+        count = len(self.stds)
+        directions, stds = directions[:count], stds[:count]
+        self.directions.copy_(directions)
+        self.stds.copy_(stds)
+        unexplained = variances - stds.square() @ directions.square()  # 0 up to rounding where K = Z
+        self.rest.copy_(torch.where(unexplained > 1e-6 * variances, unexplained, 0).sqrt())
+
+
+"""Residual latents: what the networks miss of an image, cell by cell."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
+
 class Detail(nn.Module):
-    """The principal components of what a trained decoder leaves of a picture, within each cell of the latents' grid:
-    `num_components` numbers a cell, in standard deviations, by a linear map of the cell's pixels and back.
+    """The principal components of the residual, an image minus what a trained decoder makes of it, within each cell of
+    the latents' grid. A linear map of a cell's pixels gives its `num_components` numbers, in standard deviations, and
+    another leads back.
 
     Args:
         image_size: Edge of the images, in pixels.
         image_channels: Their channels.
         latent_size: Edge of the grid of cells.
-        detail_dim: Numbers of all cells together, D.
+        detail_dim: Number of residual latents D, of all cells together.
 
     Raises:
         ValueError: If there is no grid, D does not fill it evenly, or a cell has fewer values than numbers.
@@ -21,7 +126,7 @@ class Detail(nn.Module):
 
     def __init__(self, image_size: int, image_channels: int, latent_size: int, detail_dim: int):
         super().__init__()
-        self.cell, self.latent_size = image_size // latent_size, latent_size
+        self.cell, self.latent_size, self.detail_dim = image_size // latent_size, latent_size, detail_dim
         num_components, left_over = divmod(detail_dim, latent_size**2)
         num_values = image_channels * self.cell**2
         if latent_size == 1 or left_over or not 0 < num_components <= num_values:
@@ -33,28 +138,172 @@ class Detail(nn.Module):
         self.register_buffer("components", torch.zeros(num_components, num_values))
         self.register_buffer("stds", torch.ones(num_components))
 
-    def encode(self, left: torch.Tensor) -> torch.Tensor:
-        """What is left of images, `(B, C, H, W)`, to numbers `(B, D)`."""
+    def encode(self, residuals: torch.Tensor) -> torch.Tensor:
+        """The residuals of images, `(B, C, H, W)`, to residual latents `(B, D)`."""
         maps = self.components / self.stds[:, None]
-        return F.conv2d(F.pixel_unshuffle(left, self.cell), maps[..., None, None]).flatten(1)
+        return F.conv2d(F.pixel_unshuffle(residuals, self.cell), maps[..., None, None]).flatten(1)
 
     def decode(self, details: torch.Tensor) -> torch.Tensor:
-        """Numbers `(B, D)` to what they add to images, `(B, C, H, W)`."""
+        """Residual latents `(B, D)` to what they add to images, `(B, C, H, W)`."""
         grids = details.unflatten(1, (-1, self.latent_size, self.latent_size))
         maps = (self.components * self.stds[:, None]).T
         return F.pixel_shuffle(F.conv2d(grids, maps[..., None, None]), self.cell)
 
     @torch.no_grad()
     def fit(self, covariance: torch.Tensor) -> None:
-        """Takes the components from the `covariance` (C * cell^2, C * cell^2) of what is left of a cell."""
-        variances, vectors = torch.linalg.eigh(covariance.cpu().double())  # ascending, vectors in columns
+        """Takes the components from the `covariance` (C * cell^2, C * cell^2) of a cell's residuals."""
+        variances, directions = principal_components(covariance)
         count = len(self.stds)
-        self.components.copy_(vectors.flip(1).T[:count])
-        self.stds.copy_(variances.flip(0)[:count].clamp(min=1e-12).sqrt())
+        self.components.copy_(directions[:count])
+        self.stds.copy_(variances[:count].clamp(min=1e-12).sqrt())
 
 
-"""Reading a model folder that anybody may have written: what is in it is compared with what the class would have
-written, before memory is taken for it."""
+"""The versions of the format that models are saved in, and what changed from each to the next. Weights that were
+published in an earlier version load for ever: tests/models/published has a model of each.
+
+To change names or shapes of weights, or what an argument that is left out means: raise `FORMAT_VERSION`, add what
+changed to `CHANGES` or to `upgraded_config`, and keep a small model of the version before in tests/models/published.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from reprlib import repr as short_repr
+from typing import Any
+
+import torch
+
+
+FORMAT_VERSION = 5
+VERSION_KEY = "format_version"  # in config.json; versions 1 to 4 did not write it
+
+
+@dataclass(frozen=True)
+class FormatChange:
+    """What changed in the weights from one version to the next.
+
+    Args:
+        renamed: New names of weights, by their old ones.
+        added: Weights that are new. A model of an earlier version keeps the values that they start with.
+        dropped: The beginning of names that the next version cannot use.
+    """
+
+    renamed: dict[str, str] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+MIXTURE_NAMES = ("weights", "means", "stds")
+CHANGES: dict[int, FormatChange] = {
+    # 2026-11-20: the prior was a Gaussian, with as many directions as latents.
+    1: FormatChange(added=("latent_prior.rest", *(f"latent_prior.mixture_{name}" for name in MIXTURE_NAMES))),
+    # 2026-11-21: a flow. Its network had two meanings under the same names; see `upgraded_config`.
+    2: FormatChange(dropped=("latent_prior.flow.",)),
+    # 2026-11-21: a flow that is calibrated, and starts from N(0, I).
+    3: FormatChange(added=tuple(f"latent_prior.flow.{name}" for name in ("directions", "variances", "rest"))),
+    # 2026-11-25: a flow that starts from a Gaussian; residual latents.
+    4: FormatChange(
+        renamed={f"latent_prior.mixture_{name}": f"latent_prior.mixture.{name}" for name in MIXTURE_NAMES}
+    ),
+}
+# The arguments that versions 1 to 4 did not have, or did not write yet, and the values that they stood for.
+FIRST_VALUES: dict[str, Any] = {
+    "shortcut": False,
+    "detail_dim": 0,
+    "num_directions": 128,
+    "num_gaussians": 16,
+    "flow_width": 48,
+    "flow_mlp_width": 512,
+    "flow_depth": 2,
+    "flow_directions": 512,
+}
+
+
+def refuse_newer_format(config: dict[str, Any], place: Any) -> None:
+    """Raises a `ValueError` if the configuration `config` of the model at `place` has a format that is unknown."""
+    version = config.get(VERSION_KEY, 1)
+    if type(version) is not int or version < 1:
+        raise ValueError(
+            f"{place}: {VERSION_KEY}={short_repr(version)} is not possible; it must be a whole number from 1."
+        )
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{place} has {VERSION_KEY} {version}, and this version of hf_vae reads versions up to {FORMAT_VERSION}: "
+            "upgrade hf_vae to load the model."
+        )
+
+
+def upgraded_config(config: dict[str, Any], arguments: Collection[str]) -> dict[str, Any]:
+    """The same configuration, with the values of those of the class's `arguments` that its version did not know.
+
+    Raises:
+        ValueError: If the version is newer than this code.
+    """
+    refuse_newer_format(config, "The configuration")
+    if VERSION_KEY in config:
+        return {name: value for name, value in config.items() if name != VERSION_KEY}
+    values = dict(FIRST_VALUES)
+    if "decoder_layers" not in config and "latent_dim" in config:  # version 1
+        values |= {"latent_size": 1, "num_directions": config["latent_dim"]}
+    return {name: value for name, value in values.items() if name in arguments} | config
+
+
+def version_of(config: dict[str, Any], names: Collection[str]) -> int:
+    """The version of a model with this configuration and weights of these `names`. Before version 5 it follows from
+    the names."""
+    if VERSION_KEY in config:
+        return config[VERSION_KEY]
+    flow = {name for name in names if name.startswith("latent_prior.flow.")}
+    if not any(name == "latent_prior.rest" or name.startswith("latent_prior.mixture") for name in names):
+        return 1
+    if flow and "latent_prior.flow.mean" not in names:
+        return 2
+    if flow and "latent_prior.flow.directions" not in names:
+        return 3
+    return 4
+
+
+def refuse_early_flow(version: int, prior: Any, place: Any) -> None:
+    """Raises a `ValueError` if a model of a version would draw samples from a flow whose meaning is not known."""
+    if version == 2 and prior == "flow":
+        raise ValueError(
+            f"{place} has a flow of 21 November 2026, whose weights had two meanings that cannot be told apart: pass "
+            "prior='mixture' to load the model without it, or train the model again."
+        )
+
+
+def upgraded_names(names: Iterable[str], version: int) -> dict[str, str]:
+    """The names of weights today, by their names in a `version`. Those that are not used any more are left out."""
+    found = {name: name for name in names}
+    for change in (CHANGES[number] for number in range(version, FORMAT_VERSION)):
+        found = {
+            old: change.renamed.get(new, new)
+            for old, new in found.items()
+            if not new.startswith(change.dropped or "\0")
+        }
+    return found
+
+
+def added_names(version: int) -> set[str]:
+    """The names today of the weights that a `version` did not have yet."""
+    added: list[str] = []
+    for change in (CHANGES[number] for number in range(version, FORMAT_VERSION)):
+        added = [change.renamed.get(name, name) for name in [*added, *change.added]]
+    return set(added)
+
+
+def upgraded_weights(
+    weights: Mapping[str, torch.Tensor], version: int, start: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """The weights of a `version` under the names that they have today. Those that the version did not have yet take
+    the values of a new model, `start`."""
+    names, added = upgraded_names(weights, version), added_names(version) & start.keys()
+    if not added and all(names.get(name) == name for name in weights):
+        return weights
+    return {name: start[name] for name in sorted(added)} | {new: weights[old] for old, new in names.items()}
+
+
+"""Reads a model folder from an untrusted source. Its content is compared with what the class would write, before
+memory is taken for it."""
 
 import inspect
 import json
@@ -73,26 +322,27 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
 
+
 MAX_CONFIG_BYTES = 2**16
 MAX_HEADER_BYTES = 2**20
 MAX_PARAMETERS = 2**28  # 1 GiB in single precision; the largest recipe has half
 MAX_OUTPUT_SIZE = 1024
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map"}
+NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map", VERSION_KEY}
 FLOATS = {"F16", "BF16", "F32", "F64"}  # as safetensors calls them
 AUTOMATIC_DEVICES = ("auto", "balanced", "balanced_low_0", "sequential")  # as accelerate calls its ways to split
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the file begins that git keeps in place of a large one
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # the start of what git keeps in place of a large file
 CHECKPOINT_NAME = re.compile(r"(\.writing-)?checkpoint-\d+")
-RUN_FILES = ("log.jsonl", "train_config.json")  # what a training writes before it writes a model
+RUN_FILES = ("log.jsonl", "train_config.json")  # that a training writes before it writes a model
 OTHER_WEIGHTS = {".bin", ".ckpt", ".h5", ".msgpack", ".pkl", ".pt", ".pth"}
 
 
 def checked_folder(model_class: type, path: str | os.PathLike, variant: str | None = None, **options: Any) -> Path:
-    """The folder of the model at `path`, a folder or a Hub id, once its configuration and weights are found to be what
-    `model_class` writes. `options` are those of diffusers' `from_pretrained`.
+    """The folder of the model at `path`, a folder or a Hub id, after a check that its configuration and weights are
+    what `model_class`, or an earlier version of it, writes. `options` are those of diffusers' `from_pretrained`.
 
     Raises:
-        ValueError: If anything in there is missing, left over, malformed, too large, not finite, or elsewhere.
+        ValueError: If anything in it is missing, unexpected, malformed, too large, not finite, or outside the folder.
     """
     weights = SAFETENSORS_WEIGHTS_NAME
     if variant:
@@ -101,21 +351,22 @@ def checked_folder(model_class: type, path: str | os.PathLike, variant: str | No
     config = read_config(folder)
     if config["_class_name"] != model_class.__name__:
         raise ValueError(
-            f"{path} is a {config['_class_name']}, not a {model_class.__name__}: AutoGenerator picks a class."
+            f"{path} is a {config['_class_name']}, not a {model_class.__name__}: AutoGenerator picks the class."
         )
     arguments = _checked_arguments(model_class, config, options, folder / CONFIG_NAME)
     if (folder / SAFE_WEIGHTS_INDEX_NAME).exists():
         raise ValueError(f"{path} has weights in several files; save the model again with save_pretrained, in one.")
-    _check_weights(_own_file(folder, weights), _state_without_memory(model_class, arguments, folder / CONFIG_NAME))
+    expected = _state_without_memory(model_class, arguments, folder / CONFIG_NAME)
+    _check_weights(_own_file(folder, weights), expected, config, arguments.get("prior"))
     return folder
 
 
 def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None = None, **options: Any) -> Path:
-    """The folder of the model at `path`, a folder, or a Hub id, of which the files `names` are downloaded. A `~` in
-    front is the home folder.
+    """The folder of the model at `path`: a folder, where a leading `~` is the home folder, or a Hub id, whose files
+    `names` are downloaded.
 
     Raises:
-        ValueError: If there is neither, or it holds no model; the message says what it holds instead.
+        ValueError: If there is neither, or it has no model; the message says what it has instead.
     """
     folder = Path(os.path.expanduser(path))
     if folder.is_dir():
@@ -124,7 +375,7 @@ def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None
             raise ValueError(_why_it_is_missing(folder, CONFIG_NAME))
         return folder
     if folder.exists():
-        raise ValueError(f"{path} is a file, not a model folder; pass the folder that holds {CONFIG_NAME}.")
+        raise ValueError(f"{path} is a file, not a model folder; pass the folder that has {CONFIG_NAME}.")
     hub_options = {name: options[name] for name in HUB_OPTIONS if name in options}
     patterns = [f"{subfolder}/{name}" if subfolder else name for name in names]
     try:
@@ -134,33 +385,34 @@ def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None
             f"{path} is neither a model folder here nor the id of a model on the Hub, such as me/my-vae."
         ) from error
     except OSError as error:
-        raise ValueError(f"{path} is neither a model folder here nor a model that the Hub gives. {error}") from error
+        raise ValueError(f"{path} is neither a model folder here nor a model on the Hub. {error}") from error
     if not (folder / CONFIG_NAME).is_file():
         place = f"{path}, folder {subfolder}," if subfolder else path
-        raise ValueError(f"{place} on the Hub has no {CONFIG_NAME}: it is not a model that was pushed from here.")
+        raise ValueError(f"{place} on the Hub has no {CONFIG_NAME}: it is not a model of hf_vae.")
     return folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What the `config.json` in `folder` holds; it names a class, which may be none of ours.
+    """The content of `config.json` in `folder`. It names a class, which need not be one of this package.
 
     Raises:
-        ValueError: If there is none, or it is no JSON of a configuration.
+        ValueError: If there is none, it is not the JSON of a configuration, or its format is newer than this code.
     """
     file = _own_file(folder, CONFIG_NAME)
     if file.stat().st_size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{file} has more than {MAX_CONFIG_BYTES:,} bytes: it is no configuration of a model.")
+        raise ValueError(f"{file} has more than {MAX_CONFIG_BYTES:,} bytes: it is not the configuration of a model.")
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON that can be read: {error}") from error
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("_class_name"), str):
-        raise ValueError(f"{file} names no class of model in _class_name: save the model with save_pretrained.")
+        raise ValueError(f"{file} has no _class_name, the class of the model: save the model with save_pretrained.")
+    refuse_newer_format(config, file)
     return config
 
 
 def refuse_output_size(output_size: int | None) -> None:
-    """Raises a `ValueError` for pictures that are larger than the memory of whoever draws them may allow."""
+    """Raises a `ValueError` for images that may need more memory than there is."""
     if output_size is not None and not 1 <= output_size <= MAX_OUTPUT_SIZE:
         raise ValueError(
             f"output_size={short_repr(output_size)} is not possible; choose one from 1 to {MAX_OUTPUT_SIZE}."
@@ -168,7 +420,7 @@ def refuse_output_size(output_size: int | None) -> None:
 
 
 def refuse_lfs_pointer(file: Path, content: str) -> None:
-    """Raises a `ValueError` if `file` is what git keeps in place of a large file, whose `content` was not fetched."""
+    """Raises a `ValueError` if `file` is what git keeps in place of a large file, if its `content` was not fetched."""
     if is_lfs_pointer(file):
         raise ValueError(
             f"{file} is a Git LFS pointer, not the {content}: run `git lfs pull` in its repository, or download the "
@@ -177,8 +429,8 @@ def refuse_lfs_pointer(file: Path, content: str) -> None:
 
 
 def is_lfs_pointer(file: Path) -> bool:
-    """Whether `file` is what git keeps in place of a large one. What cannot be opened is left to its reader, who says
-    why."""
+    """Whether `file` is what git keeps in place of a large file. A file that cannot be opened is not: its reader will
+    raise the error."""
     try:
         with open(file, "rb") as start:
             return start.read(len(LFS_POINTER)) == LFS_POINTER
@@ -187,8 +439,8 @@ def is_lfs_pointer(file: Path) -> bool:
 
 
 def device_of_map(device_map: Any) -> torch.device:
-    """The device that diffusers' argument `device_map` names. The networks are too small to be split over several:
-    "auto" and its like are the accelerator where there is one, and else the CPU.
+    """The device that diffusers' argument `device_map` names. The networks are too small to be split over several
+    devices. "auto" and the other automatic ways mean the accelerator if there is one, and else the CPU.
 
     Raises:
         ValueError: If it names several devices, or one that cannot be used here.
@@ -200,7 +452,7 @@ def device_of_map(device_map: Any) -> torch.device:
         return torch.empty(0, device=device).device  # which fails where there is no such device
     except (RuntimeError, TypeError, AssertionError) as error:
         raise ValueError(
-            f"device_map={short_repr(device_map)} is not possible: a model lies on one device, which must exist here. "
+            f"device_map={short_repr(device_map)} is not possible: a model is on one device, which must exist here. "
             f"Leave device_map out and use .to(device). {error}"
         ) from error
 
@@ -218,7 +470,7 @@ def _own_file(folder: Path, name: str) -> Path:
 
 
 def _why_it_is_missing(folder: Path, name: str) -> str:
-    """What a folder without the file `name` holds instead of a model, and the way out."""
+    """What a folder without the file `name` has instead of a model, and the way out."""
     if not folder.is_dir():
         return f"{folder} does not exist."
     if CHECKPOINT_NAME.fullmatch(folder.absolute().name) or (folder / "manifest.json").is_file():
@@ -228,22 +480,22 @@ def _why_it_is_missing(folder: Path, name: str) -> str:
         return f"{folder} is a checkpoint to resume from, not a model. {way_out}"
     found = sorted(path.name for path in folder.iterdir())
     if not found:
-        return f"{folder} is empty; a model folder holds {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
+        return f"{folder} is empty; a model folder has {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
     if CONFIG_NAME not in found:
         if any(CHECKPOINT_NAME.fullmatch(other) or other in RUN_FILES for other in found):
-            return f"{folder} is a run that is not finished: it has no model yet. {_to_finish(folder)}"
+            return f"{folder} is a run that is not finished. It has no model yet. {_to_finish(folder)}"
         if models := [str(folder / other) for other in found if (folder / other / CONFIG_NAME).is_file()]:
-            return f"{folder} is not a model, but holds {len(models)}; pass one of them: {_first(models)}."
+            return f"{folder} is not a model, but has {len(models)}; pass one of them: {_first(models)}."
     missing = f"{folder} has no file named {name}."
     if others := [other for other in found if Path(other).suffix in OTHER_WEIGHTS]:
         return (
             f"{missing} Only safetensors are read, and {_first(others)} is in another format, which can hold any "
-            "program: ask the author of the weights for safetensors."
+            "program. Ask the author of the weights for safetensors."
         )
     stem, suffix = SAFETENSORS_WEIGHTS_NAME.split(".")
     if variants := [other.split(".")[1] for other in found if re.fullmatch(rf"{stem}\.\w+\.{suffix}", other)]:
         return f"{missing} It has the variants {_first(variants)}: pass variant={variants[0]!r}."
-    return f"{missing} A model folder holds what save_pretrained writes: {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
+    return f"{missing} A model folder has what save_pretrained writes: {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}."
 
 
 def _to_finish(run: Path) -> str:
@@ -259,11 +511,13 @@ def _first(names: list[str], limit: int = 12) -> str:
 def _checked_arguments(
     model_class: type, config: dict[str, Any], options: dict[str, Any], file: Path
 ) -> dict[str, Any]:
-    """The arguments that a configuration, and the caller's `options` over it, give to the model's class."""
+    """The arguments of the model's class, from a configuration of any version, and from the caller's `options`, which
+    come first."""
     parameters = dict(list(inspect.signature(model_class.__init__).parameters.items())[1:])  # without self
+    config = upgraded_config(config, parameters)
     if unknown := sorted(set(config) - set(parameters) - NOT_ARGUMENTS):
         raise ValueError(
-            f"{file} has {', '.join(map(short_repr, unknown))}, which a {model_class.__name__} does not know; it was "
+            f"{file} has {', '.join(map(short_repr, unknown))}, which a {model_class.__name__} does not know. It was "
             "written by another version, or by hand."
         )
     arguments = {name: value for name, value in {**config, **options}.items() if name in parameters}
@@ -276,7 +530,7 @@ def _checked_arguments(
 
 
 def _is_of_kind(value: Any, kind: Any) -> bool:
-    """Whether a value out of JSON suits an annotation."""
+    """Whether a value from JSON suits an annotation."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return any(_is_of_kind(value, one) for one in inner)
@@ -286,24 +540,25 @@ def _is_of_kind(value: Any, kind: Any) -> bool:
         return isinstance(value, list | tuple) and all(_is_of_kind(item, inner[0]) for item in value)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is (NoneType if kind is None else kind)  # True is no number
+    return type(value) is (NoneType if kind is None else kind)  # True is not a number
 
 
 def _state_without_memory(model_class: type, arguments: dict[str, Any], file: Path) -> dict[str, torch.Tensor]:
-    """The names and shapes of a model's weights: they lie on torch's meta device, which keeps nothing else of them."""
+    """The names and shapes of a model's weights, on torch's meta device, which holds no values."""
     try:
         with torch.device("meta"):
             state = model_class(**arguments).state_dict()
-    except Exception as error:  # of any kind: sizes that overflow, that are negative, that do not fit each other
-        raise ValueError(f"{file} describes no model that can be built: {error}") from error
+    except Exception as error:  # of any kind: sizes that overflow, are negative, or do not fit each other
+        raise ValueError(f"{file} describes a model that cannot be built: {error}") from error
     if (count := sum(value.numel() for value in state.values())) > MAX_PARAMETERS:
         raise ValueError(f"{file} describes a model of {count:,} weights, of which {MAX_PARAMETERS:,} are allowed.")
     return state
 
 
-def _check_weights(file: Path, expected: dict[str, torch.Tensor]) -> None:
+def _check_weights(file: Path, expected: dict[str, torch.Tensor], config: dict[str, Any], prior: Any) -> None:
     """Compares a file's header with the weights of a model, and then looks for values that are not finite, one weight
-    at a time: the file is mapped, not read into memory."""
+    at a time: the file is mapped, not read into memory. In a file of an earlier version the names are those of that
+    version, which follows from the `config` in its `config.json`. `prior` is the one that the model will have."""
     with open(file, "rb") as start:
         if (length := int.from_bytes(start.read(8), "little")) > MAX_HEADER_BYTES:
             raise ValueError(
@@ -311,9 +566,14 @@ def _check_weights(file: Path, expected: dict[str, torch.Tensor]) -> None:
             )
     try:
         with safe_open(file, framework="pt") as weights:
-            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118, it is no mapping
-            wrong = [f"{name} is missing" for name in expected if name not in slices]
-            wrong += [f"{short_repr(name)} is left over" for name in slices if name not in expected]
+            names = list(weights.keys())
+            version = version_of(config, names)
+            refuse_early_flow(version, prior, file)
+            names = upgraded_names(names, version)
+            slices = {new: weights.get_slice(old) for old, new in names.items()}
+            added = added_names(version)
+            wrong = [f"{name} is missing" for name in expected if name not in slices and name not in added]
+            wrong += [f"{short_repr(old)} is unexpected" for old, new in names.items() if new not in expected]
             for name in slices.keys() & expected.keys():
                 found, shape = tuple(slices[name].get_shape()), tuple(expected[name].shape)
                 if found != shape:
@@ -321,179 +581,12 @@ def _check_weights(file: Path, expected: dict[str, torch.Tensor]) -> None:
                 elif (slices[name].get_dtype() in FLOATS) != expected[name].is_floating_point():
                     wrong.append(f"{name} holds values of type {slices[name].get_dtype()}")
             if not wrong:
-                wrong = [f"{name} is not finite" for name in slices if not weights.get_tensor(name).isfinite().all()]
+                wrong = [f"{name} is not finite" for name in names if not weights.get_tensor(name).isfinite().all()]
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is not as it was written: {error}. Download or copy it again.") from error
+        raise ValueError(f"{file} is damaged: {error}. Download or copy it again.") from error
     if wrong:
         listing = "; ".join(sorted(wrong)[:5]) + ("" if len(wrong) < 6 else f"; and {len(wrong) - 5} more")
-        raise ValueError(f"{file} does not hold the weights of the model in {CONFIG_NAME}: {listing}.")
-
-
-"""The learned prior: a network that carries noise to latents."""
-
-import torch
-import torch.nn.functional as F
-from diffusers import UNet2DModel
-from diffusers.models.embeddings import Timesteps
-from torch import nn
-
-
-UNET_WIDTH, UNET_GROUPS = 48, 16
-MLP_WIDTH, MLP_BLOCKS, TIME_CHANNELS = 512, 4, 64
-SAMPLING_STEPS = 10
-NUM_GAUSSIAN_DIRECTIONS = 512  # of the Gaussian that it starts from
-MIN_VARIANCE = 1e-6  # along them, so that the velocity is finite at the latents themselves
-
-
-class LatentFlow(nn.Module):
-    """Flow matching (Lipman et al. 2023; the straight paths of Liu et al. 2023) on latents that are normalised and
-    flat, `(B, Z)`: a UNet of diffusers for latents on a grid, a residual MLP for those without a place.
-
-    It predicts the velocity `noise - latents` at the point `(1 - t) latents + t noise`; going against it from noise,
-    at `t = 1`, to `t = 0` gives latents. It starts from the velocity that a Gaussian would have, whose covariance
-    `start_from` takes from latents: the variances along their first principal components, `variances` (K,) along
-    `directions` (K, Z), and their mean along all others, `rest` (1,). The network adds what is not Gaussian. A learned
-    velocity takes latents too close to their mean; so they are normalised once more, with the `mean` and `std` (Z,)
-    that `calibrate` finds.
-    """
-
-    def __init__(self, latent_dim: int, latent_size: int):
-        super().__init__()
-        if latent_size > 1:
-            self.latent_shape = (latent_dim // latent_size**2, latent_size, latent_size)
-            self.network = _unet(*self.latent_shape[:2])
-        else:
-            self.latent_shape = (latent_dim,)
-            self.network = FlowMLP(latent_dim)
-        num_directions = min(latent_dim, NUM_GAUSSIAN_DIRECTIONS)
-        self.register_buffer("directions", torch.eye(num_directions, latent_dim))
-        self.register_buffer("variances", torch.ones(num_directions))
-        self.register_buffer("rest", torch.ones(1))
-        self.register_buffer("mean", torch.zeros(latent_dim))
-        self.register_buffer("std", torch.ones(latent_dim))
-
-    def forward(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
-        return self.gaussian_velocity(points, times) + self.added_velocity(points, times)
-
-    def gaussian_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """What `noise - latents` is expected to be if latents are the Gaussian, `(B, Z)`: along a direction of the
-        variance v, `(t - (1 - t) v) / ((1 - t)^2 v + t^2)` times the point itself."""
-        kept, noise = 1 - times[:, None], times[:, None]
-        slopes, rest = (
-            ((noise - kept * variance) / (kept.square() * variance + noise.square())).to(points.dtype)
-            for variance in (self.variances, self.rest)
-        )  # (B, K) and (B, 1)
-        return rest * points + (slopes - rest) * F.linear(points, self.directions) @ self.directions
-
-    def added_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """What the network adds to that, `(B, Z)`. What it sees has the variance 1 at any time (after Karras et al.
-        2022, section 5)."""
-        scale = ((1 - times).square() + times.square()).sqrt()[:, None]
-        seen = (points / scale).to(points.dtype).unflatten(1, self.latent_shape)
-        added = self.network(seen, 1000 * times, return_dict=False)[0].flatten(1)
-        return (added / scale).to(points.dtype)
-
-    @torch.no_grad()
-    def start_from(self, latents: torch.Tensor) -> None:
-        """Takes the Gaussian from normalised `latents` (N, Z)."""
-        variances, vectors = torch.linalg.eigh(latents.cpu().double().T.cov())  # ascending, vectors in columns
-        count = len(self.variances)
-        self.directions.copy_(vectors.flip(1).T[:count])
-        self.variances.copy_(variances.flip(0)[:count].clamp(min=MIN_VARIANCE))
-        if count < len(variances):
-            self.rest.copy_(variances[:-count].mean().clamp(min=MIN_VARIANCE))
-
-    def shifted(self, times: torch.Tensor) -> torch.Tensor:
-        """Times in [0, 1] of any shape, moved to where latents take shape (Esser et al. 2024, section 5.3.2).
-
-        A direction of the standard deviation s emerges from the noise where `t / (1 - t)` is s. So that ratio is
-        multiplied by the geometric mean of s over the directions of the Gaussian, weighted by their variance: times
-        move towards the noise where few directions hold most of the variance, and stay for N(0, I).
-        """
-        variances = torch.cat([self.variances, self.rest.expand(self.directions.shape[1] - len(self.variances))])
-        ratio = ((variances * variances.log()).sum() / variances.sum() / 2).exp()
-        return (times * ratio / (1 - times + times * ratio)).to(times.dtype)
-
-    def sampling_times(self) -> torch.Tensor:
-        """The times `(N,)` from noise, 1, to latents, 0, between which `sample` takes its steps."""
-        return self.shifted(torch.linspace(1, 0, SAMPLING_STEPS + 1, device=self.rest.device))
-
-    def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`."""
-        return (self._carry(noise, self.sampling_times()) - self.mean) / self.std
-
-    def noise_of(self, latents: torch.Tensor) -> torch.Tensor:
-        """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, but for
-        what the steps leave inexact."""
-        return self._carry(latents * self.std + self.mean, self.sampling_times().flip(0))
-
-    def calibrate(self, noise: torch.Tensor) -> None:
-        """Takes mean and standard deviation of what becomes of `noise` (N, Z), which is normalised with them from then
-        on, as the latents are that the flow learned from."""
-        carried = self._carry(noise, self.sampling_times())
-        self.mean.copy_(carried.mean(0))
-        self.std.copy_(carried.std(0))
-
-    @torch.no_grad()
-    def _carry(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """Follows the velocity from the first of `times` (N,) to the last one, by the two-step Adams-Bashforth method:
-        as cheap a step as Euler's, with an error of second order."""
-        shape, points = points.shape, points.flatten(0, -2)
-        velocity = step = None
-        for time, next_time in times.unfold(0, 2, 1):
-            before, velocity = velocity, self(points, time.expand(len(points)))
-            last_step, step = step, next_time - time
-            slope = 0 if before is None else (velocity - before) / last_step
-            points = points + step * (velocity + step / 2 * slope)
-        return points.view(shape)
-
-
-class FlowMLP(nn.Module):
-    """Residual blocks over `(B, Z)`, each told the time."""
-
-    def __init__(self, latent_dim: int):
-        super().__init__()
-        self.embed_time = nn.Sequential(
-            Timesteps(TIME_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0),
-            nn.Linear(TIME_CHANNELS, MLP_WIDTH),
-            nn.SiLU(),
-        )
-        self.first = nn.Linear(latent_dim, MLP_WIDTH)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(MLP_WIDTH), nn.Linear(MLP_WIDTH, MLP_WIDTH), nn.SiLU(), nn.Linear(MLP_WIDTH, MLP_WIDTH)
-            )
-            for _ in range(MLP_BLOCKS)
-        )
-        self.last = nn.Sequential(nn.LayerNorm(MLP_WIDTH), nn.Linear(MLP_WIDTH, latent_dim))
-
-    def forward(self, points: torch.Tensor, times: torch.Tensor, return_dict: bool = False) -> tuple[torch.Tensor]:
-        """As diffusers' UNets: points and times in [0, 1000] to a tuple of the velocity."""
-        time = self.embed_time[1:](self.embed_time[0](times).to(points.dtype))
-        hidden = self.first(points)
-        for block in self.blocks:
-            hidden = hidden + block(hidden + time)
-        return (self.last(F.silu(hidden)),)
-
-
-def _unet(channels: int, latent_size: int) -> UNet2DModel:
-    """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest, each cell
-    sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
-    levels = 1
-    while latent_size % 2**levels == 0 and latent_size >> levels >= 4 and levels < 3:
-        levels += 1
-    return UNet2DModel(
-        sample_size=latent_size,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=tuple(UNET_WIDTH * min(2**level, 2) for level in range(levels)),
-        down_block_types=("DownBlock2D",) * levels,
-        up_block_types=("UpBlock2D",) * levels,
-        layers_per_block=2,
-        norm_num_groups=UNET_GROUPS,
-        add_attention=False,
-    )
+        raise ValueError(f"{file} does not have the weights of the model in {CONFIG_NAME}: {listing}.")
 
 
 """Points between latents."""
@@ -505,8 +598,9 @@ import torch
 
 def slerp(starts: torch.Tensor, ends: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The points at `weights` (..., 1) on the great circles (Shoemake 1985) from `starts` (..., Z), at 0, to `ends`,
-    at 1: unlike those on a straight line they keep the length that a Gaussian latent typically has. On the line where
-    both lie on one through the origin, as far as float32 can tell: there is no one circle then."""
+    at 1. Unlike points on a straight line, they keep the length that a Gaussian latent typically has. If both ends lie
+    on one line through the origin, as far as float32 can tell, there is no one circle, and the points lie on the
+    line."""
     angles = torch.arccos(torch.nn.functional.cosine_similarity(starts, ends, dim=-1).clamp(-1, 1))[..., None]
     is_line = (angles < 1e-3) | (angles > math.pi - 1e-3)
     sines = torch.where(is_line, 1.0, torch.sin(angles))
@@ -514,131 +608,853 @@ def slerp(starts: torch.Tensor, ends: torch.Tensor, weights: torch.Tensor) -> to
     return torch.where(is_line, torch.lerp(starts, ends, weights), circle)
 
 
-"""The distributions that latents are drawn from, and the principal components that they are moved along."""
+"""The contract of a prior: a distribution that latents are drawn from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
-from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 
 
-PRIORS = ("flow", "mixture", "gaussian", "standard")
-PATHS = ("lerp", "slerp", "flow")
-DEFAULT_PATH = "slerp"  # halfway most shipped models draw sharper on it than on a line; docs/latents.md
-NUM_DIRECTIONS = 128  # more than users move along, and few enough for the file
-NUM_COMPONENTS = 16  # at most, of the mixture
+DEFAULT_STEPS = 10  # of a prior that follows a path from noise to latents
+
+State = tuple[torch.Tensor, ...]
+WhileLoop = Callable[[Callable[..., torch.Tensor], Callable[..., State], State], State]
 
 
-class LatentPrior(nn.Module):
-    """Four distributions over flat latents `(B, Z)`, from the crude to the one that was learned:
+def run_while(condition: Callable[..., torch.Tensor], body: Callable[..., State], state: State) -> State:
+    """`torch.while_loop` as a plain loop, which neither traces nor compiles anything."""
+    while condition(*state):
+        state = body(*state)
+    return state
 
-    - "standard": N(0, I).
-    - "gaussian": `mean` (Z,), and K = min(Z, 128) orthonormal `directions` (K, Z) by falling standard deviation `stds`
-      (K,): the principal components, which are also what sliders move along. What they leave of each latent's
-      variance is independent, with standard deviation `rest` (Z,).
-    - "mixture": the same, but the position along the directions, in standard deviations, is drawn from a mixture of up
-      to 16 Gaussians with `mixture_weights` (M,), `mixture_means` and `mixture_stds` (M, K).
-    - "flow": a network that turns noise into latents, `LatentFlow`; a model has it if `with_flow`. It works on latents
-      less `mean`, over their standard deviation.
 
-    Unfitted, the first three are N(0, I), up to rounding.
+class PriorTraining:
+    """A prior that is being learned, update by update."""
 
-    A model may have `detail_dim` latents behind these Z, for what its networks leave of a picture. No distribution
-    here knows them: what is drawn has 0 there, the mean of what is left.
+    losses: list[torch.Tensor]  # of each update so far, still on the device
+
+    def update(self) -> None:
+        """Makes one update."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """All that the next updates follow from, except the latents: tensors and plain values."""
+        raise NotImplementedError
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Returns to the update at which `state` was taken."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a prior is learned that needs training updates. Other priors ignore it.
+
+    Args:
+        num_updates: Number of updates in all.
+        in_bfloat16: Whether its network computes in bf16.
+        state: What `PriorTraining.state` gave after an update of the same training, which resumes from there.
+        after_update: Is called after each update.
     """
 
-    def __init__(self, latent_dim: int, latent_size: int = 1, with_flow: bool = False, detail_dim: int = 0):
+    num_updates: int = 0
+    in_bfloat16: bool = False
+    state: dict[str, Any] | None = None
+    after_update: Callable[[PriorTraining], None] | None = None
+
+
+class Prior(nn.Module):
+    """A distribution over flat latents `(B, Z)`, as a function of noise of N(0, 1).
+
+    A prior is one file that defines a subclass, and one line in `PRIORS`. Its `__init__` takes what it needs of
+    `latent_dim`, `latent_size`, and of the sizes in a model's configuration, by name. Weights and buffers that it
+    registers are stored with the model. What is shared is passed in: the principal components of the model's latents.
+
+    Args:
+        title: Its name in user interfaces.
+        is_fitted: Whether it is fitted to latents; not for a distribution that is fixed.
+        needs_encoder: Whether it is useful only when it is fitted to encoded images.
+        is_learned: Whether fitting takes training updates (`Learning`). Only a model whose own prior this is has it.
+        is_invertible: Whether `to_noise` exists. Images can then be interpolated through its noise.
+        num_choices: How many of the last parts of the noise choose among cases. `temperature` does not scale these.
+        preview_kind: The name of the prior that stands in for it in previews during training.
+    """
+
+    title: ClassVar[str]
+    is_fitted: ClassVar[bool] = True
+    needs_encoder: ClassVar[bool] = True
+    is_learned: ClassVar[bool] = False
+    is_invertible: ClassVar[bool] = False
+    num_choices: ClassVar[int] = 0
+    preview_kind: ClassVar[str] = "gaussian"
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """The size of each part of the noise that one latent is drawn from."""
+        raise NotImplementedError(f"{type(self).__name__} defines no noise_sizes.")
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        """The latents `(B, Z)` of noise of N(0, 1).
+
+        Args:
+            noise: A part `(B, size)` for each of `noise_sizes`.
+            components: The principal components of the model's latents.
+            num_steps: Number of steps of a prior that follows a path from noise to latents. Others ignore it.
+            while_loop: How such a prior runs its steps. `torch.while_loop` makes one loop of them in an exported
+                graph.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no from_noise.")
+
+    def to_noise(
+        self, latents: torch.Tensor, components: PrincipalComponents, num_steps: int = DEFAULT_STEPS
+    ) -> torch.Tensor:
+        """The noise `(..., size)` that gives `latents` (..., Z), up to the error of the steps, if `is_invertible`."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be inverted.")
+
+    def fit(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        seed: int = 0,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        """Fits the prior, in place. The same seed gives the same result, and no global random state is changed.
+
+        Args:
+            latents: What it is fitted to, `(N, Z)`, at least two.
+            components: The principal components of the same latents.
+            seed: Seed of all randomness.
+            learning: How a prior is learned that needs training updates.
+        """
+
+
+"""The running average of weights, of a training and of a prior that is learned."""
+
+from collections.abc import Mapping
+
+import torch
+
+
+@torch.no_grad()
+def move_average(
+    averaged: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor], num_updates: int, decay: float
+) -> None:
+    """Moves the tensors of `averaged` towards those of `values`, by name and in place: `decay` of each stays. In the
+    first updates less stays, `(1 + n) / (10 + n)` after n updates, so that the average soon forgets the random weights
+    that it starts from. Integers, such as BatchNorm's counter of batches, are copied.
+
+    Args:
+        averaged: The running average, a state dict.
+        values: The current weights and buffers, with the same names.
+        num_updates: How many updates came before this one.
+        decay: The share of the average that stays, from 0 to 1.
+    """
+    moving = [name for name, value in averaged.items() if value.is_floating_point()]
+    speed = 1 - min(decay, (1 + num_updates) / (10 + num_updates))
+    torch._foreach_lerp_([averaged[name] for name in moving], [values[name] for name in moving], speed)
+    for name in averaged.keys() - moving:
+        averaged[name].copy_(values[name])
+
+
+"""The learned prior: a network that carries noise to latents."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.embeddings import Timesteps
+from torch import nn
+
+
+
+UNET_GROUPS = 16
+MAX_FLOW_DEPTH = 64  # what bounds the number of layers that a few bytes of configuration can ask for
+MIN_VARIANCE = 1e-6  # along the directions, so that the velocity is finite at the latents themselves
+LEARNING_BATCH = 128
+LEARNING_RATE = 1e-3
+AVERAGE_DECAY = 0.999
+CALIBRATION_SAMPLES = 2048
+
+Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class FlowPrior(Prior):
+    """Flow matching (Lipman et al. 2023; the straight paths of Liu et al. 2023) on normalised latents `(B, Z)`: a UNet
+    of diffusers for latents on a grid, a residual MLP for latents without a grid.
+
+    It predicts the velocity `noise - latents` at the point `(1 - t) latents + t noise`. Following it backwards from
+    noise, at `t = 1`, to `t = 0` gives latents. The velocity is that of a Gaussian plus what the network adds. The
+    Gaussian has the variances `variances` (K,) along its principal components `directions` (K, Z), and their mean
+    `rest` (1,) along all others. A learned velocity takes latents too close to their mean; so they are normalised once
+    more, with the `mean` and `std` (Z,) that `calibrate` finds.
+
+    Args:
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
+        flow_width: Channels of the UNet at its finest scale, a multiple of 16.
+        flow_mlp_width: Features of the MLP.
+        flow_depth: Residual blocks of the UNet at each scale; the MLP has twice as many.
+        flow_directions: The most principal components of the Gaussian; K is the smaller of this and Z.
+
+    Raises:
+        ValueError: If a size is not possible.
+    """
+
+    title = "flow (learned)"
+    is_learned = True
+    is_invertible = True
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
+    ):
         super().__init__()
-        num_directions = min(latent_dim, NUM_DIRECTIONS)
-        self.latent_dim, self.latent_size, self.detail_dim = latent_dim, latent_size, detail_dim
-        self.register_buffer("mean", torch.zeros(latent_dim))
+        if not 1 <= flow_depth <= MAX_FLOW_DEPTH:
+            raise ValueError(f"flow_depth={flow_depth} is not possible; it must be from 1 to {MAX_FLOW_DEPTH}.")
+        if flow_width < UNET_GROUPS or flow_width % UNET_GROUPS:
+            raise ValueError(f"flow_width={flow_width} is not possible; it must be a multiple of {UNET_GROUPS}.")
+        if flow_mlp_width < 16 or flow_mlp_width % 16:
+            raise ValueError(f"flow_mlp_width={flow_mlp_width} is not possible; it must be a multiple of 16.")
+        if flow_directions < 1:
+            raise ValueError(f"flow_directions={flow_directions} is not possible; it must be at least 1.")
+        self.latent_dim, self.latent_size = latent_dim, latent_size
+        self.width, self.mlp_width, self.depth = flow_width, flow_mlp_width, flow_depth
+        self.latent_shape = (
+            (latent_dim // latent_size**2, latent_size, latent_size) if latent_size > 1 else (latent_dim,)
+        )
+        self.network = self._new_network()
+        num_directions = min(latent_dim, flow_directions)
         self.register_buffer("directions", torch.eye(num_directions, latent_dim))
-        self.register_buffer("stds", torch.ones(num_directions))
-        self.register_buffer("rest", (torch.arange(latent_dim) >= num_directions).float())
-        self.register_buffer("mixture_weights", torch.eye(1, NUM_COMPONENTS)[0])
-        self.register_buffer("mixture_means", torch.zeros(NUM_COMPONENTS, num_directions))
-        self.register_buffer("mixture_stds", torch.ones(NUM_COMPONENTS, num_directions))
-        self.flow = LatentFlow(latent_dim, latent_size) if with_flow else None
+        self.register_buffer("variances", torch.ones(num_directions))
+        self.register_buffer("rest", torch.ones(1))
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("std", torch.ones(latent_dim))
+
+    def _new_network(self) -> nn.Module:
+        if self.latent_size > 1:
+            return _unet(self.latent_shape[0], self.latent_size, self.width, self.depth)
+        return FlowMLP(self.latent_dim, self.mlp_width, 2 * self.depth)
 
     @property
-    def variances(self) -> torch.Tensor:
-        """The variance of each latent, `(Z,)`."""
-        return self.stds.square() @ self.directions.square() + self.rest.square()
+    def noise_sizes(self) -> list[int]:
+        return [self.latent_dim]
 
-    @property
-    def explained_variance(self) -> torch.Tensor:
-        """The share of the latents' variance along each direction, `(K,)`; all of them together at most 1, and all 0
-        if nothing varies."""
-        return self.stds.square() / self.variances.sum().clamp(min=torch.finfo(self.stds.dtype).tiny)
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        return components.denormalised(self.sample(noise[0], num_steps, while_loop))
 
-    def coordinates(self, latents: torch.Tensor) -> torch.Tensor:
-        """Where latents `(B, Z)`, with details behind them or not, lie along the directions, in standard deviations
-        from the mean: `(B, K)`. Along one in which nothing varies that is a distance."""
-        stds = torch.where(self.stds > 1e-6 * self.stds.max(), self.stds, 1)
-        return (latents[:, : self.latent_dim] - self.mean) @ self.directions.T / stds
+    def to_noise(
+        self, latents: torch.Tensor, components: PrincipalComponents, num_steps: int = DEFAULT_STEPS
+    ) -> torch.Tensor:
+        return self.noise_of(components.normalised(latents), num_steps)
 
-    def normalised(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents `(B, Z)` less their mean, over their standard deviation: what the flow works on."""
-        return (latents - self.mean) / self._scale
+    def forward(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
+        return self.gaussian_velocity(points, times) + self.added_velocity(points, times)
 
-    def denormalised(self, normalised: torch.Tensor) -> torch.Tensor:
-        """Such latents `(B, Z)` as the model decodes them, `(B, Z + detail_dim)`."""
-        return self.with_details(self.mean + normalised * self._scale)
+    def gaussian_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """The expectation of `noise - latents` if latents are the Gaussian, `(B, Z)`. Along a direction of the
+        variance v it is `(t - (1 - t) v) / ((1 - t)^2 v + t^2)` times the point."""
+        kept, noise = 1 - times[:, None], times[:, None]
+        slopes, rest = (
+            ((noise - kept * variance) / (kept.square() * variance + noise.square())).to(points.dtype)
+            for variance in (self.variances, self.rest)
+        )  # (B, K) and (B, 1)
+        return rest * points + (slopes - rest) * F.linear(points, self.directions) @ self.directions
 
-    def with_details(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents `(B, Z)`, or steps between such, with details of 0 behind them: `(B, Z + detail_dim)`."""
-        return F.pad(latents, (0, self.detail_dim))
-
-    @property
-    def _scale(self) -> torch.Tensor:
-        return self.variances.sqrt().clamp(min=1e-6)
+    def added_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """What the network adds to that, `(B, Z)`. Its input has the variance 1 at any time (after Karras et al. 2022,
+        section 5)."""
+        scale = ((1 - times).square() + times.square()).sqrt()[:, None]
+        seen = (points / scale).to(points.dtype).unflatten(1, self.latent_shape)
+        added = self.network(seen, 1000 * times, return_dict=False)[0].flatten(1)
+        return (added / scale).to(points.dtype)
 
     @torch.no_grad()
-    def fit(self, latents: torch.Tensor) -> None:
-        """Fits the Gaussian to `latents` (N, Z), at best samples of the posterior of a training set. The mixture is
-        then the same Gaussian, until it is fitted to what that one misses.
+    def start_from(self, latents: torch.Tensor) -> None:
+        """Takes the Gaussian from normalised `latents` (N, Z)."""
+        variances, directions = principal_components(latents.cpu().double().T.cov().reshape(2 * [self.latent_dim]))
+        count = len(self.variances)
+        self.directions.copy_(directions[:count])
+        self.variances.copy_(variances[:count].clamp(min=MIN_VARIANCE))
+        if count < len(variances):
+            self.rest.copy_(variances[count:].mean().clamp(min=MIN_VARIANCE))
+
+    def shifted(self, times: torch.Tensor) -> torch.Tensor:
+        """Times in [0, 1] of any shape, moved to where latents take shape (Esser et al. 2024, section 5.3.2).
+
+        A direction of the standard deviation s emerges from the noise where `t / (1 - t)` is s. So that ratio is
+        multiplied by the geometric mean of s over the directions of the Gaussian, weighted by their variance. Times
+        move towards the noise where few directions hold most of the variance. For N(0, I) they stay.
+        """
+        variances = torch.cat([self.variances, self.rest.expand(self.directions.shape[1] - len(self.variances))])
+        ratio = ((variances * variances.log()).sum() / variances.sum() / 2).exp()
+        return (times * ratio / (1 - times + times * ratio)).to(times.dtype)
+
+    def sampling_times(self, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+        """The times `(num_steps + 1,)` from noise, 1, to latents, 0, between which the steps of `sample` lie.
+
+        Raises:
+            ValueError: If `num_steps` is below 1.
+        """
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
+        return self.shifted(torch.linspace(1, 0, num_steps + 1, device=self.rest.device))
+
+    def sample(
+        self,
+        noise: torch.Tensor,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`. The calibration is for the default
+        number of steps; more steps are more exact and draw about the same latents."""
+        return (self._carry(noise, self.sampling_times(num_steps), while_loop) - self.mean) / self.std
+
+    def noise_of(self, latents: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+        """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, up to the
+        error of the steps."""
+        return self._carry(latents * self.std + self.mean, self.sampling_times(num_steps).flip(0))
+
+    def calibrate(self, noise: torch.Tensor) -> None:
+        """Sets `mean` and `std` to those of the latents that `noise` (N, Z) becomes. Latents are normalised with them
+        from then on, as those are that the flow learned from."""
+        carried = self._carry(noise, self.sampling_times())
+        self.mean.copy_(carried.mean(0))
+        self.std.copy_(carried.std(0))
+
+    @torch.no_grad()
+    def _carry(self, points: torch.Tensor, times: torch.Tensor, while_loop: WhileLoop = run_while) -> torch.Tensor:
+        return integrate(self, points.flatten(0, -2), times, while_loop).view(points.shape)
+
+    def fit(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        seed: int = 0,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        normalised = components.normalised(latents.to(self.rest.device))
+        training = FlowTraining(self, normalised, learning.num_updates, seed, learning.in_bfloat16)
+        if learning.state is not None:
+            training.restore(learning.state)
+        for _ in range(len(training.losses), learning.num_updates):
+            training.update()
+            if learning.after_update is not None:
+                learning.after_update(training)
+        self.load_state_dict(training.averaged.state_dict())
+        self.eval().requires_grad_(False)
+        self.calibrate(training.noise(CALIBRATION_SAMPLES))
+
+
+class FlowTraining(PriorTraining):
+    """A flow that is being learned, with its optimizer and its running average.
+
+    The loss is the squared error of the velocity, averaged over latents (Lipman et al. 2023, equation 23), at times
+    drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1) and shifted.
+
+    Args:
+        flow: What learns, from new random weights.
+        latents: Normalised, `(N, Z)`, on the device of the flow.
+        num_updates: Number of updates in all, which the learning rate follows.
+        seed: Seed of the first weights and of all noise.
+        in_bfloat16: Whether the network computes in bf16.
+    """
+
+    def __init__(
+        self,
+        flow: FlowPrior,
+        latents: torch.Tensor,
+        num_updates: int,
+        seed: int = 0,
+        in_bfloat16: bool = False,
+    ):
+        device = latents.device
+        self._latents, self._in_bfloat16 = latents, in_bfloat16
+        self.flow = flow.requires_grad_(True).train()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            flow.network = flow._new_network().to(device)
+        flow.start_from(latents)
+        self.averaged = copy.deepcopy(flow).requires_grad_(False)
+        self._optimizer = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, num_updates)
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self.losses: list[torch.Tensor] = []
+
+    def update(self) -> None:
+        device, flow = self._latents.device, self.flow
+        chosen = torch.randint(len(self._latents), (LEARNING_BATCH,), generator=self._generator, device=device)
+        latents, noise = self._latents[chosen], self.noise(LEARNING_BATCH)
+        times = flow.shifted(torch.randn(LEARNING_BATCH, generator=self._generator, device=device).sigmoid())
+        points = torch.lerp(latents, noise, times[:, None])
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            added = flow.added_velocity(points, times)
+        velocity = flow.gaussian_velocity(points, times) + added.float()
+        loss = (velocity - (noise - latents)).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._schedule.step()
+        move_average(self.averaged.state_dict(), flow.state_dict(), len(self.losses), AVERAGE_DECAY)
+        self.losses.append(loss.detach())
+
+    def noise(self, rows: int) -> torch.Tensor:
+        """The next `(rows, Z)` of N(0, I)."""
+        return torch.randn(rows, self._latents.shape[1], generator=self._generator, device=self._latents.device)
+
+    def state(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()} | {
+            "generator": self._generator.get_state(),
+            "losses": torch.stack(self.losses),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self._generator.set_state(state["generator"])
+        self.losses = list(state["losses"].to(self._latents.device))
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "flow": self.flow,
+            "averaged": self.averaged,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+        }
+
+
+def integrate(
+    velocity: Velocity,
+    points: torch.Tensor,
+    times: torch.Tensor,
+    while_loop: WhileLoop = run_while,
+) -> torch.Tensor:
+    """Carries points along a velocity field by the two-step Adams-Bashforth method: each step is as cheap as one of
+    Euler's, and its error is of second order.
+
+    Args:
+        velocity: Takes points `(B, Z)` and times `(B,)`, and gives the velocity `(B, Z)`.
+        points: Where they start, `(B, Z)`.
+        times: From the first to the last one, `(N + 1,)` for N steps.
+        while_loop: `torch.while_loop` for a graph that holds one loop instead of N steps in a row.
+
+    Returns:
+        The points at the last time, `(B, Z)`.
+    """
+    steps = times.diff()
+
+    def is_unfinished(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        return (index < len(steps)).all()
+
+    def advance(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> State:
+        now = velocity(points, times[index].expand(len(points)))
+        step, last_step = steps[index], steps[(index - 1).clamp(min=0)]
+        slope = torch.where(index == 0, 0, (now - before) / last_step)
+        return index + 1, (points + step * (now + step / 2 * slope)).to(points.dtype), now
+
+    first = torch.zeros(1, dtype=torch.long, device=points.device)
+    return while_loop(is_unfinished, advance, (first, points.clone(), torch.zeros_like(points)))[1]
+
+
+class FlowMLP(nn.Module):
+    """Residual blocks over `(B, Z)`, each of which gets the time."""
+
+    def __init__(self, latent_dim: int, width: int, num_blocks: int):
+        super().__init__()
+        time_channels = width // 8
+        self.embed_time = nn.Sequential(
+            Timesteps(time_channels, flip_sin_to_cos=True, downscale_freq_shift=0),
+            nn.Linear(time_channels, width),
+            nn.SiLU(),
+        )
+        self.first = nn.Linear(latent_dim, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+            for _ in range(num_blocks)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent_dim))
+
+    def forward(self, points: torch.Tensor, times: torch.Tensor, return_dict: bool = False) -> tuple[torch.Tensor]:
+        """Takes and returns what diffusers' UNets do: points, times in [0, 1000], and a tuple of the velocity."""
+        time = self.embed_time[1:](self.embed_time[0](times).to(points.dtype))
+        hidden = self.first(points)
+        for block in self.blocks:
+            hidden = hidden + block(hidden + time)
+        return (self.last(F.silu(hidden)),)
+
+
+def _unet(channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
+    """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest scale, each
+    cell sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
+    from diffusers import UNet2DModel  # takes a second to import, and most models here have none
+
+    levels = 1
+    while latent_size % 2**levels == 0 and latent_size >> levels >= 4 and levels < 3:
+        levels += 1
+    return UNet2DModel(
+        sample_size=latent_size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=tuple(width * min(2**level, 2) for level in range(levels)),
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        layers_per_block=depth,
+        norm_num_groups=UNET_GROUPS,
+        add_attention=False,
+    )
+
+
+"""A Gaussian along the principal components."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+
+class GaussianPrior(Prior):
+    """The Gaussian that the principal components describe. All of it is in these, so there is nothing more to fit."""
+
+    title = "Gaussian"
+    needs_encoder = False  # before it is fitted it is N(0, I)
+
+    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS):
+        super().__init__()
+        self.latent_dim, self.num_directions = latent_dim, min(latent_dim, num_directions)
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """Of the position along the directions, and of what the directions do not explain."""
+        return [self.num_directions, self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        position, rest = noise
+        return components.mean + (position * components.stds) @ components.directions + rest * components.rest
+
+
+"""A mixture of Gaussians along the principal components."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+
+NUM_GAUSSIANS = 16
+HELDOUT = 0.1  # the share of the latents that the number of Gaussians is chosen on
+MAX_ROUNDS = 100  # of expectation and maximisation, and of k-means before these
+TOLERANCE = 1e-3  # rounds end when the mean log-likelihood rises by less
+MIN_MIXTURE_VARIANCE = 1e-6  # added to every variance, so that no Gaussian collapses onto one latent
+
+
+class MixturePrior(Prior):
+    """A mixture of up to `num_gaussians` Gaussians with diagonal covariances, over the coordinates along the
+    directions: `weights` (M,), `means` and `stds` (M, K). What the directions do not explain is drawn as in
+    `GaussianPrior`. Before it is fitted it is one Gaussian, the same as there."""
+
+    title = "mixture of Gaussians"
+    num_choices = 1
+
+    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS, num_gaussians: int = NUM_GAUSSIANS):
+        super().__init__()
+        if num_gaussians < 1:
+            raise ValueError(f"num_gaussians={num_gaussians} is not possible; it must be at least 1.")
+        self.gaussian = GaussianPrior(latent_dim, num_directions)
+        num_directions = min(latent_dim, num_directions)
+        self.register_buffer("weights", torch.eye(1, num_gaussians)[0])
+        self.register_buffer("means", torch.zeros(num_gaussians, num_directions))
+        self.register_buffer("stds", torch.ones(num_gaussians, num_directions))
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """Of the position within a Gaussian, of what the directions do not explain, and of what chooses the
+        Gaussian."""
+        return [*self.gaussian.noise_sizes, 1]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        position, rest, choice = noise
+        chance = torch.special.ndtr(choice)  # uniform on (0, 1)
+        chosen = (chance > self.weights.cumsum(0)[:-1]).sum(1)
+        position = self.means[chosen] + position * self.stds[chosen]
+        return self.gaussian.from_noise([position, rest], components)
+
+    @torch.no_grad()
+    def fit(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        seed: int = 0,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        """Fits mixtures of 1, 2, 4 and more Gaussians, up to `num_gaussians`, and keeps the one that gives the highest
+        likelihood to a tenth of the latents that none of them was fitted to."""
+        coordinates = components.coordinates(latents).cpu().double()
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(coordinates), generator=generator)
+        num_heldout = max(1, round(HELDOUT * len(order)))
+        heldout, fitted = coordinates[order[:num_heldout]], coordinates[order[num_heldout:]]
+        most = len(self.weights)
+        sizes = [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
+        mixtures = [fit_mixture(fitted, size, generator) for size in sizes if size <= len(fitted)]
+        self.set(*max(mixtures, key=lambda mixture: log_likelihoods(heldout, *mixture).mean()))
+
+    @torch.no_grad()
+    def set(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor) -> None:
+        """Stores a mixture of M <= `num_gaussians` Gaussians over coordinates: `weights` (M,) that sum to 1, `means`
+        and `stds` (M, K)."""
+        count = len(weights)
+        for buffer, values, unused in ((self.weights, weights, 0.0), (self.means, means, 0.0), (self.stds, stds, 1.0)):
+            buffer.fill_(unused)
+            buffer[:count] = values
+
+
+Gaussians = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def fit_mixture(points: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> Gaussians:
+    """Fits a mixture of M Gaussians with diagonal covariances to `points` (N, K), by expectation and maximisation
+    (Dempster et al. 1977) from the clusters of k-means. Returns weights (M,), means and standard deviations (M, K)."""
+    shares = torch.nn.functional.one_hot(_clusters(points, num_gaussians, generator), num_gaussians).to(points.dtype)
+    mixture, before = _maximise(points, shares), -math.inf
+    for _ in range(MAX_ROUNDS):
+        joint = _joint_log_likelihoods(points, *mixture)
+        found = joint.logsumexp(1).mean().item()
+        if found - before < TOLERANCE:
+            break
+        mixture, before = _maximise(points, joint.softmax(1)), found
+    return mixture
+
+
+def log_likelihoods(
+    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
+) -> torch.Tensor:
+    """The natural logarithm of a mixture's density at `points` (N, K): `(N,)`."""
+    return _joint_log_likelihoods(points, weights, means, stds).logsumexp(1)
+
+
+def _joint_log_likelihoods(
+    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
+) -> torch.Tensor:
+    """The logarithm of each Gaussian's weight times its density at `points` (N, K): `(N, M)`."""
+    precisions = stds.reciprocal()
+    distances = torch.stack(
+        [((points - mean) * precision).square().sum(1) for mean, precision in zip(means, precisions, strict=True)], 1
+    )
+    return weights.log() + precisions.log().sum(1) - 0.5 * (points.shape[1] * math.log(2 * math.pi) + distances)
+
+
+def _maximise(points: torch.Tensor, shares: torch.Tensor) -> Gaussians:
+    """The mixture of highest likelihood for `points` (N, K) of which each Gaussian takes `shares` (N, M)."""
+    counts = shares.sum(0) + 10 * torch.finfo(points.dtype).eps  # (M,)
+    means = shares.T @ points / counts[:, None]
+    variances = (
+        torch.stack([share @ (points - mean).square() for share, mean in zip(shares.T, means, strict=True)])
+        / counts[:, None]
+    )
+    return counts / counts.sum(), means, (variances + MIN_MIXTURE_VARIANCE).sqrt()
+
+
+def _clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator) -> torch.Tensor:
+    """The cluster of each of `points` (N, K), from 0, by k-means: Lloyd's rounds from the centres of k-means++
+    (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
+    before."""
+    centres = points[torch.randint(len(points), (1,), generator=generator)]
+    while len(centres) < num_clusters:
+        distances = torch.cdist(points, centres).square().amin(1)
+        chances = distances if distances.sum() > 0 else torch.ones_like(distances)  # all points are centres already
+        centres = torch.cat([centres, points[torch.multinomial(chances, 1, generator=generator)]])
+    clusters = torch.cdist(points, centres).argmin(1)
+    for _ in range(MAX_ROUNDS):
+        for number in clusters.unique().tolist():  # a cluster that lost all its points keeps its centre
+            centres[number] = points[clusters == number].mean(0)
+        before, clusters = clusters, torch.cdist(points, centres).argmin(1)
+        if torch.equal(before, clusters):
+            break
+    return clusters
+
+
+"""The standard normal distribution."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+
+class StandardPrior(Prior):
+    """N(0, I): the distribution that a GAN is trained on, and the one that a VAE's posterior is pulled towards."""
+
+    title = "N(0, I)"
+    is_fitted = False
+    needs_encoder = False
+    preview_kind = "standard"
+
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        return [self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        return noise[0]
+
+
+"""The priors of a model: the one table of them, and the module that holds those of one model."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+
+
+PRIORS: dict[str, type[Prior]] = {
+    "flow": FlowPrior,
+    "mixture": MixturePrior,
+    "gaussian": GaussianPrior,
+    "standard": StandardPrior,
+}
+PriorKind = Literal[tuple(PRIORS)]  # type: ignore[valid-type]
+# of a family without an encoder, whose latents are N(0, I)
+DecoderPriorKind = Literal[tuple(kind for kind, prior in PRIORS.items() if not prior.needs_encoder)]
+
+LINE, CIRCLE = "lerp", "slerp"
+PATHS = (LINE, CIRCLE, *(kind for kind, prior in PRIORS.items() if prior.is_invertible))
+PathKind = Literal[PATHS]
+DEFAULT_PATH = CIRCLE  # halfway, most shipped models draw sharper images on it than on a line; docs/latents.md
+
+
+def priors_of(own: str, has_encoder: bool) -> list[str]:
+    """The priors that a model's samples can usefully be drawn from, given its own one: more than that only where there
+    were encoded images to fit them to."""
+    return [kind for kind, prior in PRIORS.items() if kind == own or (has_encoder and not prior.is_learned)]
+
+
+class LatentPrior(PrincipalComponents):
+    """What a model knows of its latents `(B, Z)`: their principal components, and the priors that samples are drawn
+    from. It holds every prior of `PRIORS` except those that take training updates; of these it holds the model's own.
+
+    Args:
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
+        kind: The model's own prior.
+        sizes: Sizes of the priors, by the names of their arguments. Other names are ignored, so that a model's whole
+            configuration can be passed. Sizes that are missing have their defaults.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        kind: str = "standard",
+        sizes: Mapping[str, Any] | None = None,
+    ):
+        sizes = sizes or {}
+        super().__init__(latent_dim, sizes.get("num_directions", NUM_DIRECTIONS))
+        self.kind = kind
+        self._sizes = {**sizes, "latent_dim": latent_dim, "latent_size": latent_size}
+        for name, prior in PRIORS.items():
+            if name == kind or not prior.is_learned:
+                self.add_module(name, self._new(name))
+
+    def _new(self, kind: str) -> Prior:
+        arguments = inspect.signature(PRIORS[kind].__init__).parameters
+        return PRIORS[kind](**{name: value for name, value in self._sizes.items() if name in arguments})
+
+    @property
+    def kinds(self) -> list[str]:
+        """The priors that are there, in the order of `PRIORS`."""
+        return [kind for kind in PRIORS if getattr(self, kind, None) is not None]
+
+    @property
+    def paths(self) -> list[str]:
+        """The kinds of path that `path` can take."""
+        return [kind for kind in PATHS if kind not in PRIORS or kind in self.kinds]
+
+    def get(self, kind: str) -> Prior:
+        """The prior of a kind.
+
+        Raises:
+            ValueError: If there is no such kind, or this model has no prior of it.
+        """
+        if kind not in PRIORS:
+            raise ValueError(f"prior={kind!r} is unknown; choose one of {', '.join(PRIORS)}.")
+        if kind not in self.kinds:
+            raise ValueError(f"prior={kind!r} is not possible: this model has no {kind} prior. {_choose(self.kinds)}")
+        return getattr(self, kind)
+
+    def drop_learned(self) -> None:
+        """Removes the priors that take training updates. `fit_priors` makes the model's own one again."""
+        for kind in self.kinds:
+            if PRIORS[kind].is_learned:
+                delattr(self, kind)
+
+    def fit_priors(self, latents: torch.Tensor, seed: int = 0, learning: Learning | None = None) -> None:
+        """Fits the principal components and every prior to `latents` (N, Z). A prior that takes training updates is
+        fitted if `learning` says how.
 
         Raises:
             ValueError: If there are fewer than two latents.
         """
-        if len(latents) < 2:
-            raise ValueError(f"A prior needs at least 2 latents to be fitted on; got {len(latents)}.")
-        latents = latents.cpu().double()  # not every accelerator has double precision
-        covariance = latents.T.cov().reshape(self.latent_dim, self.latent_dim)
-        variances, vectors = torch.linalg.eigh(covariance)  # ascending, vectors in columns
-        self.mean.copy_(latents.mean(0))
-        stds = variances.flip(0).clamp(min=0).sqrt()
-        self.set_directions(vectors.flip(1).T, stds, covariance.diagonal())
-        self.set_mixture(torch.ones(1), torch.zeros(1, len(self.stds)), torch.ones(1, len(self.stds)))
+        self.fit(latents)
+        if learning is not None and self.kind not in self.kinds:
+            self.add_module(self.kind, self._new_without_a_trace().to(self.mean.device))
+        for kind in self.kinds:
+            if learning is not None or not PRIORS[kind].is_learned:
+                getattr(self, kind).fit(latents, self, seed, learning or Learning())
 
-    @torch.no_grad()
-    def set_directions(self, directions: torch.Tensor, stds: torch.Tensor, variances: torch.Tensor) -> None:
-        """Stores the first K of orthonormal rows `directions` (..., Z) and of the standard deviations `stds` along
-        them, and what they leave of the `variances` (Z,) of the latents. A direction's sign is arbitrary; its largest
-        entry is made positive, so that a refit does not flip a slider."""
-        count = len(self.stds)
-        directions, stds = directions[:count], stds[:count]
-        largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))  # (K, 1)
-        self.directions.copy_(directions * largest.sign())
-        self.stds.copy_(stds)
-        left_over = variances - stds.square() @ directions.square()  # 0 up to rounding where K = Z
-        self.rest.copy_(torch.where(left_over > 1e-6 * variances, left_over, 0).sqrt())
-
-    @torch.no_grad()
-    def set_mixture(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor) -> None:
-        """Stores a mixture of M <= 16 Gaussians over `coordinates`: `weights` (M,) that sum to 1, `means` and `stds`
-        (M, K)."""
-        count = len(weights)
-        for buffer, values, empty in (
-            (self.mixture_weights, weights, 0.0),
-            (self.mixture_means, means, 0.0),
-            (self.mixture_stds, stds, 1.0),
-        ):
-            buffer.fill_(empty)
-            buffer[:count] = values
+    def _new_without_a_trace(self) -> Prior:
+        """A new prior of the model's own kind, without a change of the global random state."""
+        with torch.random.fork_rng(devices=[]):
+            return self._new(self.kind)
 
     def sample(
         self,
@@ -646,83 +1462,82 @@ class LatentPrior(nn.Module):
         kind: str = "gaussian",
         generator: torch.Generator | list[torch.Generator] | None = None,
         temperature: float = 1.0,
+        num_steps: int = DEFAULT_STEPS,
     ) -> torch.Tensor:
-        """Draws latents `(num_samples, Z + detail_dim)`, from one generator or from one for each sample. `temperature`
-        scales the noise: 0 gives the mean, in a mixture that of one of its Gaussians, and in a flow what it makes of
-        the middle of its noise.
+        """Draws latents `(num_samples, Z)`.
+
+        Args:
+            num_samples: How many.
+            kind: The prior to draw from, one of `kinds`.
+            generator: Source of the noise: one generator, or one for each sample; the global one if None.
+            temperature: Scale of the noise. At 0 a Gaussian gives its mean, a mixture the mean of one of its
+                Gaussians, and a flow the latents of zero noise.
+            num_steps: Number of steps of a flow. Other priors ignore it.
 
         Raises:
-            ValueError: If `kind` is none of `PRIORS`, or a flow that this model has not, or `num_samples` is below 1.
+            ValueError: If the model has no prior of this kind, or `num_samples` or `num_steps` is below 1.
         """
         if num_samples < 1:
             raise ValueError(f"{num_samples} samples cannot be drawn; ask for at least 1.")
-        if kind not in PRIORS:
-            raise ValueError(f"prior={kind!r} is unknown; choose one of {', '.join(PRIORS)}.")
-        if kind == "flow" and self.flow is None:
-            raise ValueError("prior='flow' was not trained for this model; choose mixture, gaussian or standard.")
-        noise = [self._noise(num_samples, size, generator) for size in self.noise_sizes(kind)]
-        return self.from_noise([temperature * part for part in noise[:2]] + noise[2:], kind)
-
-    def noise_sizes(self, kind: str) -> list[int]:
-        """How many numbers of N(0, 1) each part of the noise has that a latent of this kind is drawn from."""
-        position, rest = len(self.stds), self.latent_dim
-        return {"standard": [rest], "flow": [rest], "gaussian": [position, rest], "mixture": [position, rest, 1]}[kind]
-
-    def from_noise(self, noise: Sequence[torch.Tensor], kind: str) -> torch.Tensor:
-        """Latents `(B, Z + detail_dim)` of noise whose parts are `(B, size)` for each size of `noise_sizes`: the
-        position along the directions, what is beside them, and what chooses the Gaussian of a mixture."""
-        if kind == "standard":
-            return self.with_details(noise[0])
-        if kind == "flow":
-            return self.denormalised(self.flow.sample(noise[0]))
-        position, rest = noise[:2]
-        if kind == "mixture":
-            chance = torch.special.ndtr(noise[2])  # uniform on (0, 1)
-            chosen = (chance > self.mixture_weights.cumsum(0)[:-1]).sum(1)
-            position = self.mixture_means[chosen] + position * self.mixture_stds[chosen]
-        return self.with_details(self.mean + (position * self.stds) @ self.directions + rest * self.rest)
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
+        prior = self.get(kind)
+        noise = [
+            randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
+            for size in prior.noise_sizes
+        ]
+        num_scaled = len(noise) - prior.num_choices
+        noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
+        return prior.from_noise(noise, self, num_steps)
 
     @torch.no_grad()
     def path(
-        self, starts: torch.Tensor, ends: torch.Tensor, num_points: int, kind: str = DEFAULT_PATH
+        self,
+        starts: torch.Tensor,
+        ends: torch.Tensor,
+        num_points: int,
+        kind: str = DEFAULT_PATH,
+        num_steps: int = DEFAULT_STEPS,
     ) -> torch.Tensor:
-        """Points from `starts` (..., Z + detail_dim) to `ends`, as many, both included: `(..., num_points,
-        Z + detail_dim)`. Details go along the straight line on all of them.
+        """Evenly spaced points from `starts` (..., Z) to `ends` (..., Z), both included: `(..., num_points, Z)`.
 
-        "lerp" goes along the straight line, "slerp" along the great circle around `mean`, with each latent in standard
-        deviations; both evenly. "flow" goes along the great circle between the noises that the flow would make the two
-        from: every point on the way is then as likely a latent as the two are, and no double exposure of both.
+        "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
+        deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
+        the two from: every point on the way is then as likely as the ends, and is not a double exposure of both.
+
+        Args:
+            starts: Latents.
+            ends: As many latents.
+            num_points: Number of points, at least 2.
+            kind: One of `paths`.
+            num_steps: Number of steps of a flow, there and back.
 
         Raises:
-            ValueError: If `kind` is none of `PATHS`, or a flow that this model has not, or fewer than two points are
-                asked for.
+            ValueError: If the model has no such path, or `num_points` is below 2.
         """
         if num_points < 2:
             raise ValueError(f"A path needs at least 2 points; got {num_points}.")
         if kind not in PATHS:
             raise ValueError(f"Interpolation {kind!r} is unknown; choose one of {', '.join(PATHS)}.")
-        if kind == "flow" and self.flow is None:
-            raise ValueError("Interpolation 'flow' needs a flow, and this model has none; choose lerp or slerp.")
+        if kind not in self.paths:
+            raise ValueError(
+                f"Interpolation {kind!r} is not possible: this model has no {kind} prior. {_choose(self.paths)}"
+            )
         weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
-        starts, ends = starts[..., None, :], ends[..., None, :]
-        if kind == "lerp":
+        starts, ends = starts[..., None, :], ends[..., None, :]  # (..., 1, Z)
+        if kind == LINE:
             return torch.lerp(starts, ends, weights)
-        sizes = [self.latent_dim, self.detail_dim]
-        (starts, start_details), (ends, end_details) = starts.split(sizes, -1), ends.split(sizes, -1)
-        details = torch.lerp(start_details, end_details, weights)
-        starts, ends = self.normalised(starts), self.normalised(ends)
-        if kind == "slerp":
-            return torch.cat([self.mean + slerp(starts, ends, weights) * self._scale, details], -1)
-        noise = slerp(self.flow.noise_of(starts), self.flow.noise_of(ends), weights)
-        points = self.flow.sample(noise)
-        # there and back in steps is not quite the identity: what is missing at either end is added
-        missing = torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
-        return torch.cat([self.mean + (points + missing) * self._scale, details], -1)
+        if kind == CIRCLE:
+            return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
+        prior = self.get(kind)
+        noise = slerp(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), weights)
+        points = prior.from_noise([noise], self, num_steps)
+        # there and back in steps is not quite the identity: the error at either end is subtracted
+        return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
 
-    def _noise(
-        self, rows: int, columns: int, generator: torch.Generator | list[torch.Generator] | None
-    ) -> torch.Tensor:
-        return randn_tensor((rows, columns), generator, self.mean.device, self.mean.dtype)
+
+def _choose(names: list[str]) -> str:
+    return f"Choose {', '.join(names[:-1])} or {names[-1]}." if len(names) > 1 else f"Choose {names[0]}."
 
 
 """The code that travels with the weights: a model's module and all that it is built from, as one file."""
@@ -730,44 +1545,49 @@ class LatentPrior(nn.Module):
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 
 
-RELATIVE_IMPORT = re.compile(r"^from \.(\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
+RELATIVE_IMPORT = re.compile(r"^from (\.+\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 
 
 def standalone_source(module_name: str) -> str:
-    """The source of an imported module, after that of every module which it imports relatively: one file that imports
-    libraries only. It is one because diffusers follows the imports of a folder's first file no further, and on the Hub
-    asks again for each of them."""
+    """The source of an imported module, after that of every module that it imports relatively, sub-packages included:
+    one file that imports only libraries. It is one file because diffusers follows the imports of a folder's first file
+    no further, and on the Hub asks again for each of them."""
     return "\n\n".join(_sources(module_name, set()))
 
 
 def _sources(module_name: str, seen: set[str]) -> Iterator[str]:
     seen.add(module_name)
-    source = Path(sys.modules[module_name].__file__).read_text()
+    module = sys.modules[module_name]
+    source = Path(module.__file__).read_text()
     for name in RELATIVE_IMPORT.findall(source):
-        imported = f"{module_name.rpartition('.')[0]}.{name}"
+        imported = resolve_name(name, module.__package__)
         if imported not in seen:
             yield from _sources(imported, seen)
     yield RELATIVE_IMPORT.sub("", source)
 
 
-"""The contract that every family keeps: images to flat latents and back, and samples from the prior inside the
-model."""
+"""The contract of every family: images to flat latents and back, and samples from the prior inside the model."""
 
+import inspect
 import os
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
-from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils import CONFIG_NAME, BaseOutput
 
+
+
+FITTED_PARTS = ("latent_prior", "detail")  # of a model: what is fitted once its networks are trained
 
 
 @dataclass
@@ -775,24 +1595,63 @@ class EncoderOutput(BaseOutput):
     """What `encode` returns.
 
     Args:
-        latents: The point that stands for each image, `(B, Z)`: without noise, the posterior mean where there is one.
-        logvar: Log-variance of the posterior around `latents`, `(B, Z)`, or None in a family without a posterior.
-            Details that follow the Z latents are certain.
+        latents: The latents of each image, `(B, Z)`, without noise: the posterior mean where there is a posterior. In
+            a model with residual latents these follow, `(B, Z + D)`.
+        logvar: Log-variance of the posterior around the first Z latents, `(B, Z)`, or None in a family without a
+            posterior. Residual latents have no variance.
     """
 
     latents: torch.Tensor
     logvar: torch.Tensor | None = None
 
 
+@dataclass
+class DecoderOutput(BaseOutput):
+    """The output of `decode`. diffusers' class of this name is the same, but its import takes a second.
+
+    Args:
+        sample: Images `(B, C, H, W)`, in [-1, 1] up to what the network overshoots.
+    """
+
+    sample: torch.Tensor
+
+
 class ImageGenerator(ModelMixin, ConfigMixin):
     """A small image generator with a latent space you can explore by hand.
 
-    Images are `(B, C, H, W)` floats in [-1, 1]; latents are flat, `(B, Z)`. A family's `__init__` signature is its
-    configuration, and holds `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`; it builds
-    `self.decoder` and, where there is one, `self.encoder`. The `LatentPrior` is part of the model, so that one
-    `config.json` and one safetensors file are all there is, and so is `self.detail` where a family has one, which
-    follows latents `(B, Z)` by further ones. `forward` is the training path and returns every tensor that the family's
-    objective needs.
+    Images are `(B, C, H, W)` floats in [-1, 1]. Latents are flat, `(B, Z)`. A family's `__init__` signature is its
+    configuration. It has at least `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`, and builds
+    `self.decoder` and, if the family encodes, `self.encoder`. The `LatentPrior` is a part of the model, so that
+    `config.json` and one safetensors file are the whole model. A family may also have `self.detail`, whose residual
+    latents follow the Z that the networks know, `(B, Z + D)`. `decode` takes latents with or without them; samples
+    have none. `forward` is the training path, and returns every tensor that the family's objective needs.
+
+    Args:
+        image_size: Edge of the square images that the network works at, in pixels.
+        image_channels: 3 for colour, 1 for greyscale.
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid of cells that the latents lie on, where each cell sees its own part of the image.
+            1 for latents without a grid, each of which describes the whole image.
+        width: Channels at the finest scale; doubled at each coarser one.
+        max_width: Maximum number of channels.
+        block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (4x4 strided and transposed convolutions
+            and BatchNorm).
+        shortcut: Add a linear path from each cell's pixels to its latents and back, in parallel with the networks.
+            Plain blocks, and latents without a grid, have none.
+        detail_dim: Number of residual latents, which store the part of an encoded image that the networks miss, by a
+            linear map of each cell of the grid. They are fitted after training, and samples have none. 0 for none.
+        output_size: Edge of the generated images, in pixels, if it differs from image_size.
+        prior: The distribution that samples are drawn from. It is fitted after training: "flow" (a network that learns
+            the latents), "mixture" (of Gaussians) or "gaussian". "standard" is N(0, I) and is not fitted.
+        num_directions: Maximum number of principal components, which sliders move along.
+        num_gaussians: Maximum number of Gaussians in the mixture prior.
+        flow_width: Channels of the flow's UNet at its finest scale, for latents on a grid.
+        flow_mlp_width: Features of the flow's MLP, for latents without a grid.
+        flow_depth: Residual blocks at each scale of the flow's UNet; its MLP has twice as many.
+        flow_directions: Maximum number of principal components of the Gaussian that the flow starts from.
+        encoder_layers: The encoder layer by layer, see `hf_vae.models.listed_layers`. It replaces width, max_width,
+            block, shortcut and latent_size.
+        decoder_layers: The same for the decoder.
     """
 
     has_encoder: ClassVar[bool] = True
@@ -802,15 +1661,17 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         # only of our own modules is it known that they can travel; a class of a notebook stays where it is
         cls._auto_class = "AutoModel" if cls.__module__.rpartition(".")[0] == __package__ else None
 
-    def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard", detail_dim: int = 0):
+    def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard"):
         super().__init__()
-        self.latent_prior = LatentPrior(latent_dim, latent_size, with_flow=prior == "flow", detail_dim=detail_dim)
+        self.register_to_config(**{VERSION_KEY: FORMAT_VERSION})
+        self.latent_prior = LatentPrior(latent_dim, latent_size, prior, self.config)
         self.detail: Detail | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
-        """Loads a model from a folder or a Hub id, in evaluation mode, as diffusers' models do, but only from
-        safetensors, and only if all of it is as this class would have written it. No code of the folder is run.
+        """Loads a model from a folder or a Hub id, in evaluation mode. It works as in diffusers' models, but reads
+        only safetensors, and only a model as this class, or an earlier version of it, writes it. No code of the folder
+        is run.
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
@@ -818,9 +1679,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):
                 "auto" is the accelerator, if there is one.
 
         Raises:
-            ValueError: If there is no such model, it is of another class, or its configuration or weights are not
-                whole, too large or not finite; see `hf_vae.models.loading`. If `device_map` names no single device of
-                this machine.
+            ValueError: If there is no such model, it is of another class or a newer format, or its configuration or
+                weights are incomplete, too large or not finite; see `hf_vae.models.loading`. If `device_map` does not
+                name one device of this machine.
         """
         if not kwargs.pop("use_safetensors", True):
             raise ValueError("use_safetensors=False is not possible: a pickle can hold any program.")
@@ -838,7 +1699,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         return model if device is None else model.to(device)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any) -> None:
-        """Saves the model to a folder as diffusers' models do, and beside the weights the code that they need: where
+        """Saves the model to a folder as diffusers' models do, and the code that it needs beside the weights. Where
         this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
         save_directory = os.path.expanduser(save_directory)
         if is_main_process and self._auto_class:
@@ -851,29 +1712,50 @@ class ImageGenerator(ModelMixin, ConfigMixin):
 
     @classmethod
     def save_source(cls, folder: Path) -> None:
-        """Writes that code alone, under the name that diffusers writes into `config.json`."""
+        """Writes only that code, under the name that diffusers writes into `config.json`."""
         (folder / f"{cls.__module__.rpartition('.')[2]}.py").write_text(standalone_source(cls.__module__))
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """As diffusers', which makes the Hub client warn of an argument that nobody gave."""
+        """As diffusers', without the Hub client's warning about an argument that diffusers itself passes."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument")
             return super().load_config(*args, **kwargs)
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
-        """As diffusers', which would warn of `auto_map`, the line of `config.json` that is for `AutoModel` alone."""
+        """As diffusers', for a configuration of any format version. diffusers would warn of `auto_map`, which is for
+        `AutoModel` alone."""
+        config_dict = upgraded_config(config_dict, inspect.signature(cls.__init__).parameters)
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """As PyTorch's, for weights of any format version."""
+        return super().load_state_dict(self._upgraded(state_dict), *args, **kwargs)
+
+    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, torch.Tensor]) -> None:
+        """What diffusers calls on the weights that it read: renames those of an earlier format version, in place."""
+        upgraded = dict(self._upgraded(state_dict))
+        state_dict.clear()
+        state_dict.update(upgraded)
+
+    def _upgraded(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        return upgraded_weights(weights, version_of({}, weights.keys()), self.state_dict())
 
     @property
     def num_latents(self) -> int:
-        """How many latents `encode` gives and `decode` takes: `latent_dim`, and what a family has behind these."""
-        return self.config.latent_dim + self.latent_prior.detail_dim
+        """Number of latents that `encode` gives: `latent_dim`, and the residual ones where a family has them. `decode`
+        takes as many, or `latent_dim`."""
+        return self.config.latent_dim + (0 if self.detail is None else self.detail.detail_dim)
+
+    @property
+    def priors(self) -> list[str]:
+        """The priors that samples can usefully be drawn from, in the order of `PRIORS`."""
+        return [kind for kind in priors_of(self.config.prior, self.has_encoder) if kind in self.latent_prior.kinds]
 
     @property
     def output_size(self) -> int:
-        """Edge in pixels of the pictures that people get; the network's own `image_size` unless configured."""
+        """Edge in pixels of the generated images: the network's own `image_size`, unless configured."""
         return self.config.output_size or self.config.image_size
 
     def encode(self, images: torch.Tensor) -> EncoderOutput:
@@ -882,11 +1764,11 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         Raises:
             ValueError: If the family has no encoder (`has_encoder`).
         """
-        raise ValueError(f"{type(self).__name__} has no encoder: it can sample, but not reconstruct a picture.")
+        raise ValueError(f"{type(self).__name__} has no encoder: it can generate images, but not encode them.")
 
     def decode(self, latents: torch.Tensor) -> DecoderOutput:
-        """Latents `(B, Z)` to `DecoderOutput`, whose `sample` is `(B, C, H, W)`, in [-1, 1] up to what the network
-        overshoots."""
+        """Latents `(B, Z)`, or with residual latents `(B, Z + D)`, to `DecoderOutput`. Its `sample` is `(B, C, H, W)`,
+        in [-1, 1] except where the network overshoots."""
         return DecoderOutput(sample=self.decoder(latents.to(self.dtype)))
 
     @torch.no_grad()
@@ -896,20 +1778,22 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
         prior: str | None = None,
+        num_steps: int = DEFAULT_STEPS,
     ) -> torch.Tensor:
-        """Draws images `(num_images, C, H, W)` in [-1, 1].
+        """Generates images `(num_images, C, H, W)` in [-1, 1].
 
         Args:
             num_images: How many.
             generator: Source of the latents' noise; the global one if None.
             temperature: Scale of that noise. Below 1 samples are more typical and less varied.
-            prior: `"flow"`, `"mixture"` or `"gaussian"` (fitted on the training set) or `"standard"` (N(0, I));
-                `config.prior` if None.
+            prior: The prior to draw latents from, one of `priors`; `config.prior` if None.
+            num_steps: Number of steps from noise to latents, for a flow. Other priors ignore it.
 
         Raises:
-            ValueError: If `prior` is unknown, or a flow that the model has not.
+            ValueError: If the model has no such prior, or `num_images` or `num_steps` is below 1.
         """
-        latents = self.latent_prior.sample(num_images, prior or self.config.prior, generator, temperature)
+        kind = prior or self.config.prior
+        latents = self.latent_prior.sample(num_images, kind, generator, temperature, num_steps)
         return self.decode(latents).sample.float().clamp(-1, 1)
 
     @torch.no_grad()
@@ -917,31 +1801,65 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         """Encodes images `(B, C, H, W)` in [-1, 1] without noise, and decodes them again.
 
         Raises:
-            ValueError: If the family has no encoder, or `images` are something else.
+            ValueError: If the family has no encoder, or `images` are not such a tensor.
         """
         return self.decode(self._latents_of(images)).sample.float().clamp(-1, 1)
 
     @torch.no_grad()
     def interpolate(
-        self, start: torch.Tensor, end: torch.Tensor, num_images: int = 8, kind: str = DEFAULT_PATH
+        self,
+        start: torch.Tensor,
+        end: torch.Tensor,
+        num_images: int = 8,
+        kind: str = DEFAULT_PATH,
+        num_steps: int = DEFAULT_STEPS,
     ) -> torch.Tensor:
-        """Images `(num_images, C, H, W)` in [-1, 1], evenly spaced on a path of `kind` through latent space, see
-        `LatentPrior.path`, from `start` to `end`, which are images `(C, H, W)` in [-1, 1]; the reconstructions of both
-        are included.
+        """Morphs one image into another, along a path through latent space.
+
+        Args:
+            start: Image `(C, H, W)` in [-1, 1].
+            end: Another one.
+            num_images: Number of images, at least 2. The first and the last are the reconstructions of both.
+            kind: The path, see `path`.
+            num_steps: Number of steps of a flow, see `path`.
+
+        Returns:
+            Images `(num_images, C, H, W)` in [-1, 1].
 
         Raises:
-            ValueError: If the family has no encoder, `kind` is not a path that the model has, fewer than two images
-                are asked for, or `start` and `end` are something else.
+            ValueError: If the family has no encoder, the model has no such path, `num_images` is below 2, or `start`
+                and `end` are not such tensors.
         """
         if num_images < 2:
             raise ValueError(f"A path needs at least 2 images; got {num_images}.")
         latents = torch.cat([self._latents_of(image, 3) for image in (start, end)])  # (2, Z)
-        path = self.latent_prior.path(latents[0], latents[1], num_images, kind)  # (num_images, Z)
+        path = self.path(latents[0], latents[1], num_images, kind, num_steps)  # (num_images, Z)
         return self.decode(path).sample.float().clamp(-1, 1)
 
+    def path(
+        self,
+        starts: torch.Tensor,
+        ends: torch.Tensor,
+        num_points: int,
+        kind: str = DEFAULT_PATH,
+        num_steps: int = DEFAULT_STEPS,
+    ) -> torch.Tensor:
+        """Evenly spaced points from `starts` to `ends`, both `(..., Z)`, or `(..., Z + D)` with residual latents:
+        `(..., num_points, Z)` or `(..., num_points, Z + D)`. The arguments are those of `LatentPrior.path`, which
+        describes the kinds. Residual latents go along the straight line on all of them.
+
+        Raises:
+            ValueError: As `LatentPrior.path` does.
+        """
+        size = self.config.latent_dim
+        points = self.latent_prior.path(starts[..., :size], ends[..., :size], num_points, kind, num_steps)
+        weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
+        details = torch.lerp(starts[..., None, size:], ends[..., None, size:], weights)
+        return torch.cat([points, details], -1)
+
     def _latents_of(self, images: torch.Tensor, ndim: int = 4) -> torch.Tensor:
-        """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. A network would
-        take bytes, too, and make noise of them."""
+        """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. Others are refused:
+        a network would also take bytes, and return noise."""
         size = (self.config.image_channels, self.config.image_size, self.config.image_size)
         is_float = isinstance(images, torch.Tensor) and images.is_floating_point()
         if self.has_encoder and not (is_float and images.ndim == ndim and images.shape[-3:] == size):
@@ -953,7 +1871,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         return self.encode(images if ndim == 4 else images[None]).latents
 
 
-"""The three convolution stacks that every family is built from, and the rule that says which image sizes they can
+"""The three convolution stacks that every family is built from, and the rule for the image sizes that they can
 make."""
 
 import torch
@@ -971,35 +1889,35 @@ def size_rule(image_size: int) -> tuple[int, int]:
     """Splits `image_size` into `bottom * 2**stages` with a bottom of 4 to 7 pixels, and returns `(bottom, stages)`.
 
     Raises:
-        ValueError: If the size lies outside 28 to 256 or is no such product; the message names the nearest sizes.
+        ValueError: If the size is outside 28 to 256 or is not such a product; the message names the nearest sizes.
     """
     valid = [bottom * 2**stages for stages in range(2, 7) for bottom in range(4, 8)]
     valid = sorted(size for size in valid if MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE)
     if image_size not in valid:
         nearest = sorted(sorted(valid, key=lambda size: abs(size - image_size))[:2])
         raise ValueError(
-            f"image_size={image_size} cannot be made: it must be 4, 5, 6 or 7 times a power of two, between "
+            f"image_size={image_size} is not possible: it must be 4, 5, 6 or 7 times a power of two, between "
             f"{MIN_IMAGE_SIZE} and {MAX_IMAGE_SIZE}. The nearest are {' and '.join(map(str, nearest))}; "
-            f"train at one of those and set output_size={image_size} to get pictures of that size."
+            f"train at one of those and set output_size={image_size} to get images of that size."
         )
     stages = (image_size // 4).bit_length() - 1
     return image_size >> stages, stages
 
 
 def grid_rule(image_size: int, latent_size: int, latent_dim: int) -> tuple[int, int]:
-    """Splits the way from the image to a grid of `latent_size` x `latent_size` cells, and returns `(stages,
-    channels)`: how often the size is halved, and how many of the `latent_dim` latents a cell holds.
+    """Returns `(stages, channels)` for a grid of `latent_size` x `latent_size` cells: how often the image size is
+    halved, and how many of the `latent_dim` latents are in each cell.
 
     Raises:
         ValueError: If halving `image_size` never gives such a grid, or the latents do not fill it evenly; the message
-            names what does.
+            names sizes that do.
     """
     bottom, stages = size_rule(image_size)
     sizes = [bottom * 2**power for power in range(stages)]
     if latent_size not in sizes:
         raise ValueError(
             f"latent_size={latent_size} does not suit image_size={image_size}, which halves to "
-            f"{', '.join(map(str, sizes))}; choose one of these, or 1 for latents without a place."
+            f"{', '.join(map(str, sizes))}; choose one of these, or 1 for latents without a grid."
         )
     cells = latent_size**2
     if latent_dim % cells or latent_dim < cells:
@@ -1015,7 +1933,7 @@ def stage_widths(width: int, max_width: int, stages: int, block: str) -> list[in
     """Channels after each stage, from fine to coarse: doubling from `width`, never above `max_width`.
 
     Raises:
-        ValueError: If `block` is unknown, or a residual block's width is no multiple of its 8 normalisation groups.
+        ValueError: If `block` is unknown, or a residual block's width is not a multiple of its 8 normalisation groups.
     """
     if block not in BLOCKS:
         raise ValueError(f"block={block!r} is unknown; choose one of {', '.join(BLOCKS)}.")
@@ -1026,7 +1944,7 @@ def stage_widths(width: int, max_width: int, stages: int, block: str) -> list[in
 
 
 def activations(trunk: nn.Sequential, images: torch.Tensor) -> list[torch.Tensor]:
-    """The values after each activation of a discriminator, in their order."""
+    """The values after each activation of a discriminator, in order."""
     found, hidden = [], images
     for layer in trunk:
         hidden = layer(hidden)
@@ -1209,7 +2127,7 @@ class Discriminator(nn.Module):
         return std.expand(len(group), 1, 1, 1)
 
 
-"""Networks that are written down layer by layer: what a recipe of a published system lists."""
+"""Networks that are defined layer by layer, as the recipe of a published system lists them."""
 
 import math
 from typing import Any
@@ -1219,18 +2137,18 @@ from torch import nn
 
 
 
-MAX_VALUES = 2**26  # of one image, after one layer: what bounds the memory that few weights can ask for
+MAX_VALUES = 2**26  # of one image, after one layer: bounds the memory that few weights can ask for
 
 
 class ToImageRange(nn.Module):
-    """Values in [0, 1], as a sigmoid gives them, to images in [-1, 1]."""
+    """Values in [0, 1], from a sigmoid, to images in [-1, 1]."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return 2 * values - 1
 
 
 class ListedEncoder(nn.Module):
-    """Images to `num_features` flat features. The line `latents` is a dense layer that gives as many.
+    """Images to `num_features` flat features. The line `latents` is a dense layer of that size.
 
     Raises:
         ValueError: If the layers give another number of features.
@@ -1242,7 +2160,7 @@ class ListedEncoder(nn.Module):
         self.trunk, shape = build_layers(lines, (image_channels, image_size, image_size))
         if math.prod(shape) != num_features:
             raise ValueError(
-                f"encoder_layers give {math.prod(shape)} numbers for an image where {num_features} are needed; end "
+                f"encoder_layers give {math.prod(shape)} numbers for an image, but {num_features} are needed; end "
                 "them with the line latents."
             )
 
@@ -1271,7 +2189,7 @@ class ListedDecoder(nn.Module):
 
 
 class ListedDiscriminator(nn.Module):
-    """Images to logits `(B,)`; what it sees on the way are the values after each activation.
+    """Images to logits `(B,)`. Its features are the values after each activation.
 
     Raises:
         ValueError: If the layers give more than one number for an image.
@@ -1296,7 +2214,7 @@ class ListedDiscriminator(nn.Module):
 def make_encoder(
     lines: tuple[str, ...] | None, image_size: int, image_channels: int, latent_dim: int, *shape: Any, outputs: int = 1
 ) -> nn.Module:
-    """The encoder that is listed, or else an `Encoder`, whose further arguments `shape` are."""
+    """The encoder that `lines` list, or else an `Encoder` with the further arguments `shape`."""
     if lines:
         return ListedEncoder(lines, image_size, image_channels, outputs * latent_dim)
     return Encoder(image_size, image_channels, latent_dim, *shape, outputs)
@@ -1305,25 +2223,25 @@ def make_encoder(
 def make_decoder(
     lines: tuple[str, ...] | None, image_size: int, image_channels: int, latent_dim: int, *shape: Any
 ) -> nn.Module:
-    """The decoder that is listed, or else a `Decoder`, whose further arguments `shape` are."""
+    """The decoder that `lines` list, or else a `Decoder` with the further arguments `shape`."""
     if lines:
         return ListedDecoder(lines, image_size, image_channels, latent_dim)
     return Decoder(image_size, image_channels, latent_dim, *shape)
 
 
 def build_layers(lines: tuple[str, ...], shape: tuple[int, ...]) -> tuple[nn.Sequential, tuple[int, ...]]:
-    """The layers that `lines` name, one each, for inputs of `shape`, which is (C, H, W) or (N,); and the shape of what
-    comes out.
+    """The layers that `lines` name, one each, for inputs of `shape`, which is (C, H, W) or (N,), and the shape of
+    their output.
 
     - `conv CHANNELS KERNEL STRIDE` and `convt ...`, a convolution and a transposed one, padded so that the size is
       divided or multiplied by the stride; `PADDING` may follow, and `nobias`.
-    - `dense NUMBERS`, of all values, in whatever shape; `nobias` may follow.
-    - `view CHANNELS SIZE`, flat values as a picture; `flatten`, the reverse.
+    - `dense NUMBERS`, of all values, in any shape; `nobias` may follow.
+    - `view CHANNELS SIZE`, flat values as an image; `flatten`, the reverse.
     - `batchnorm`, `relu`, `leaky_relu SLOPE`, `selu`, `tanh`, `dropout SHARE`, `dropout_channels SHARE`.
     - `sigmoid`, whose values in [0, 1] become images in [-1, 1].
 
     Raises:
-        ValueError: If a line names no such layer, or does not suit what comes before it.
+        ValueError: If a line does not name such a layer, or does not suit the line before it.
     """
     layers: list[nn.Module] = []
     for line in lines:
@@ -1359,7 +2277,7 @@ def _build_layer(kind: str, *words: str, shape: tuple[int, ...]) -> tuple[list[n
     if kind == "view":
         channels, size = (int(number) for number in numbers)
         if math.prod(shape) != channels * size**2:
-            raise ValueError(f"{math.prod(shape)} values are no {channels}x{size}x{size}")
+            raise ValueError(f"{math.prod(shape)} values are not {channels}x{size}x{size}")
         return [nn.Unflatten(1, (channels, size, size))], (channels, size, size)
     if kind == "flatten":
         return [nn.Flatten()], (math.prod(shape),)
@@ -1387,7 +2305,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput
 
 
 
@@ -1396,9 +2313,9 @@ LOGVAR_RANGE = (-10.0, 4.0)
 
 
 class VAEOutput(NamedTuple):
-    """What `VAE.forward` returns: `reconstructions` (B, C, H, W), the posterior N(`mean`, exp(`logvar`)) and the draw
-    of it that they were decoded from, `latents`, all `(B, Z)`, and `samples` (N, C, H, W) of other latents where some
-    were asked for."""
+    """What `VAE.forward` returns: `reconstructions` (B, C, H, W); the posterior N(`mean`, exp(`logvar`)), and the draw
+    of it, `latents`, that they were decoded from, all `(B, Z)`; and the images `samples` (N, C, H, W) of other
+    latents, if any were passed."""
 
     reconstructions: torch.Tensor
     mean: torch.Tensor
@@ -1408,31 +2325,11 @@ class VAEOutput(NamedTuple):
 
 
 class VAE(ImageGenerator):
-    """A variational autoencoder (Kingma and Welling 2014): an encoder gives each picture a Gaussian in latent space, a
-    decoder draws the picture again from a sample of it. It reconstructs, interpolates and samples; what it draws is
-    smoother than a photograph, because it paints the average of all pictures that fit.
+    """A variational autoencoder (Kingma and Welling 2014): an encoder maps each image to a Gaussian in latent space,
+    and a decoder reconstructs the image from a sample of that Gaussian. It reconstructs, interpolates and generates.
+    Its images are smoother than photographs, because it decodes to the average of all images that fit the latents.
 
-    Args:
-        image_size: Edge of the square images that the network works at, in pixels.
-        image_channels: 3 for colour, 1 for greyscale.
-        latent_dim: Number of latents Z.
-        latent_size: Edge of the grid of cells that the latents lie on, each seeing its own part of the picture;
-            1 for latents without a place, each of which stands for all of it.
-        width: Channels at the finest scale; doubled at each coarser one.
-        max_width: Channels are never more than this.
-        block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (4x4 strided convolutions and
-            BatchNorm).
-        shortcut: Whether a cell of the grid also gets its latents by a linear map of its own pixels, and these by one
-            of its latents, beside what the networks add. Plain blocks, and latents without a place, have none.
-        detail_dim: Number of further latents, behind the Z that the networks know, for what these leave of each cell
-            of a picture (`Detail`): fitted once they are trained, and 0 in samples. With them `encode` gives, and
-            `decode` takes, `(B, Z + detail_dim)`.
-        output_size: Edge of the pictures that people get, in pixels; None for image_size.
-        prior: What samples are drawn from, fitted after training: "flow" (a network that learns the latents),
-            "mixture" (of Gaussians) or "gaussian"; or "standard" (N(0, I)).
-        encoder_layers: The encoder layer by layer, as a recipe lists it, see `hf_vae.models.listed_layers`; width,
-            max_width, block, shortcut and latent_size then say nothing about it.
-        decoder_layers: The same for the decoder.
+    Args: those of `ImageGenerator`.
     """
 
     @register_to_config
@@ -1448,11 +2345,17 @@ class VAE(ImageGenerator):
         shortcut: bool = True,
         detail_dim: int = 0,
         output_size: int | None = None,
-        prior: Literal["flow", "mixture", "gaussian", "standard"] = "flow",
+        prior: PriorKind = "flow",
+        num_directions: int = 128,
+        num_gaussians: int = 16,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
         encoder_layers: tuple[str, ...] | None = None,
         decoder_layers: tuple[str, ...] | None = None,
     ):
-        super().__init__(latent_dim, latent_size, prior, detail_dim)
+        super().__init__(latent_dim, latent_size, prior)
         sizes = (image_size, image_channels, latent_dim, latent_size, width, max_width, block, shortcut)
         self.encoder = make_encoder(encoder_layers, *sizes, outputs=2)
         self.decoder = make_decoder(decoder_layers, *sizes)
@@ -1463,27 +2366,31 @@ class VAE(ImageGenerator):
         posterior = self.posterior(images)
         if self.detail is None:
             return posterior
-        details = self.detail.encode(self.left_of(images, posterior.latents).to(self.dtype)).float()
+        details = self.detail.encode(self.residuals(images, posterior.latents).to(self.dtype)).float()
         return EncoderOutput(latents=torch.cat([posterior.latents, details], 1), logvar=posterior.logvar)
 
     def decode(self, latents: torch.Tensor) -> DecoderOutput:
-        sizes = [self.config.latent_dim, self.config.detail_dim]
-        drawn, details = latents.to(self.dtype).split(sizes, 1)
-        images = self.decoder(drawn)
-        return DecoderOutput(sample=images if self.detail is None else images + self.detail.decode(details))
+        size, count = self.config.latent_dim, latents.shape[1]
+        if count not in (size, self.num_latents):
+            raise ValueError(
+                f"Latents (B, {size}) are needed, or (B, {self.num_latents}) with residual latents; got (B, {count})."
+            )
+        latents = latents.to(self.dtype)
+        images = self.decoder(latents[:, :size])
+        return DecoderOutput(sample=images if count == size else images + self.detail.decode(latents[:, size:]))
 
     def posterior(self, images: torch.Tensor) -> EncoderOutput:
-        """What the encoder alone makes of images `(B, C, H, W)`: latents `(B, Z)` without details."""
+        """Encodes images `(B, C, H, W)` to latents `(B, Z)`, without residual latents."""
         mean, logvar = self.encoder(images.to(self.dtype)).float().chunk(2, dim=1)  # (B, Z) each
         return EncoderOutput(latents=mean, logvar=logvar.clamp(*LOGVAR_RANGE))
 
-    def left_of(self, images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """What images `(B, C, H, W)` are more than what the decoder alone draws from `latents` (B, Z)."""
+    def residuals(self, images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """The residuals `(B, C, H, W)`: images minus the decoder's output for `latents` (B, Z)."""
         return images - self.decoder(latents.to(self.dtype))
 
     def forward(self, images: torch.Tensor, noise: torch.Tensor | None = None) -> VAEOutput:
-        """Reconstructs `images` (B, C, H, W), without details, from the draw of their posterior that `noise` (B, Z) of
-        N(0, I) stands for; from the posterior's mean without it."""
+        """Reconstructs `images` (B, C, H, W), without residual latents, from a draw of their posterior: `noise` (B, Z)
+        of N(0, I), in its standard deviations from its mean. Without `noise`, from the posterior's mean."""
         posterior = self.posterior(images)
         latents = posterior.latents
         if noise is not None:

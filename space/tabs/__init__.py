@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 import checks
+from hf_vae.models.priors import PRIORS
 from published import PublishedModel
 
 
@@ -32,12 +33,6 @@ PICTURE = {"format": "png", "interactive": False, "buttons": ["download"], "elem
 GALLERY = {"format": "png", "interactive": False, "height": "auto", "object_fit": "contain", "buttons": ["download"]}
 THUMBNAILS = GALLERY | {"columns": 8, "elem_classes": ["pixelated", "thumbnails"]}
 
-PRIOR_NAMES = {
-    "flow": "flow (learned)",
-    "mixture": "mixture of Gaussians",
-    "gaussian": "Gaussian",
-    "standard": "N(0, I)",
-}
 OWN_PRIOR = ("default", "own")
 
 
@@ -50,7 +45,7 @@ def model_event(function: Callable, shown: Any, api_name: str | None = None) -> 
 
 def prior_choices(priors: list[str]) -> list[tuple[str, str]]:
     """The choices of a dropdown for a model with these priors."""
-    return [OWN_PRIOR, *((PRIOR_NAMES[prior], prior) for prior in priors)]
+    return [OWN_PRIOR, *((PRIORS[prior].title, prior) for prior in priors)]
 
 
 def own_prior(models: dict[str, PublishedModel], model: str) -> gr.Dropdown:

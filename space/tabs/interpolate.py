@@ -13,7 +13,8 @@ from PIL import Image
 import checks
 from animation import FORMATS, save_loop, side_by_side
 from faces import crop_to_face
-from hf_vae.models.prior import DEFAULT_PATH
+from hf_vae.models.priors import DEFAULT_PATH, PRIORS
+from hf_vae.models.priors import PATHS as PATH_KINDS
 from published import PublishedModel
 from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event
 
@@ -21,11 +22,8 @@ from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event
 MIN_FRAMES, MAX_FRAMES = 4, 60
 MAX_SPEED = 30
 MAX_MODELS = 4
-PATHS = {
-    "straight line (lerp)": "lerp",
-    "great circle (slerp)": "slerp",
-    "through the learned prior (flow)": "flow",
-}
+PATHS = {"straight line (lerp)": "lerp", "great circle (slerp)": "slerp"}
+PATHS |= {f"through the learned prior ({kind})": kind for kind in PATH_KINDS if kind in PRIORS}
 
 
 def interpolate(
@@ -74,8 +72,8 @@ def interpolate(
 
 
 def _walker(model: PublishedModel, kind: str) -> PublishedModel:
-    if kind == "flow" and "flow" not in model.priors:
-        raise checks.refusal(f"The model {model.name} has no flow prior; choose another path, or remove the model.")
+    if kind in PRIORS and kind not in model.priors:
+        raise checks.refusal(f"The model {model.name} has no {kind} prior; choose another path, or remove the model.")
     return model
 
 

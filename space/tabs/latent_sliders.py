@@ -62,7 +62,7 @@ def latent_pca(
         raise checks.refusal(f"The model {model} has {len(vectors)} labelled directions; leave the others at 0.")
     moved = chosen.pipeline.move(start, torch.tensor([shifts[:count]]))
     labels = torch.tensor([labels[: len(vectors)]], device=vectors.device)
-    return chosen.pipeline.decode(moved + labels @ vectors).images[0]
+    return chosen.pipeline.decode(chosen.pipeline.shift(moved, labels @ vectors)).images[0]
 
 
 def pca_sweep(
@@ -78,7 +78,8 @@ def pca_sweep(
     rows = chosen.pipeline.move(start, shifts.flatten(0, 1))
     titles = [f"Component {row}" for row in range(1, count + 1)]
     for direction, vector in zip(chosen.directions, _label_vectors(chosen), strict=False):
-        rows = torch.cat([rows, start + torch.tensor(SWEEP, device=vector.device)[:, None] * vector])
+        steps = torch.tensor(SWEEP, device=vector.device)[:, None] * vector
+        rows = torch.cat([rows, chosen.pipeline.shift(start, steps)])
         titles.append(f"{direction.low} to {direction.high}")
     captions = [f"{title}: {value:+g} standard deviations" for title in titles for value in SWEEP]
     return list(zip(chosen.pipeline.decode(rows).images, captions, strict=True))
@@ -87,9 +88,8 @@ def pca_sweep(
 def _label_vectors(model: PublishedModel) -> torch.Tensor:
     """One standard deviation along each labelled direction that has a slider, `(K, Z)`."""
     vectors = [direction.vector for direction in model.directions[:NUM_LABELS]]
-    prior = model.pipeline.model.latent_prior
-    steps = torch.stack(vectors) if vectors else torch.zeros(0, prior.latent_dim)
-    return prior.with_details(steps).to(model.pipeline.model.device)
+    steps = torch.stack(vectors) if vectors else torch.zeros(0, model.config["latent_dim"])
+    return steps.to(model.pipeline.model.device)
 
 
 def _num_components(model: PublishedModel) -> int:

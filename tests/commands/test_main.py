@@ -14,7 +14,7 @@ from PIL import Image
 import train_accelerate
 from hf_vae import FAMILIES, ImagePipeline
 from hf_vae.commands import main
-from hf_vae.models.prior import DEFAULT_PATH
+from hf_vae.models.priors import DEFAULT_PATH
 from hf_vae.pictures import picture_grid
 from hf_vae.sheets import LABEL_HEIGHT
 from hf_vae.training import loop, trackers

@@ -17,7 +17,7 @@ from hf_vae.data.cached import load_images
 from hf_vae.data.labels import load_labels
 from hf_vae.latents.directions import DIRECTIONS_FILE, read_directions, write_directions
 from hf_vae.latents.fit_directions import fit_directions
-from hf_vae.latents.fit_prior import fit_gaussian
+from hf_vae.latents.fit_prior import fit_components
 
 
 NUM_PICTURES = 400
@@ -56,7 +56,7 @@ def splits(data):
 def model(splits):
     torch.manual_seed(0)
     model = tiny_model("vae", latent_dim=32, prior="gaussian")
-    fit_gaussian(model, splits.train.batches(NUM_PICTURES))
+    fit_components(model, splits.train.batches(NUM_PICTURES))
     return model
 
 
@@ -104,7 +104,7 @@ def test_labels_that_give_no_direction_are_refused(model, data, splits):
     rare = [index == 0 for index in range(NUM_PICTURES)]
     with pytest.raises(ValueError, match="'rare' has 1 different values"):
         fit_directions(model, splits, {"rare": ["x"] * NUM_PICTURES})
-    with pytest.raises(ValueError, match="'rare' has .* pictures of 'False' and .* of 'True'.*needs 10 of each"):
+    with pytest.raises(ValueError, match="'rare' has .* images of 'False' and .* of 'True'.*needs 10 of each"):
         fit_directions(model, splits, {"rare": rare})
     without = next(name for name, family in FAMILIES.items() if not family.model.has_encoder)
     with pytest.raises(ValueError, match="has no encoder"):
@@ -137,7 +137,7 @@ def test_a_file_that_others_made_is_refused_in_one_sentence(harm, model, data, s
         save_file({"0": vectors["0"] * float("nan")}, path, {"directions": json.dumps(facts)})
     else:
         save_file({"1": vectors["0"]}, path, {"directions": json.dumps(facts)})
-    with pytest.raises(ValueError, match=rf"^[^\n]*{DIRECTIONS_FILE} (cannot be read|holds values)"):
+    with pytest.raises(ValueError, match=rf"^[^\n]*{DIRECTIONS_FILE} (cannot be read|has values)"):
         read_directions(tmp_path, 32)
 
 

@@ -1,4 +1,4 @@
-"""Latents for what the networks leave of a picture."""
+"""Residual latents."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from hf_vae import AutoGenerator, ImagePipeline
 from hf_vae.latents.encoding import encode_all
 from hf_vae.latents.fit_detail import fit_detail
 from hf_vae.latents.fit_prior import fit_prior
-from hf_vae.models.prior import PATHS, PRIORS
+from hf_vae.models.priors import PATHS, PRIORS
 from hf_vae.pictures import to_float
 from hf_vae.publishing.export import export_onnx
 from hf_vae.training.loop import train
@@ -48,7 +48,7 @@ def test_details_are_the_principal_components_of_what_is_left_in_standard_deviat
         np.testing.assert_allclose(details.unflatten(1, (-1, 16)).square().mean((0, 2)), 1, rtol=1e-3)
         errors.append((model.decode(model.encode(pictures).latents).sample - pictures).square().mean().item())
     bare = tiny_model("vae", **GRID).requires_grad_(False)
-    left = bare.left_of(pictures, bare.encode(pictures).latents)
+    left = bare.residuals(pictures, bare.encode(pictures).latents)
     cells = torch.nn.functional.pixel_unshuffle(left, 8).movedim(1, -1).flatten(0, -2)
     variances = torch.linalg.svdvals(cells).square() / cells.numel()
     expected = [variances[count:].sum().item() for count in (1, 4, 16)]
@@ -59,7 +59,7 @@ def test_details_are_the_principal_components_of_what_is_left_in_standard_deviat
 def test_samples_are_those_of_the_networks_alone(pictures, prior):
     bare, model = tiny_model("vae", **GRID), detailed_model(pictures, 64)
     for one in (bare, model):
-        fit_prior(one, pictures.split(8), flow_steps=2)
+        fit_prior(one, pictures.split(8), num_updates=2)
     drawn = [one.sample(3, torch.Generator().manual_seed(0), prior=prior) for one in (bare, model)]
     assert torch.equal(*drawn)
 
@@ -67,21 +67,42 @@ def test_samples_are_those_of_the_networks_alone(pictures, prior):
 @pytest.mark.parametrize("kind", PATHS)
 def test_a_path_keeps_the_details_of_its_ends(pictures, kind):
     model = detailed_model(pictures, 64)
-    fit_prior(model, pictures.split(8), flow_steps=2)
+    fit_prior(model, pictures.split(8), num_updates=2)
     ends = model.encode(pictures[:2]).latents
-    path = model.latent_prior.path(*ends, 5, kind)
+    path = model.path(*ends, 5, kind)
     torch.testing.assert_close(path[[0, -1]], ends, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(path[2, 32:], ends[:, 32:].mean(0))
 
 
 def test_a_picture_that_is_varied_keeps_its_details(pictures):
     model = detailed_model(pictures, 64)
-    fit_prior(model, pictures.split(8), flow_steps=2)
+    fit_prior(model, pictures.split(8), num_updates=2)
     latents = model.encode(pictures[:1]).latents
     moved = ImagePipeline(model).move(latents, torch.tensor([[0.0, 2.0]]))
     assert torch.equal(moved[:, 32:], latents[:, 32:]) and not torch.equal(moved, latents)
-    steps = [model.latent_prior.coordinates(some)[0, :2] for some in (latents, moved)]
+    steps = [model.latent_prior.coordinates(some[:, :32])[0, :2] for some in (latents, moved)]
     torch.testing.assert_close(steps[1] - steps[0], torch.tensor([0.0, 2.0]), rtol=0, atol=1e-3)
+
+
+def test_latents_are_decoded_with_or_without_details(pictures):
+    model = detailed_model(pictures, 64)
+    pipe = ImagePipeline(model)
+    latents = model.encode(pictures[:2]).latents
+    samples = model.latent_prior.sample(2, "standard")
+    assert samples.shape == (2, 32) and pipe.sample(2, seed=0).latents.shape == (2, 32)
+    zeros = torch.cat([latents[:, :32], torch.zeros(2, 64)], 1)
+    without = model.decode(latents[:, :32]).sample
+    torch.testing.assert_close(without, model.decode(zeros).sample)
+    assert not torch.allclose(without, model.decode(latents).sample, atol=1e-3)
+    for one in (latents, samples):
+        assert pipe.interpolate_latents(one, 3).latents.shape == (3, one.shape[1])
+        assert pipe.vary_latents(one[:1], 0, [0.0, 1.0]).latents.shape == (2, one.shape[1])
+        assert torch.equal(pipe.shift(one[:1], torch.ones(2, 32))[:, :32], one[:1, :32] + torch.ones(2, 32))
+    for count in (31, 33, 97):
+        with pytest.raises(ValueError, match=rf"\(B, 32\) are needed, or \(B, 96\) .* got \(B, {count}\)"):
+            model.decode(torch.zeros(2, count))
+        with pytest.raises(ValueError, match=rf"tensor \(B, 32\) or \(B, 96\), .* got \(2, {count}\)"):
+            pipe.decode(torch.zeros(2, count))
 
 
 def test_the_onnx_files_have_them(pictures, tmp_path):
@@ -91,6 +112,11 @@ def test_the_onnx_files_have_them(pictures, tmp_path):
     torch.testing.assert_close(latents, model.encode(pictures).latents, rtol=0, atol=1e-4)
     decoded = torch.from_numpy(run_onnx(tmp_path / "decoder.onnx", latents))
     torch.testing.assert_close(decoded, model.reconstruct(pictures), rtol=0, atol=1e-4)
+    noise = torch.randn(2, 64, generator=torch.Generator().manual_seed(3))
+    drawn = torch.from_numpy(run_onnx(tmp_path / "prior.onnx", noise))
+    samples = torch.from_numpy(run_onnx(tmp_path / "decoder.onnx", drawn))
+    expected = model.latent_prior.get("gaussian").from_noise(noise.split(32, 1), model.latent_prior)
+    torch.testing.assert_close(samples, model.decode(expected).sample.clamp(-1, 1), rtol=0, atol=1e-4)
 
 
 def test_a_run_fits_them_last_and_may_start_from_a_model_that_has_none(picture_folder, pictures, tmp_path):
@@ -103,7 +129,7 @@ def test_a_run_fits_them_last_and_may_start_from_a_model_that_has_none(picture_f
     model = AutoGenerator.from_pretrained(tmp_path / "vaegan")
     assert model.detail.components.square().sum(1).tolist() == pytest.approx([1, 1, 1, 1], rel=1e-2)
     latents = model.encode(pictures).latents
-    versions = (latents, model.latent_prior.with_details(latents[:, :32]))
+    versions = (latents, latents[:, :32])
     with_details, without = ((model.decode(each).sample - pictures).square().mean() for each in versions)
     assert with_details < without
 

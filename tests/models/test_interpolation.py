@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from hf_vae.models import LatentPrior
-from hf_vae.models.prior import PATHS
+from hf_vae.models.priors import PATHS
 
 
 @pytest.fixture
 def prior() -> LatentPrior:
     """An unfitted one with a flow of random weights: N(0, I), so that great circles are around the origin."""
     torch.manual_seed(0)
-    return LatentPrior(3, with_flow=True)
+    return LatentPrior(3, kind="flow")
 
 
 START, END = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, 1.7, 2.0])
@@ -78,5 +78,7 @@ def test_impossible_paths_are_refused(prior):
         prior.path(START, END, 1)
     with pytest.raises(ValueError, match="'cubic'.*lerp, slerp, flow"):
         prior.path(START, END, 4, "cubic")
-    with pytest.raises(ValueError, match="needs a flow.*lerp or slerp"):
+    with pytest.raises(
+        ValueError, match="'flow' is not possible: this model has no flow prior. Choose lerp or slerp."
+    ):
         LatentPrior(3).path(START, END, 4, "flow")

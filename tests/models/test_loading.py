@@ -123,16 +123,16 @@ LONG = b'{"_class_name": "VAE", "width": ' + b"8" * 5000 + b"}"
 TOWER = ["conv 1 1 1", "convt 1 4 4", "convt 1 4 4", "convt 1 4 4", "convt 1 4 4", "convt 1 4 4", "convt 1 4 4"]
 
 ATTACKS = {
-    "no JSON": (write_config(b"{'width': 8}"), "config.json is no JSON"),
-    "half a JSON": (write_config(b'{"_class_name": "VAE", "wid'), "config.json is no JSON"),
-    "no text": (write_config(b"\xff\xfe\x00\xd8" * 9), "config.json is no JSON"),
-    "an empty config": (write_config(b""), "config.json is no JSON"),
-    "a list": (write_config(b"[1, 2]"), "names no class"),
-    "nested deeply": (write_config(DEEP), "config.json (is no JSON|names no class)"),
-    "a number of 5000 digits": (write_config(LONG), "config.json is no JSON"),
+    "no JSON": (write_config(b"{'width': 8}"), "config.json is not valid JSON"),
+    "half a JSON": (write_config(b'{"_class_name": "VAE", "wid'), "config.json is not valid JSON"),
+    "no text": (write_config(b"\xff\xfe\x00\xd8" * 9), "config.json is not valid JSON"),
+    "an empty config": (write_config(b""), "config.json is not valid JSON"),
+    "a list": (write_config(b"[1, 2]"), "has no _class_name"),
+    "nested deeply": (write_config(DEEP), "config.json (is not valid JSON|has no _class_name)"),
+    "a number of 5000 digits": (write_config(LONG), "config.json is not valid JSON"),
     "a config of megabytes": (write_config(b" " * 10**7), "more than 65,536 bytes"),
-    "no class": (write_config(b'{"width": 8}'), "names no class"),
-    "a class that is a list": (change_config(_class_name=["VAE"]), "names no class"),
+    "no class": (write_config(b'{"width": 8}'), "has no _class_name"),
+    "a class that is a list": (change_config(_class_name=["VAE"]), "has no _class_name"),
     "an unknown class": (change_config(_class_name="UNet2DModel"), "UNet2DModel"),
     "a class with a path": (change_config(_class_name="os.system"), "os.system"),
     "another class of ours": (change_config(_class_name="DCGAN"), "config.json has 'latent_size'|DCGAN"),
@@ -150,17 +150,17 @@ ATTACKS = {
     "layers that are a text": (change_config(decoder_layers="dense 3"), "decoder_layers='dense 3' is not possible"),
     "a layer of no kind": (change_config(decoder_layers=["import os"]), "The layer 'import os' cannot follow"),
     "a tower of pixels": (change_config(encoder_layers=TOWER), "values for an image"),
-    "a negative size": (change_config(latent_dim=-8), "describes no model that can be built"),
-    "no channels": (change_config(image_channels=0), "no model that can be built|does not hold the weights"),
-    "an impossible size": (change_config(image_size=100), "image_size=100 cannot be made"),
+    "a negative size": (change_config(latent_dim=-8), "describes a model that cannot be built"),
+    "no channels": (change_config(image_channels=0), "a model that cannot be built|does not have the weights"),
+    "an impossible size": (change_config(image_size=100), "image_size=100 is not possible"),
     "pictures of a million pixels an edge": (change_config(output_size=10**6), "output_size=1000000"),
     "pictures of no pixels": (change_config(output_size=0), "output_size=0 is not possible"),
     "10^9 latents": (change_config(latent_dim=10**9), "weights, of which 268,435,456 are allowed"),
-    "10^18 latents": (change_config(latent_dim=10**18), "describes no model that can be built"),
-    "10^30 latents": (change_config(latent_dim=10**30), "describes no model that can be built"),
+    "10^18 latents": (change_config(latent_dim=10**18), "describes a model that cannot be built"),
+    "10^30 latents": (change_config(latent_dim=10**30), "describes a model that cannot be built"),
     "10^6 channels": (change_config(max_width=8 * 10**6, width=8 * 10**6), "268,435,456 are allowed"),
     "more latents than weights": (change_config(latent_dim=9), r"has shape .* instead of"),
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"no file named {WEIGHTS}. A model folder holds"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"no file named {WEIGHTS}. A model folder has"),
     "a pickle alone": (
         leave_a_pickle_alone,
         f"no file named {WEIGHTS}. Only safetensors are read, and diffusion_pytorch_model.bin is in another format",
@@ -172,10 +172,10 @@ ATTACKS = {
     "weights in other folders": (split_weights_over_other_folders, "weights in several files"),
     "a key is missing": (change_weights(lambda w: w.pop(HEAD)), f"{HEAD} is missing"),
     "every key is missing": (change_weights(lambda w: w.clear()), "and [0-9]+ more"),
-    "a key is left over": (change_weights(lambda w: w.update(RENAMED)), "'extra' is left over"),
+    "a key is left over": (change_weights(lambda w: w.update(RENAMED)), "'extra' is unexpected"),
     "a key is renamed": (
         change_weights(lambda w: w.update({"Head": w.pop(HEAD)})),
-        "'Head' is left over; decoder.head.weight is missing",
+        "'Head' is unexpected; decoder.head.weight is missing",
     ),
     "a shape is turned": (change_weights(lambda w: w.update({HEAD: w[HEAD].T.contiguous()})), f"{HEAD} has shape"),
     "a shape is larger": (change_weights(lambda w: w.update({HEAD: torch.zeros(99, 99)})), f"{HEAD} has shape"),
@@ -186,26 +186,26 @@ ATTACKS = {
     "NaN": (change_weights(put(HEAD, float("nan"))), f"{HEAD} is not finite"),
     "infinity": (change_weights(put(HEAD, float("inf"))), f"{HEAD} is not finite"),
     "NaN in the prior": (change_weights(put("latent_prior.mean", float("nan"))), "latent_prior.mean is not finite"),
-    "an empty file": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "is not as it was written"),
-    "a quarter of a file": (cut_weights(0.25), "is not as it was written"),
-    "all but the last byte": (cut_weights(0.9999), "is not as it was written"),
-    "a header longer than the file": (announce_header(10**6), "is not as it was written"),
+    "an empty file": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "is damaged"),
+    "a quarter of a file": (cut_weights(0.25), "is damaged"),
+    "all but the last byte": (cut_weights(0.9999), "is damaged"),
+    "a header longer than the file": (announce_header(10**6), "is damaged"),
     "a header of exabytes": (announce_header(2**63), "announces a header of 9,223,372,036,854,775,808 bytes"),
-    "a header of no bytes": (announce_header(0), "is not as it was written"),
-    "a header that ends early": (announce_header(40), "is not as it was written"),
+    "a header of no bytes": (announce_header(0), "is damaged"),
+    "a header that ends early": (announce_header(40), "is damaged"),
     "offsets past the end": (
         change_header(lambda h: h[HEAD].update(data_offsets=[0, 10**12])),
-        "is not as it was written",
+        "is damaged",
     ),
     "offsets that overlap": (
         change_header(lambda h: h[HEAD].update(data_offsets=[0, 4])),
-        "is not as it was written",
+        "is damaged",
     ),
     "a shape that the offsets deny": (
         change_header(lambda h: h[HEAD].update(shape=[10**6, 10**6])),
-        "is not as it was written",
+        "is damaged",
     ),
-    "an unknown type": (change_header(lambda h: h[HEAD].update(dtype="PICKLE")), "is not as it was written"),
+    "an unknown type": (change_header(lambda h: h[HEAD].update(dtype="PICKLE")), "is damaged"),
     "a pointer of git-lfs for weights": (
         leave_a_pointer(WEIGHTS),
         "is a Git LFS pointer, not the weights: run `git lfs pull`",
@@ -296,12 +296,12 @@ def test_a_run_that_is_not_finished_says_how_to_finish_it(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "empty; a model folder holds config.json and diffusion_pytorch_model.safetensors"),
-        (["notes.txt"], "no file named config.json. A model folder holds what save_pretrained writes"),
+        ([], "empty; a model folder has config.json and diffusion_pytorch_model.safetensors"),
+        (["notes.txt"], "no file named config.json. A model folder has what save_pretrained writes"),
         (["model.pth"], "no file named config.json. Only safetensors are read, and model.pth is in another format"),
         (["tf.h5", "weights.bin"], "no file named config.json. Only safetensors are read, and tf.h5, weights.bin"),
-        (["a/config.json", "b/config.json"], "is not a model, but holds 2; pass one of them: .*/a, .*/b."),
-        ([f"m{number:02d}/config.json" for number in range(20)], "holds 20; pass one of them: .*/m11 and 8 more."),
+        (["a/config.json", "b/config.json"], "is not a model, but has 2; pass one of them: .*/a, .*/b."),
+        ([f"m{number:02d}/config.json" for number in range(20)], "has 20; pass one of them: .*/m11 and 8 more."),
     ],
 )
 def test_a_folder_without_a_model_says_what_it_holds_instead(names, message, tmp_path):
@@ -319,7 +319,7 @@ def test_a_file_is_not_a_folder(folder):
 
 
 def test_the_shipped_models_are_listed_for_who_names_their_folder():
-    with pytest.raises(ValueError, match="model_cards is not a model, but holds [0-9]+; pass .*model_cards/cats-vae,"):
+    with pytest.raises(ValueError, match="model_cards is not a model, but has [0-9]+; pass .*model_cards/cats-vae,"):
         AutoGenerator.from_pretrained(REPOSITORY / "model_cards")
 
 

@@ -132,7 +132,7 @@ def test_encoding_has_no_noise_or_says_that_there_is_no_encoder(family):
 
 
 def test_auto_generator_refuses_what_is_no_model_of_ours(tmp_path):
-    with pytest.raises(ValueError, match="is empty; a model folder holds config.json and"):
+    with pytest.raises(ValueError, match="is empty; a model folder has config.json and"):
         AutoGenerator.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
     with pytest.raises(ValueError, match="UNet2DModel"):

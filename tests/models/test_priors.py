@@ -1,16 +1,23 @@
 """The prior inside a model, and how it is fitted."""
 
 import copy
+import json
 
 import pytest
 import torch
 from conftest import skip_without_encoder, tiny_model
+from sklearn.mixture import GaussianMixture
 
+from hf_vae import VAE
 from hf_vae.families import FAMILIES
 from hf_vae.latents.encoding import encode_all
-from hf_vae.latents.fit_prior import fit_flow, fit_gaussian, fit_mixture, fit_prior, learns_flow, seconds_per_update
+from hf_vae.latents.fit_prior import fit_components, fit_for_preview, fit_prior, learns_prior
 from hf_vae.models import EncoderOutput, LatentPrior
-from hf_vae.models.flow import LatentFlow
+from hf_vae.models.principal_components import principal_components
+from hf_vae.models.priors import PRIORS
+from hf_vae.models.priors.base import Learning
+from hf_vae.models.priors.flow import FlowPrior
+from hf_vae.models.priors.mixture import fit_mixture, log_likelihoods
 
 
 MEAN = torch.tensor([1.0, -2.0, 0.5])
@@ -20,6 +27,21 @@ COVARIANCE = torch.tensor([[4.0, 1.5, 0.0], [1.5, 1.0, 0.2], [0.0, 0.2, 0.25]])
 def gaussian_samples(num_samples: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return MEAN + torch.randn(num_samples, 3, generator=generator) @ torch.linalg.cholesky(COVARIANCE).T
+
+
+def fit_flow(prior: LatentPrior, latents: torch.Tensor, num_updates: int, **learning) -> list[float]:
+    """Learns the flow of a prior whose components are fitted; returns the loss of each update."""
+    losses = []
+
+    then = learning.pop("after_update", None)
+
+    def after_update(training):
+        losses[:] = [loss.item() for loss in training.losses]
+        if then is not None:
+            then(training)
+
+    prior.flow.fit(latents, prior, 0, Learning(num_updates, after_update=after_update, **learning))
+    return losses
 
 
 @pytest.fixture
@@ -49,10 +71,13 @@ def test_explained_variance_sums_to_one_and_falls(fitted_prior):
     torch.testing.assert_close(shares, expected, atol=0.02, rtol=0)
 
 
-def test_a_direction_has_one_sign(fitted_prior):
-    other = LatentPrior(3)
-    other.set_directions(-fitted_prior.directions, fitted_prior.stds, fitted_prior.variances)
-    torch.testing.assert_close(other.directions, fitted_prior.directions)
+def test_a_direction_has_one_sign():
+    for seed in range(5):
+        latents = torch.randn(50, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+        variances, directions = principal_components(latents.T.cov())
+        assert (directions.gather(1, directions.abs().argmax(1, keepdim=True)) > 0).all()
+        assert (variances.diff() <= 0).all()
+        torch.testing.assert_close(directions.T @ variances.diag() @ directions, latents.T.cov())
 
 
 def test_fewer_latents_than_dimensions_can_be_fitted():
@@ -60,7 +85,7 @@ def test_fewer_latents_than_dimensions_can_be_fitted():
     prior.fit(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
     assert prior.sample(8).isfinite().all()
     assert (prior.stds >= 0).all() and (prior.stds > 1e-3).sum() == 3
-    fit_mixture(prior, torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
+    prior.fit_priors(torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
     assert prior.sample(8, "mixture").isfinite().all()
 
 
@@ -103,13 +128,12 @@ def share_in_a_cluster(samples: torch.Tensor) -> float:
 
 def test_a_mixture_and_a_flow_learn_what_a_gaussian_cannot():
     latents = two_clusters(1000)
-    prior = LatentPrior(2)
-    prior.fit(latents)
+    prior = LatentPrior(2, kind="flow")
     before = torch.get_rng_state()
-    fit_mixture(prior, latents)
-    losses = fit_flow(prior, latents, num_steps=300)
+    prior.fit_priors(latents)
+    losses = fit_flow(prior, latents, 300)
     assert torch.equal(torch.get_rng_state(), before)
-    assert (prior.mixture_weights > 0).sum() >= 2 and losses[-1] < losses[0]
+    assert (prior.mixture.weights > 0).sum() >= 2 and sum(losses[-30:]) < sum(losses[:30])
     shares = {
         kind: share_in_a_cluster(prior.sample(500, kind, torch.Generator().manual_seed(1)))
         for kind in ("gaussian", "mixture", "flow")
@@ -121,9 +145,9 @@ def test_a_mixture_and_a_flow_learn_what_a_gaussian_cannot():
 
 def test_samples_of_a_flow_vary_as_much_as_latents_do_and_lead_back_to_their_noise():
     latents = two_clusters(1000)
-    prior = LatentPrior(2)
+    prior = LatentPrior(2, kind="flow")
     prior.fit(latents)
-    fit_flow(prior, latents, num_steps=100)
+    fit_flow(prior, latents, 100)
     samples = prior.normalised(prior.sample(4000, "flow", torch.Generator().manual_seed(1)))
     assert torch.allclose(samples.std(0), torch.ones(2), atol=0.05) and samples.mean(0).abs().max() < 0.1
     noise = torch.randn(100, 2, generator=torch.Generator().manual_seed(2))
@@ -131,13 +155,12 @@ def test_samples_of_a_flow_vary_as_much_as_latents_do_and_lead_back_to_their_noi
 
 
 @pytest.mark.parametrize("num_directions", [2, 8])
-def test_a_flow_starts_from_the_gaussian_of_the_latents(monkeypatch, num_directions):
-    monkeypatch.setattr("hf_vae.models.flow.NUM_GAUSSIAN_DIRECTIONS", num_directions)
+def test_a_flow_starts_from_the_gaussian_of_the_latents(num_directions):
     generator = torch.Generator().manual_seed(0)
     stds = torch.tensor([3.0, 0.1, *[0.5] * 6])
     mixing = torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
     latents = torch.randn(20_000, 8, generator=generator) * stds @ mixing
-    flow = LatentFlow(8, 1)
+    flow = FlowPrior(8, flow_directions=num_directions)
     torch.nn.init.zeros_(flow.network.last[1].weight)  # nothing is added
     torch.nn.init.zeros_(flow.network.last[1].bias)
     flow.start_from(latents)
@@ -148,7 +171,7 @@ def test_a_flow_starts_from_the_gaussian_of_the_latents(monkeypatch, num_directi
 
 
 def test_the_times_of_a_flow_are_those_at_which_its_latents_emerge_from_the_noise():
-    flow, times = LatentFlow(8, 1), torch.linspace(0, 1, 5)
+    flow, times = FlowPrior(8), torch.linspace(0, 1, 5)
     assert torch.equal(flow.shifted(times), times)
     flow.start_from(4 * torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)) * torch.eye(8)[:1])
     torch.testing.assert_close(flow.shifted(times), 4 * times / (1 + 3 * times), rtol=0, atol=0.01)
@@ -157,12 +180,12 @@ def test_the_times_of_a_flow_are_those_at_which_its_latents_emerge_from_the_nois
 
 @pytest.mark.parametrize(("latent_dim", "latent_size"), [(8, 1), (64, 4)])
 def test_a_flow_draws_in_half_precision(latent_dim, latent_size):
-    flow = LatentFlow(latent_dim, latent_size).bfloat16()
+    flow = FlowPrior(latent_dim, latent_size).bfloat16()
     assert flow.sample(torch.randn(3, latent_dim, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_one_gaussian_is_enough_for_latents_that_are_one(fitted_prior):
-    fit_mixture(fitted_prior, gaussian_samples(2000))
+    fitted_prior.mixture.fit(gaussian_samples(2000), fitted_prior)
     samples = fitted_prior.sample(20_000, "mixture", torch.Generator().manual_seed(1))
     torch.testing.assert_close(samples.T.cov(), COVARIANCE, atol=0.4, rtol=0)
 
@@ -181,7 +204,7 @@ def test_more_latents_than_directions_keep_their_variance():
 
 @pytest.mark.parametrize(("latent_dim", "latent_size"), [(8, 1), (2 * 49, 7), (3 * 64, 8), (196, 14)])
 def test_a_flow_suits_every_layout(latent_dim, latent_size):
-    flow = LatentFlow(latent_dim, latent_size).eval()
+    flow = FlowPrior(latent_dim, latent_size).eval()
     noise = torch.randn(3, latent_dim, generator=torch.Generator().manual_seed(0))
     together = flow.sample(noise)
     assert together.shape == noise.shape
@@ -189,15 +212,16 @@ def test_a_flow_suits_every_layout(latent_dim, latent_size):
 
 
 def test_a_flow_that_was_not_trained_is_refused(fitted_prior):
-    with pytest.raises(ValueError, match="'flow' was not trained.*mixture, gaussian or standard"):
+    with pytest.raises(ValueError, match="'flow' .* has no flow prior. Choose mixture, gaussian or standard."):
         fitted_prior.sample(1, "flow")
 
 
 @pytest.mark.parametrize("prior", ["flow", "mixture", "gaussian", "standard"])
 def test_a_model_gets_the_prior_that_its_configuration_names(prior, images):
     model = tiny_model("autoencoder", prior=prior)
-    fit_prior(model, [images], flow_steps=2)
-    assert (model.latent_prior.flow is not None) == (prior == "flow")
+    fit_prior(model, [images], num_updates=2)
+    assert ("flow" in model.latent_prior.kinds) == (prior == "flow")
+    assert model.priors == [kind for kind in PRIORS if kind in (prior, "mixture", "gaussian", "standard")]
     ours, named = (model.sample(2, torch.Generator().manual_seed(0), prior=kind) for kind in (None, prior))
     assert torch.equal(ours, named)
 
@@ -207,7 +231,7 @@ def test_fitting_is_deterministic_and_leaves_the_global_generator_alone(family, 
     for number, model in enumerate(models):
         torch.manual_seed(number)
         before = torch.get_rng_state()
-        fit_prior(model, [images], flow_steps=2)
+        fit_prior(model, [images], num_updates=2)
         assert torch.equal(torch.get_rng_state(), before)
     first, second = (model.latent_prior.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -215,7 +239,7 @@ def test_fitting_is_deterministic_and_leaves_the_global_generator_alone(family, 
 
 def test_a_fitted_model_has_orthonormal_directions_and_keeps_its_weights(family, images):
     model, untouched = tiny_model(family), tiny_model(family)
-    fit_gaussian(model, [images])
+    fit_components(model, [images])
     directions = model.latent_prior.directions
     torch.testing.assert_close(directions @ directions.T, torch.eye(len(directions)), atol=1e-5, rtol=0)
     for name, value in untouched.state_dict().items():
@@ -229,7 +253,7 @@ def test_a_prior_is_fitted_on_pictures_and_their_mirror_images(family, images):
         model = tiny_model(family)
         encode = model.encode
         model.encode = lambda batch, encode=encode: EncoderOutput(encode(batch).latents)  # no noise
-        fit_gaussian(model, [views])
+        fit_components(model, [views])
         priors.append(model.latent_prior)
     torch.testing.assert_close(priors[0].mean, priors[1].mean)
     torch.testing.assert_close(priors[0].stds, priors[1].stds)
@@ -240,7 +264,7 @@ def test_a_prior_is_fitted_on_draws_of_the_posterior(family, images):
     model = tiny_model(family)
     if model.encode(images).logvar is None:
         pytest.skip("has no posterior")
-    fit_gaussian(model, [images])
+    fit_components(model, [images])
     spread_of_means = encode_all(model, images).var(0).sum()
     assert (
         model.latent_prior.stds.square().sum()
@@ -252,7 +276,7 @@ def test_without_an_encoder_the_prior_stays_standard_and_directions_fall_in_effe
     model = tiny_model(family)
     if model.has_encoder:
         pytest.skip("has an encoder")
-    fit_gaussian(model, [images])
+    fit_components(model, [images])
     prior = model.latent_prior
     assert torch.equal(prior.mean, torch.zeros(8)) and torch.equal(prior.stds, torch.ones(8))
     effects = (model.decoder.head.weight @ prior.directions.T).norm(dim=0)
@@ -262,43 +286,122 @@ def test_without_an_encoder_the_prior_stays_standard_and_directions_fall_in_effe
 @pytest.mark.parametrize(("latent_dim", "latent_size"), [(2, 1), (64, 4)])
 def test_a_flow_goes_on_from_its_state_bit_for_bit(latent_dim, latent_size):
     latents = two_clusters(200, latent_dim)
-    prior = LatentPrior(latent_dim, latent_size)
+    prior = LatentPrior(latent_dim, latent_size, "flow")
     prior.fit(latents)
     states = []
     losses = fit_flow(prior, latents, 7, after_update=lambda training: states.append(copy.deepcopy(training.state())))
     whole = copy.deepcopy(prior.flow.state_dict())
     assert len(states) == 7
     for done in (1, 4, 7):
-        prior.flow, updates = None, []
+        prior.drop_learned()
+        prior.add_module("flow", FlowPrior(latent_dim, latent_size))
+        updates = []
         again = fit_flow(prior, latents, 7, state=states[done - 1], after_update=updates.append)
-        assert again == losses and len(updates) == 7 - done
+        assert again == (losses if done < 7 else []) and len(updates) == 7 - done
         for name, value in prior.flow.state_dict().items():
             assert torch.equal(value, whole[name]), name
 
 
-def test_an_update_of_a_flow_is_timed_without_a_trace(fitted_prior):
-    before, random_state = copy.deepcopy(fitted_prior.state_dict()), torch.get_rng_state()
-    assert 0 < seconds_per_update(fitted_prior) < 10
-    assert fitted_prior.flow is None and torch.equal(torch.get_rng_state(), random_state)
-    assert all(torch.equal(value, before[name]) for name, value in fitted_prior.state_dict().items())
-
-
 def test_a_flow_is_learned_where_the_configuration_names_it_and_there_is_an_encoder(family):
-    assert learns_flow(tiny_model(family, prior="flow")) == FAMILIES[family].model.has_encoder
-    assert not learns_flow(tiny_model(family, prior="gaussian"))
+    assert learns_prior(tiny_model(family, prior="flow")) == FAMILIES[family].model.has_encoder
+    assert not learns_prior(tiny_model(family, prior="gaussian"))
 
 
-def test_a_flow_computes_in_the_precision_that_was_asked_for(fitted_prior, monkeypatch):
+def test_a_flow_computes_in_the_precision_that_was_asked_for(monkeypatch):
     seen = []
-    forward = LatentFlow.added_velocity
+    forward = FlowPrior.added_velocity
 
     def record(flow, points, times):
         seen.append(torch.is_autocast_enabled("cpu"))
         return forward(flow, points, times)
 
-    monkeypatch.setattr(LatentFlow, "added_velocity", record)
-    latents = torch.randn(64, fitted_prior.latent_dim, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(FlowPrior, "added_velocity", record)
+    latents = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     for asked in (True, False):
-        fit_flow(copy.deepcopy(fitted_prior), latents, 1, in_bfloat16=asked)
+        prior = LatentPrior(3, kind="flow")
+        prior.fit(latents)
+        fit_flow(prior, latents, 1, in_bfloat16=asked)
         assert seen[0] == asked
         seen.clear()
+
+
+@pytest.mark.parametrize("num_gaussians", [1, 3, 8])
+def test_a_mixture_is_as_likely_as_that_of_scikit_learn(num_gaussians):
+    """Of points of a known mixture, some of them held out."""
+    generator = torch.Generator().manual_seed(7)
+    centres = 3 * torch.randn(5, 4, generator=generator, dtype=torch.double)
+    spreads = 0.3 + torch.rand(5, 4, generator=generator, dtype=torch.double)
+    chosen = torch.randint(5, (2400,), generator=generator)
+    points = centres[chosen] + spreads[chosen] * torch.randn(2400, 4, generator=generator, dtype=torch.double)
+    fitted, heldout = points.split([1600, 800])
+    weights, means, stds = fit_mixture(fitted, num_gaussians, torch.Generator().manual_seed(0))
+    assert weights.sum().item() == pytest.approx(1) and (weights > 0).all() and (stds > 0).all()
+    reference = GaussianMixture(num_gaussians, covariance_type="diag", random_state=0, n_init=5).fit(fitted.numpy())
+    found = log_likelihoods(heldout, weights, means, stds)
+    assert found.mean().item() > reference.score(heldout.numpy()) - 0.05
+    # and the formula of the density is the same one
+    reference.weights_, reference.means_ = weights.numpy(), means.numpy()
+    reference.covariances_ = stds.square().numpy()
+    reference.precisions_cholesky_ = stds.reciprocal().numpy()
+    torch.testing.assert_close(found, torch.from_numpy(reference.score_samples(heldout.numpy())))
+
+
+def test_a_mixture_can_be_fitted_to_latents_that_are_all_the_same():
+    points = torch.ones(20, 3, dtype=torch.double)
+    weights, means, stds = fit_mixture(points, 4, torch.Generator().manual_seed(0))
+    assert weights.isfinite().all() and means.isfinite().all() and stds.isfinite().all()
+
+
+def test_more_steps_of_a_flow_are_more_exact_and_other_priors_ignore_them():
+    torch.manual_seed(0)
+    prior = LatentPrior(4, kind="flow")
+    noise = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    few, default, many, exact = (prior.flow.sample(noise, steps) for steps in (3, 10, 40, 400))
+    errors = [(each - exact).square().mean() for each in (few, default, many)]
+    assert errors[0] > errors[1] > errors[2]
+    assert torch.equal(default, prior.flow.sample(noise))
+    drawn = [prior.sample(3, "mixture", torch.Generator().manual_seed(0), num_steps=steps) for steps in (1, 50)]
+    assert torch.equal(*drawn)
+    with pytest.raises(ValueError, match="num_steps=0 is not possible; it must be at least 1"):
+        prior.sample(1, "flow", num_steps=0)
+
+
+def test_the_sizes_of_a_model_s_prior_are_those_of_its_configuration(images, tmp_path):
+    sizes = {"num_directions": 5, "num_gaussians": 3, "flow_mlp_width": 32, "flow_depth": 1, "flow_directions": 4}
+    model = tiny_model("vae", **sizes)
+    shapes = {name: tuple(value.shape) for name, value in model.latent_prior.state_dict().items()}
+    assert shapes["directions"] == (5, 8) and shapes["mixture.means"] == (3, 5)
+    assert shapes["flow.directions"] == (4, 8) and shapes["flow.network.first.weight"] == (32, 8)
+    fit_prior(model, [images], num_updates=2)
+    model.save_pretrained(tmp_path)
+    assert sizes.items() <= json.loads((tmp_path / "config.json").read_text()).items()
+    again = VAE.from_pretrained(tmp_path)
+    samples = [each.sample(2, torch.Generator().manual_seed(0)) for each in (model, again)]
+    assert torch.equal(*samples)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "named"),
+    [
+        ({"num_directions": 0}, "num_directions=0 .* at least 1"),
+        ({"num_gaussians": 0}, "num_gaussians=0 .* at least 1"),
+        ({"flow_depth": 0}, "flow_depth=0 .* from 1 to 64"),
+        ({"flow_depth": 10**9}, "flow_depth=1000000000 .* from 1 to 64"),
+        ({"flow_width": 40}, "flow_width=40 .* multiple of 16"),
+        ({"flow_mlp_width": 8}, "flow_mlp_width=8 .* multiple of 16"),
+        ({"flow_directions": -1}, "flow_directions=-1 .* at least 1"),
+    ],
+)
+def test_an_impossible_size_of_a_prior_is_refused(sizes, named):
+    with pytest.raises(ValueError, match=named):
+        tiny_model("vae", **sizes)
+
+
+@pytest.mark.parametrize(
+    ("prior", "shown"), [("flow", "gaussian"), ("gaussian", "gaussian"), ("standard", "standard")]
+)
+def test_a_preview_draws_from_a_prior_that_is_fitted_in_seconds(prior, shown, images):
+    model = tiny_model("vae", prior=prior)
+    assert fit_for_preview(model, [images]) == shown
+    assert bool(model.latent_prior.mean.any()) == (shown == "gaussian")
+    assert fit_for_preview(tiny_model("dcgan"), [images]) == "standard"

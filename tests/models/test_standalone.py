@@ -162,7 +162,8 @@ def test_a_class_of_somebody_elses_file_does_not_take_that_file_along(tmp_path):
 
 def test_the_modules_can_be_joined_to_one_file():
     names = Counter()
-    for file in sorted((REPOSITORY / "hf_vae" / "models").glob("[!_]*.py")):
+    folder = REPOSITORY / "hf_vae" / "models"
+    for file in sorted(set(folder.rglob("*.py")) - {folder / "__init__.py"}):
         tree = ast.parse(file.read_text())
         relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
         assert all(node in tree.body for node in relative), f"{file.name} imports inside a function"
@@ -170,10 +171,7 @@ def test_the_modules_can_be_joined_to_one_file():
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 names[node.name] += 1
-            elif isinstance(node, ast.Assign):
-                names.update(
-                    target.id
-                    for target in ast.walk(node)
-                    if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)
-                )
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names.update(part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
     assert not [name for name, count in names.items() if count > 1]

@@ -25,7 +25,7 @@ def images():
 def networks_of(family: str, objective: Objective) -> dict[str, torch.nn.Module]:
     """What a training of a family trains, in training mode."""
     model = tiny_model(family)
-    model.latent_prior.flow = None
+    model.latent_prior.drop_learned()
     return {name: network.train() for name, network in objective.networks(model).items()}
 
 

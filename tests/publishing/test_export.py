@@ -8,7 +8,7 @@ import torch
 from conftest import REPOSITORY, TINY, run_onnx, tiny_model
 
 from hf_vae import FAMILIES, LatentPrior
-from hf_vae.models.prior import PRIORS
+from hf_vae.models.priors import PRIORS
 from hf_vae.publishing.export import PriorGraph, export_onnx
 
 
@@ -23,7 +23,7 @@ def fitted(prior: LatentPrior, latent_dim: int) -> None:
     prior.fit(torch.randn(300, latent_dim, generator=generator) @ mixing + 2)
     count = len(prior.stds)
     means = torch.randn(3, count, generator=generator)
-    prior.set_mixture(torch.tensor([0.2, 0.3, 0.5]), means, torch.rand(3, count, generator=generator))
+    prior.mixture.set(torch.tensor([0.2, 0.3, 0.5]), means, torch.rand(3, count, generator=generator))
 
 
 def drawn_noise(prior: LatentPrior, kind: str, rows: int, seed: int) -> torch.Tensor:
@@ -60,9 +60,10 @@ def test_the_files_compute_what_the_model_does_for_any_batch(family, images, tmp
 @pytest.mark.parametrize("kind", PRIORS)
 def test_noise_becomes_the_latents_that_the_prior_draws(kind, latent_dim):
     torch.manual_seed(0)
-    prior = LatentPrior(latent_dim, with_flow=True).eval()
+    model = tiny_model("vae", latent_dim=latent_dim)
+    prior = model.latent_prior
     fitted(prior, latent_dim)
-    graph, noise = PriorGraph(prior, kind), drawn_noise(prior, kind, 6, seed=3)
+    graph, noise = PriorGraph(model, kind), drawn_noise(prior, kind, 6, seed=3)
     expected = prior.sample(6, kind, torch.Generator().manual_seed(3))
     assert noise.shape[1] == graph.noise_dim
     with torch.no_grad():

@@ -72,7 +72,7 @@ train_accelerate.main()
 
 SIGNAL_IN_THE_PRIOR = """
 import os, signal
-from hf_vae.latents import fit_prior as priors
+from hf_vae.models.priors import flow as priors
 import train_accelerate
 
 update = priors.FlowTraining.update

@@ -14,7 +14,7 @@ from conftest import REPOSITORY, assert_equal_runs, reset_accelerate, tiny_flags
 
 import train_accelerate
 from hf_vae.flags import run_from_recipe
-from hf_vae.latents.fit_prior import FlowTraining
+from hf_vae.models.priors.flow import FlowTraining
 from hf_vae.training import fitting, loop
 from hf_vae.training.checkpoints import PRIOR_CHECKPOINT, list_checkpoints
 from hf_vae.training.interruptions import StopSignals, TrainingInterrupted
@@ -131,7 +131,7 @@ def test_a_stop_right_before_the_prior_learns_leaves_the_trained_networks(
 
 KILLED_IN_THE_PRIOR = """
 import os, signal, sys
-from hf_vae.latents import fit_prior as priors
+from hf_vae.models.priors import flow as priors
 from hf_vae.training import checkpoints, loop as training
 import train_accelerate
 

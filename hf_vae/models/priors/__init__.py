@@ -1,0 +1,200 @@
+"""The priors of a model: the one table of them, and the module that holds those of one model."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from ..interpolation import slerp
+from ..principal_components import NUM_DIRECTIONS, PrincipalComponents
+from .base import DEFAULT_STEPS, Learning, Prior
+from .flow import FlowPrior
+from .gaussian import GaussianPrior
+from .mixture import MixturePrior
+from .standard import StandardPrior
+
+
+PRIORS: dict[str, type[Prior]] = {
+    "flow": FlowPrior,
+    "mixture": MixturePrior,
+    "gaussian": GaussianPrior,
+    "standard": StandardPrior,
+}
+PriorKind = Literal[tuple(PRIORS)]  # type: ignore[valid-type]
+# of a family without an encoder, whose latents are N(0, I)
+DecoderPriorKind = Literal[tuple(kind for kind, prior in PRIORS.items() if not prior.needs_encoder)]
+
+LINE, CIRCLE = "lerp", "slerp"
+PATHS = (LINE, CIRCLE, *(kind for kind, prior in PRIORS.items() if prior.is_invertible))
+PathKind = Literal[PATHS]
+DEFAULT_PATH = CIRCLE  # halfway, most shipped models draw sharper images on it than on a line; docs/latents.md
+
+
+def priors_of(own: str, has_encoder: bool) -> list[str]:
+    """The priors that a model's samples can usefully be drawn from, given its own one: more than that only where there
+    were encoded images to fit them to."""
+    return [kind for kind, prior in PRIORS.items() if kind == own or (has_encoder and not prior.is_learned)]
+
+
+class LatentPrior(PrincipalComponents):
+    """What a model knows of its latents `(B, Z)`: their principal components, and the priors that samples are drawn
+    from. It holds every prior of `PRIORS` except those that take training updates; of these it holds the model's own.
+
+    Args:
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
+        kind: The model's own prior.
+        sizes: Sizes of the priors, by the names of their arguments. Other names are ignored, so that a model's whole
+            configuration can be passed. Sizes that are missing have their defaults.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        kind: str = "standard",
+        sizes: Mapping[str, Any] | None = None,
+    ):
+        sizes = sizes or {}
+        super().__init__(latent_dim, sizes.get("num_directions", NUM_DIRECTIONS))
+        self.kind = kind
+        self._sizes = {**sizes, "latent_dim": latent_dim, "latent_size": latent_size}
+        for name, prior in PRIORS.items():
+            if name == kind or not prior.is_learned:
+                self.add_module(name, self._new(name))
+
+    def _new(self, kind: str) -> Prior:
+        arguments = inspect.signature(PRIORS[kind].__init__).parameters
+        return PRIORS[kind](**{name: value for name, value in self._sizes.items() if name in arguments})
+
+    @property
+    def kinds(self) -> list[str]:
+        """The priors that are there, in the order of `PRIORS`."""
+        return [kind for kind in PRIORS if getattr(self, kind, None) is not None]
+
+    @property
+    def paths(self) -> list[str]:
+        """The kinds of path that `path` can take."""
+        return [kind for kind in PATHS if kind not in PRIORS or kind in self.kinds]
+
+    def get(self, kind: str) -> Prior:
+        """The prior of a kind.
+
+        Raises:
+            ValueError: If there is no such kind, or this model has no prior of it.
+        """
+        if kind not in PRIORS:
+            raise ValueError(f"prior={kind!r} is unknown; choose one of {', '.join(PRIORS)}.")
+        if kind not in self.kinds:
+            raise ValueError(f"prior={kind!r} is not possible: this model has no {kind} prior. {_choose(self.kinds)}")
+        return getattr(self, kind)
+
+    def drop_learned(self) -> None:
+        """Removes the priors that take training updates. `fit_priors` makes the model's own one again."""
+        for kind in self.kinds:
+            if PRIORS[kind].is_learned:
+                delattr(self, kind)
+
+    def fit_priors(self, latents: torch.Tensor, seed: int = 0, learning: Learning | None = None) -> None:
+        """Fits the principal components and every prior to `latents` (N, Z). A prior that takes training updates is
+        fitted if `learning` says how.
+
+        Raises:
+            ValueError: If there are fewer than two latents.
+        """
+        self.fit(latents)
+        if learning is not None and self.kind not in self.kinds:
+            self.add_module(self.kind, self._new_without_a_trace().to(self.mean.device))
+        for kind in self.kinds:
+            if learning is not None or not PRIORS[kind].is_learned:
+                getattr(self, kind).fit(latents, self, seed, learning or Learning())
+
+    def _new_without_a_trace(self) -> Prior:
+        """A new prior of the model's own kind, without a change of the global random state."""
+        with torch.random.fork_rng(devices=[]):
+            return self._new(self.kind)
+
+    def sample(
+        self,
+        num_samples: int,
+        kind: str = "gaussian",
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        temperature: float = 1.0,
+        num_steps: int = DEFAULT_STEPS,
+    ) -> torch.Tensor:
+        """Draws latents `(num_samples, Z)`.
+
+        Args:
+            num_samples: How many.
+            kind: The prior to draw from, one of `kinds`.
+            generator: Source of the noise: one generator, or one for each sample; the global one if None.
+            temperature: Scale of the noise. At 0 a Gaussian gives its mean, a mixture the mean of one of its
+                Gaussians, and a flow the latents of zero noise.
+            num_steps: Number of steps of a flow. Other priors ignore it.
+
+        Raises:
+            ValueError: If the model has no prior of this kind, or `num_samples` or `num_steps` is below 1.
+        """
+        if num_samples < 1:
+            raise ValueError(f"{num_samples} samples cannot be drawn; ask for at least 1.")
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
+        prior = self.get(kind)
+        noise = [
+            randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
+            for size in prior.noise_sizes
+        ]
+        num_scaled = len(noise) - prior.num_choices
+        noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
+        return prior.from_noise(noise, self, num_steps)
+
+    @torch.no_grad()
+    def path(
+        self,
+        starts: torch.Tensor,
+        ends: torch.Tensor,
+        num_points: int,
+        kind: str = DEFAULT_PATH,
+        num_steps: int = DEFAULT_STEPS,
+    ) -> torch.Tensor:
+        """Evenly spaced points from `starts` (..., Z) to `ends` (..., Z), both included: `(..., num_points, Z)`.
+
+        "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
+        deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
+        the two from: every point on the way is then as likely as the ends, and is not a double exposure of both.
+
+        Args:
+            starts: Latents.
+            ends: As many latents.
+            num_points: Number of points, at least 2.
+            kind: One of `paths`.
+            num_steps: Number of steps of a flow, there and back.
+
+        Raises:
+            ValueError: If the model has no such path, or `num_points` is below 2.
+        """
+        if num_points < 2:
+            raise ValueError(f"A path needs at least 2 points; got {num_points}.")
+        if kind not in PATHS:
+            raise ValueError(f"Interpolation {kind!r} is unknown; choose one of {', '.join(PATHS)}.")
+        if kind not in self.paths:
+            raise ValueError(
+                f"Interpolation {kind!r} is not possible: this model has no {kind} prior. {_choose(self.paths)}"
+            )
+        weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
+        starts, ends = starts[..., None, :], ends[..., None, :]  # (..., 1, Z)
+        if kind == LINE:
+            return torch.lerp(starts, ends, weights)
+        if kind == CIRCLE:
+            return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
+        prior = self.get(kind)
+        noise = slerp(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), weights)
+        points = prior.from_noise([noise], self, num_steps)
+        # there and back in steps is not quite the identity: the error at either end is subtracted
+        return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
+
+
+def _choose(names: list[str]) -> str:
+    return f"Choose {', '.join(names[:-1])} or {names[-1]}." if len(names) > 1 else f"Choose {names[0]}."

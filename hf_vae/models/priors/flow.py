@@ -1,0 +1,364 @@
+"""The learned prior: a network that carries noise to latents."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.embeddings import Timesteps
+from torch import nn
+
+from ..principal_components import PrincipalComponents, principal_components
+from ..running_average import move_average
+from .base import DEFAULT_STEPS, Learning, Prior, PriorTraining, State, WhileLoop, run_while
+
+
+UNET_GROUPS = 16
+MAX_FLOW_DEPTH = 64  # what bounds the number of layers that a few bytes of configuration can ask for
+MIN_VARIANCE = 1e-6  # along the directions, so that the velocity is finite at the latents themselves
+LEARNING_BATCH = 128
+LEARNING_RATE = 1e-3
+AVERAGE_DECAY = 0.999
+CALIBRATION_SAMPLES = 2048
+
+Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class FlowPrior(Prior):
+    """Flow matching (Lipman et al. 2023; the straight paths of Liu et al. 2023) on normalised latents `(B, Z)`: a UNet
+    of diffusers for latents on a grid, a residual MLP for latents without a grid.
+
+    It predicts the velocity `noise - latents` at the point `(1 - t) latents + t noise`. Following it backwards from
+    noise, at `t = 1`, to `t = 0` gives latents. The velocity is that of a Gaussian plus what the network adds. The
+    Gaussian has the variances `variances` (K,) along its principal components `directions` (K, Z), and their mean
+    `rest` (1,) along all others. A learned velocity takes latents too close to their mean; so they are normalised once
+    more, with the `mean` and `std` (Z,) that `calibrate` finds.
+
+    Args:
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
+        flow_width: Channels of the UNet at its finest scale, a multiple of 16.
+        flow_mlp_width: Features of the MLP.
+        flow_depth: Residual blocks of the UNet at each scale; the MLP has twice as many.
+        flow_directions: The most principal components of the Gaussian; K is the smaller of this and Z.
+
+    Raises:
+        ValueError: If a size is not possible.
+    """
+
+    title = "flow (learned)"
+    is_learned = True
+    is_invertible = True
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
+    ):
+        super().__init__()
+        if not 1 <= flow_depth <= MAX_FLOW_DEPTH:
+            raise ValueError(f"flow_depth={flow_depth} is not possible; it must be from 1 to {MAX_FLOW_DEPTH}.")
+        if flow_width < UNET_GROUPS or flow_width % UNET_GROUPS:
+            raise ValueError(f"flow_width={flow_width} is not possible; it must be a multiple of {UNET_GROUPS}.")
+        if flow_mlp_width < 16 or flow_mlp_width % 16:
+            raise ValueError(f"flow_mlp_width={flow_mlp_width} is not possible; it must be a multiple of 16.")
+        if flow_directions < 1:
+            raise ValueError(f"flow_directions={flow_directions} is not possible; it must be at least 1.")
+        self.latent_dim, self.latent_size = latent_dim, latent_size
+        self.width, self.mlp_width, self.depth = flow_width, flow_mlp_width, flow_depth
+        self.latent_shape = (
+            (latent_dim // latent_size**2, latent_size, latent_size) if latent_size > 1 else (latent_dim,)
+        )
+        self.network = self._new_network()
+        num_directions = min(latent_dim, flow_directions)
+        self.register_buffer("directions", torch.eye(num_directions, latent_dim))
+        self.register_buffer("variances", torch.ones(num_directions))
+        self.register_buffer("rest", torch.ones(1))
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("std", torch.ones(latent_dim))
+
+    def _new_network(self) -> nn.Module:
+        if self.latent_size > 1:
+            return _unet(self.latent_shape[0], self.latent_size, self.width, self.depth)
+        return FlowMLP(self.latent_dim, self.mlp_width, 2 * self.depth)
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        return [self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        return components.denormalised(self.sample(noise[0], num_steps, while_loop))
+
+    def to_noise(
+        self, latents: torch.Tensor, components: PrincipalComponents, num_steps: int = DEFAULT_STEPS
+    ) -> torch.Tensor:
+        return self.noise_of(components.normalised(latents), num_steps)
+
+    def forward(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
+        return self.gaussian_velocity(points, times) + self.added_velocity(points, times)
+
+    def gaussian_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """The expectation of `noise - latents` if latents are the Gaussian, `(B, Z)`. Along a direction of the
+        variance v it is `(t - (1 - t) v) / ((1 - t)^2 v + t^2)` times the point."""
+        kept, noise = 1 - times[:, None], times[:, None]
+        slopes, rest = (
+            ((noise - kept * variance) / (kept.square() * variance + noise.square())).to(points.dtype)
+            for variance in (self.variances, self.rest)
+        )  # (B, K) and (B, 1)
+        return rest * points + (slopes - rest) * F.linear(points, self.directions) @ self.directions
+
+    def added_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """What the network adds to that, `(B, Z)`. Its input has the variance 1 at any time (after Karras et al. 2022,
+        section 5)."""
+        scale = ((1 - times).square() + times.square()).sqrt()[:, None]
+        seen = (points / scale).to(points.dtype).unflatten(1, self.latent_shape)
+        added = self.network(seen, 1000 * times, return_dict=False)[0].flatten(1)
+        return (added / scale).to(points.dtype)
+
+    @torch.no_grad()
+    def start_from(self, latents: torch.Tensor) -> None:
+        """Takes the Gaussian from normalised `latents` (N, Z)."""
+        variances, directions = principal_components(latents.cpu().double().T.cov().reshape(2 * [self.latent_dim]))
+        count = len(self.variances)
+        self.directions.copy_(directions[:count])
+        self.variances.copy_(variances[:count].clamp(min=MIN_VARIANCE))
+        if count < len(variances):
+            self.rest.copy_(variances[count:].mean().clamp(min=MIN_VARIANCE))
+
+    def shifted(self, times: torch.Tensor) -> torch.Tensor:
+        """Times in [0, 1] of any shape, moved to where latents take shape (Esser et al. 2024, section 5.3.2).
+
+        A direction of the standard deviation s emerges from the noise where `t / (1 - t)` is s. So that ratio is
+        multiplied by the geometric mean of s over the directions of the Gaussian, weighted by their variance. Times
+        move towards the noise where few directions hold most of the variance. For N(0, I) they stay.
+        """
+        variances = torch.cat([self.variances, self.rest.expand(self.directions.shape[1] - len(self.variances))])
+        ratio = ((variances * variances.log()).sum() / variances.sum() / 2).exp()
+        return (times * ratio / (1 - times + times * ratio)).to(times.dtype)
+
+    def sampling_times(self, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+        """The times `(num_steps + 1,)` from noise, 1, to latents, 0, between which the steps of `sample` lie.
+
+        Raises:
+            ValueError: If `num_steps` is below 1.
+        """
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
+        return self.shifted(torch.linspace(1, 0, num_steps + 1, device=self.rest.device))
+
+    def sample(
+        self,
+        noise: torch.Tensor,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`. The calibration is for the default
+        number of steps; more steps are more exact and draw about the same latents."""
+        return (self._carry(noise, self.sampling_times(num_steps), while_loop) - self.mean) / self.std
+
+    def noise_of(self, latents: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+        """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, up to the
+        error of the steps."""
+        return self._carry(latents * self.std + self.mean, self.sampling_times(num_steps).flip(0))
+
+    def calibrate(self, noise: torch.Tensor) -> None:
+        """Sets `mean` and `std` to those of the latents that `noise` (N, Z) becomes. Latents are normalised with them
+        from then on, as those are that the flow learned from."""
+        carried = self._carry(noise, self.sampling_times())
+        self.mean.copy_(carried.mean(0))
+        self.std.copy_(carried.std(0))
+
+    @torch.no_grad()
+    def _carry(self, points: torch.Tensor, times: torch.Tensor, while_loop: WhileLoop = run_while) -> torch.Tensor:
+        return integrate(self, points.flatten(0, -2), times, while_loop).view(points.shape)
+
+    def fit(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        seed: int = 0,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        normalised = components.normalised(latents.to(self.rest.device))
+        training = FlowTraining(self, normalised, learning.num_updates, seed, learning.in_bfloat16)
+        if learning.state is not None:
+            training.restore(learning.state)
+        for _ in range(len(training.losses), learning.num_updates):
+            training.update()
+            if learning.after_update is not None:
+                learning.after_update(training)
+        self.load_state_dict(training.averaged.state_dict())
+        self.eval().requires_grad_(False)
+        self.calibrate(training.noise(CALIBRATION_SAMPLES))
+
+
+class FlowTraining(PriorTraining):
+    """A flow that is being learned, with its optimizer and its running average.
+
+    The loss is the squared error of the velocity, averaged over latents (Lipman et al. 2023, equation 23), at times
+    drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1) and shifted.
+
+    Args:
+        flow: What learns, from new random weights.
+        latents: Normalised, `(N, Z)`, on the device of the flow.
+        num_updates: Number of updates in all, which the learning rate follows.
+        seed: Seed of the first weights and of all noise.
+        in_bfloat16: Whether the network computes in bf16.
+    """
+
+    def __init__(
+        self,
+        flow: FlowPrior,
+        latents: torch.Tensor,
+        num_updates: int,
+        seed: int = 0,
+        in_bfloat16: bool = False,
+    ):
+        device = latents.device
+        self._latents, self._in_bfloat16 = latents, in_bfloat16
+        self.flow = flow.requires_grad_(True).train()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            flow.network = flow._new_network().to(device)
+        flow.start_from(latents)
+        self.averaged = copy.deepcopy(flow).requires_grad_(False)
+        self._optimizer = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, num_updates)
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self.losses: list[torch.Tensor] = []
+
+    def update(self) -> None:
+        device, flow = self._latents.device, self.flow
+        chosen = torch.randint(len(self._latents), (LEARNING_BATCH,), generator=self._generator, device=device)
+        latents, noise = self._latents[chosen], self.noise(LEARNING_BATCH)
+        times = flow.shifted(torch.randn(LEARNING_BATCH, generator=self._generator, device=device).sigmoid())
+        points = torch.lerp(latents, noise, times[:, None])
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            added = flow.added_velocity(points, times)
+        velocity = flow.gaussian_velocity(points, times) + added.float()
+        loss = (velocity - (noise - latents)).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._schedule.step()
+        move_average(self.averaged.state_dict(), flow.state_dict(), len(self.losses), AVERAGE_DECAY)
+        self.losses.append(loss.detach())
+
+    def noise(self, rows: int) -> torch.Tensor:
+        """The next `(rows, Z)` of N(0, I)."""
+        return torch.randn(rows, self._latents.shape[1], generator=self._generator, device=self._latents.device)
+
+    def state(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()} | {
+            "generator": self._generator.get_state(),
+            "losses": torch.stack(self.losses),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self._generator.set_state(state["generator"])
+        self.losses = list(state["losses"].to(self._latents.device))
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "flow": self.flow,
+            "averaged": self.averaged,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+        }
+
+
+def integrate(
+    velocity: Velocity,
+    points: torch.Tensor,
+    times: torch.Tensor,
+    while_loop: WhileLoop = run_while,
+) -> torch.Tensor:
+    """Carries points along a velocity field by the two-step Adams-Bashforth method: each step is as cheap as one of
+    Euler's, and its error is of second order.
+
+    Args:
+        velocity: Takes points `(B, Z)` and times `(B,)`, and gives the velocity `(B, Z)`.
+        points: Where they start, `(B, Z)`.
+        times: From the first to the last one, `(N + 1,)` for N steps.
+        while_loop: `torch.while_loop` for a graph that holds one loop instead of N steps in a row.
+
+    Returns:
+        The points at the last time, `(B, Z)`.
+    """
+    steps = times.diff()
+
+    def is_unfinished(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        return (index < len(steps)).all()
+
+    def advance(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> State:
+        now = velocity(points, times[index].expand(len(points)))
+        step, last_step = steps[index], steps[(index - 1).clamp(min=0)]
+        slope = torch.where(index == 0, 0, (now - before) / last_step)
+        return index + 1, (points + step * (now + step / 2 * slope)).to(points.dtype), now
+
+    first = torch.zeros(1, dtype=torch.long, device=points.device)
+    return while_loop(is_unfinished, advance, (first, points.clone(), torch.zeros_like(points)))[1]
+
+
+class FlowMLP(nn.Module):
+    """Residual blocks over `(B, Z)`, each of which gets the time."""
+
+    def __init__(self, latent_dim: int, width: int, num_blocks: int):
+        super().__init__()
+        time_channels = width // 8
+        self.embed_time = nn.Sequential(
+            Timesteps(time_channels, flip_sin_to_cos=True, downscale_freq_shift=0),
+            nn.Linear(time_channels, width),
+            nn.SiLU(),
+        )
+        self.first = nn.Linear(latent_dim, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+            for _ in range(num_blocks)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent_dim))
+
+    def forward(self, points: torch.Tensor, times: torch.Tensor, return_dict: bool = False) -> tuple[torch.Tensor]:
+        """Takes and returns what diffusers' UNets do: points, times in [0, 1000], and a tuple of the velocity."""
+        time = self.embed_time[1:](self.embed_time[0](times).to(points.dtype))
+        hidden = self.first(points)
+        for block in self.blocks:
+            hidden = hidden + block(hidden + time)
+        return (self.last(F.silu(hidden)),)
+
+
+def _unet(channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
+    """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest scale, each
+    cell sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
+    from diffusers import UNet2DModel  # takes a second to import, and most models here have none
+
+    levels = 1
+    while latent_size % 2**levels == 0 and latent_size >> levels >= 4 and levels < 3:
+        levels += 1
+    return UNet2DModel(
+        sample_size=latent_size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=tuple(width * min(2**level, 2) for level in range(levels)),
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        layers_per_block=depth,
+        norm_num_groups=UNET_GROUPS,
+        add_attention=False,
+    )
