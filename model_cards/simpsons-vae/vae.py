@@ -1111,7 +1111,7 @@ class FlowMLP(nn.Module):
 def _unet(channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
     """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest scale, each
     cell sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
-    from diffusers import UNet2DModel  # takes a second to import, and most models here have none
+    from diffusers import UNet2DModel  # imported here: it takes a second, and only a flow on a grid needs it
 
     levels = 1
     while latent_size % 2**levels == 0 and latent_size >> levels >= 4 and levels < 3:
