@@ -1,11 +1,12 @@
 # Every target does what it needs from a fresh clone, and nothing twice.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BENCH_DATA ?=
+TEST_PROCESSES ?= 2
 SPACE ?= build/space
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test test-slow test-faults smoke bench space model-code style clean
+.PHONY: install demo test test-slow test-faults mutants smoke bench space model-code style clean
 
 install: .venv/installed         ## the environment for training and the Space; then: source .venv/bin/activate
 	@echo "Installed. Now: source .venv/bin/activate"
@@ -13,14 +14,17 @@ install: .venv/installed         ## the environment for training and the Space; 
 demo: .venv/installed            ## the Space in the browser, on the models in model_cards/
 	$(BIN)/python space/app.py
 
-test: .venv/dev.installed        ## all tests but the slow ones, and the share of lines and branches that they run
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+test: .venv/dev.installed        ## all tests except the slow ones, their line and branch coverage, and the 40 slowest
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist worksteal --cov --cov-report=term --durations=40
 
-test-slow: .venv/dev.installed   ## the slow ones
-	$(BIN)/python -m pytest -m slow
+test-slow: .venv/dev.installed   ## the slow tests, one at a time, because some of them measure time and memory
+	$(BIN)/python -m pytest -m slow --durations=40
 
 test-faults: .venv/dev.installed ## hostile files, weights and data, failing disks and kills: the table of SECURITY.md
 	$(BIN)/python tests/faults.py
+
+mutants: .venv/dev.installed     ## change the losses, metrics and checkpoints one operator at a time: the tests must notice
+	$(BIN)/mutmut run
 
 smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pretrained, Space: in about a minute
 	$(BIN)/python -m pytest tests/test_end_to_end.py
@@ -54,4 +58,4 @@ style: .venv/dev.installed       ## format, and check what formatting cannot men
 	touch $@
 
 clean:                           ## remove the environment; runs/ and model_cards/ stay
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache mutants

@@ -9,6 +9,7 @@ import tempfile
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: tests run side by side, on tiny networks
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")  # read when `datasets` is imported
 
 from pathlib import Path
