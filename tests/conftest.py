@@ -1,11 +1,13 @@
-"""What tests share: pictures that they make themselves, and tiny models of every family."""
+"""What tests share: pictures that they make themselves, and tiny models and runs of every family."""
 
+import functools
 import inspect
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -27,6 +29,7 @@ from hf_vae.families import FAMILIES
 from hf_vae.models import ImageGenerator
 from hf_vae.pictures import to_pictures
 from hf_vae.training.checkpoints import MANIFEST, list_checkpoints
+from hf_vae.training.loop import train
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -74,6 +77,12 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def family(request: pytest.FixtureRequest) -> str:
     """Each family's name in turn: a test that takes it covers a new family by the family's existing."""
     return request.param
+
+
+def every_family(*quick: str) -> pytest.MarkDecorator:
+    """The same for a promise that no family's code can break alone: all but the `quick` ones are slow tests."""
+    params = [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+    return pytest.mark.parametrize("family", params)
 
 
 def reset_accelerate() -> None:
@@ -137,6 +146,20 @@ def tiny_run(family: str, folder: Path, output_dir: Path, data: dict | None = No
         DataConfig(train_data_dir=str(folder), color_jitter=0.1, **(data or {})),
         TrainConfig(output_dir=str(output_dir), **settings),
     )
+
+
+@pytest.fixture(scope="session")
+def finished_run(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of a family's finished `tiny_run`, which is trained once. A test that changes it copies it."""
+
+    @functools.cache
+    def folder_of(family: str) -> Path:
+        reset_accelerate()
+        folder = train(tiny_run(family, picture_folder, tmp_path_factory.mktemp("finished") / family))
+        reset_accelerate()
+        return folder
+
+    return folder_of
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
