@@ -115,10 +115,10 @@ def test_a_run_has_no_workers_that_could_be_killed(picture_folder, tmp_path, mon
 
 def train_on_a_read_only_folder(folder: str, flags: list[str]) -> None:
     """Trains in a folder, makes it read-only, and runs `train_accelerate.py` there again, to resume and anew."""
+    enter_private_file_system()  # which only a process with one thread can
     run = train_accelerate.parse_arguments([*flags, "--output_dir", folder])
     train(run)
     shutil.rmtree(folder + "/checkpoint-20")
-    enter_private_file_system()
     subprocess.run(["mount", "--bind", folder, folder], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
     for more in (["--output_dir", folder, "--resume_from_checkpoint", "latest"], ["--output_dir", folder + "/new"]):
