@@ -27,7 +27,7 @@ mutants: .venv/dev.installed     ## change the losses, metrics and checkpoints o
 	$(BIN)/mutmut run
 
 smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pretrained, Space: in about a minute
-	$(BIN)/python -m pytest tests/test_end_to_end.py
+	$(BIN)/python -m pytest -m "not slow" tests/test_end_to_end.py
 
 bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA=folder for real pictures instead of drawn ones
 	$(BIN)/python benchmarks/throughput.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))

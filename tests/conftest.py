@@ -34,7 +34,9 @@ from hf_vae.training.loop import train
 
 
 REPOSITORY = Path(__file__).parent.parent
-fit_prior.FLOW_CALIBRATION = 128  # as 2,048 samples take four times as long as all else of a tiny training
+CALIBRATION = fit_prior, "FLOW_CALIBRATION"
+FULL_CALIBRATION = getattr(*CALIBRATION)
+setattr(*CALIBRATION, 128)  # so many samples through the flow would take four times as long as all else of a tiny run
 TINY = {"image_size": 28, "latent_dim": 8, "width": 8, "max_width": 16}
 
 
@@ -97,6 +99,13 @@ def reset_accelerate() -> None:
 def own_accelerate() -> None:
     """The same for each test's first run, whatever other tests and shared fixtures left."""
     reset_accelerate()
+
+
+@pytest.fixture(autouse=True)
+def full_calibration(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of what a prior draws calibrate it as a user's run does."""
+    if request.path.parent.name in ("models", "latents"):
+        monkeypatch.setattr(*CALIBRATION, FULL_CALIBRATION)
 
 
 def tiny_config(family: str, **changes) -> dict:
@@ -196,6 +205,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 
 def launch_two(script: Path, arguments: list[str]) -> subprocess.CompletedProcess:
+    """Runs a script in two processes by the command that people type; `apart.launch_forks` is quicker."""
     config = REPOSITORY / "docs" / "launch" / "cpu_processes.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     command += ["--main_process_port", "0", str(script)]  # any that is free

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, assert_equal_runs, draw_picture, tiny_flags
+from conftest import REPOSITORY, assert_equal_runs, draw_picture, every_family, tiny_flags
 from safetensors.torch import load_file
 
 import app
@@ -72,9 +72,10 @@ def pictures(tmp_path_factory):
     return folder
 
 
+@every_family("vaegan")
 def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_path):
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
-    run(command("train_accelerate.py", *training_flags(family, pictures, quiet)))
+    run([sys.executable, "train_accelerate.py", *training_flags(family, pictures, quiet)])
     kill_after_a_checkpoint(command("train_accelerate.py", *training_flags(family, pictures, killed)), killed)
     assert not (killed / "diffusion_pytorch_model.safetensors").exists()
     resume = [*training_flags(family, pictures, killed), "--resume_from_checkpoint", "latest"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from apart import enter_private_file_system, run_apart, skip_without_private_file_systems
-from conftest import assert_equal_runs, every_family, reset_accelerate, tiny_run
+from conftest import assert_equal_runs, every_family, tiny_run
 
 import train_accelerate
 from hf_vae.config import with_paths

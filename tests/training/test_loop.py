@@ -70,7 +70,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     family, setting, finished_run, picture_folder, tmp_path
 ):
     resumed, settings = tmp_path / "resumed", RESUMED[setting]
-    whole = train(tiny_run(family, picture_folder, tmp_path / "whole", **settings)) if settings else finished_run(family)
+    whole = finished_run(family)
+    if settings:
+        whole = train(tiny_run(family, picture_folder, tmp_path / "whole", **settings))
     # what a kill after the checkpoint at step 3, while the next one was being written, leaves behind
     shutil.copytree(whole, resumed, ignore=shutil.ignore_patterns("checkpoint-6", "*.safetensors", "*06.png"))
     shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3", dirs_exist_ok=True)
