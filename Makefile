@@ -17,8 +17,9 @@ demo: .venv/installed            ## the Space in the browser, on the models in m
 test: .venv/dev.installed        ## all tests except the slow ones, their line and branch coverage, and the 40 slowest
 	$(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist worksteal --cov --cov-report=term --durations=40
 
-test-slow: .venv/dev.installed   ## the slow tests, one at a time, because some of them measure time and memory
-	$(BIN)/python -m pytest -m slow --durations=40
+test-slow: .venv/dev.installed   ## the slow tests; those of the Space one at a time, because they measure time and memory
+	$(BIN)/python -m pytest -m slow --ignore tests/space --numprocesses $(TEST_PROCESSES) --dist worksteal --durations=40
+	$(BIN)/python -m pytest -m slow tests/space
 
 test-faults: .venv/dev.installed ## hostile files, weights and data, failing disks and kills: the table of SECURITY.md
 	$(BIN)/python tests/faults.py

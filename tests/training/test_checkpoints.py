@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -191,7 +192,7 @@ def test_where_none_can_be_used_it_is_said_why_the_newest_cannot(tmp_path):
 def test_a_disk_that_is_full_is_said_with_what_is_free_and_what_stays(tmp_path, monkeypatch):
     save_steps(tmp_path, 8)
     (tmp_path / ".writing-old").mkdir()
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 3 * 2**20))
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * 2**20))
     for written in ("save_file", "flush_to_disk"):
 
         def fail(*_: object) -> None:

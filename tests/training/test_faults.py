@@ -24,7 +24,11 @@ from hf_vae.training.loop import train
 
 pytestmark = pytest.mark.fault("training", "the same weights bit for bit, or one error and a whole checkpoint")
 
-KILLS = 50
+KILLS = {  # how many, and of a run with which settings
+    "plain": (50, {}),
+    "bf16": (10, {"mixed_precision": "bf16"}),
+    "accumulation": (10, {"gradient_accumulation_steps": 2, "lr_scheduler": "linear"}),
+}
 
 
 KILLED_AGAIN_AND_AGAIN = """
@@ -70,18 +74,21 @@ print(runs + 1, "runs were killed after checkpoints", reached)
 
 
 @pytest.mark.slow
-def test_fifty_kills_at_random_moments_change_nothing(family, picture_folder, tmp_path, record_property):
-    run = tiny_run(family, picture_folder, tmp_path, max_train_steps=60, checkpointing_steps=2, preview_steps=20)
+@pytest.mark.parametrize("setting", KILLS)
+def test_kills_at_random_moments_change_nothing(family, setting, picture_folder, tmp_path, record_property):
+    kills, settings = KILLS[setting]
+    steps = {"max_train_steps": 60, "checkpointing_steps": 2, "preview_steps": 20}
+    run = tiny_run(family, picture_folder, tmp_path, **steps, **settings)
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(run.to_dict()))
     folders = [str(tmp_path / "quiet"), str(tmp_path / "killed")]
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(recipe), *folders, str(KILLS)]
+    command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(recipe), *folders, str(kills)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     print(done.stdout.splitlines()[-1])
-    record_property("tried", KILLS)
+    record_property("tried", kills)
 
 
 @every_family("vae")

@@ -182,11 +182,13 @@ def test_ctrl_c_in_the_evaluation_says_that_the_model_is_there(picture_folder, t
 
 
 def test_a_second_ctrl_c_stops_at_once_and_an_echo_of_the_first_does_not(monkeypatch):
-    clock = iter([10.0, 10.1, 10.1, 20.0])
-    monkeypatch.setattr("hf_vae.training.interruptions.time.monotonic", lambda: next(clock))
+    clock = {"now": 10.0}
+    monkeypatch.setattr("hf_vae.training.interruptions.time.monotonic", lambda: clock["now"])
     with StopSignals():
         os.kill(os.getpid(), signal.SIGINT)
+        clock["now"] += 0.1  # as quick as no finger is
         os.kill(os.getpid(), signal.SIGINT)
+        clock["now"] += 10
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
