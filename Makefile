@@ -1,12 +1,13 @@
 # Every target works from a fresh clone: it first builds what it needs, if that is missing.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BENCH_DATA ?=
+TEST_PROCESSES ?= 2
 SPACE ?= build/space
 API_MODULES = $(subst /,.,$(patsubst %/__init__,%,$(basename $(shell find hf_vae -name '*.py' | sort))))
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test test-slow test-faults smoke bench space model-code api style clean
+.PHONY: install demo test test-slow test-faults mutants smoke bench space model-code api style clean
 
 install: .venv/installed         ## install what training and the Space need; then: source .venv/bin/activate
 	@echo "Installed. Now: source .venv/bin/activate"
@@ -14,17 +15,21 @@ install: .venv/installed         ## install what training and the Space need; th
 demo: .venv/installed            ## start the Space with the models in model_cards/: http://127.0.0.1:7860
 	$(BIN)/python space/app.py
 
-test: .venv/dev.installed        ## all tests except the slow ones, with line and branch coverage
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+test: .venv/dev.installed        ## all tests except the slow ones, their line and branch coverage, and the 40 slowest
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist worksteal --cov --cov-report=term --durations=40
 
-test-slow: .venv/dev.installed   ## the slow tests
-	$(BIN)/python -m pytest -m slow
+test-slow: .venv/dev.installed   ## the slow tests; those of the Space one at a time, because they measure time and memory
+	$(BIN)/python -m pytest -m slow --ignore tests/space --numprocesses $(TEST_PROCESSES) --dist worksteal --durations=40
+	$(BIN)/python -m pytest -m slow tests/space
 
 test-faults: .venv/dev.installed ## hostile files, weights and data, failing disks, kills; prints the table of SECURITY.md
 	$(BIN)/python tests/faults.py
 
-smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pretrained, Space, in about a minute
-	$(BIN)/python -m pytest tests/test_end_to_end.py
+mutants: .venv/dev.installed     ## change the losses, metrics and checkpoints one operator at a time: the tests must notice
+	$(BIN)/mutmut run
+
+smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pretrained, Space: in about a minute
+	$(BIN)/python -m pytest -m "not slow" tests/test_end_to_end.py
 
 bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA=folder uses real images, not drawings
 	$(BIN)/python benchmarks/throughput.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
@@ -60,4 +65,4 @@ style: .venv/dev.installed       ## format, lint, and check the prose; vale chec
 	touch $@
 
 clean:                           ## remove the environment; runs/ and model_cards/ stay
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache mutants

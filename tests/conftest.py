@@ -1,14 +1,17 @@
-"""What tests share: pictures that they make themselves, and tiny models of every family."""
+"""What tests share: pictures that they make themselves, and tiny models and runs of every family."""
 
+import functools
 import inspect
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: tests run side by side, on tiny networks
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")  # read when `datasets` is imported
 
 from pathlib import Path
@@ -24,13 +27,18 @@ from hf_vae.config import DataConfig, RunConfig, TrainConfig
 from hf_vae.evaluation.evaluate import evaluate, save_metrics
 from hf_vae.families import FAMILIES
 from hf_vae.models import ImageGenerator
+from hf_vae.models.priors import flow
 from hf_vae.pictures import to_pictures
 from hf_vae.training.checkpoints import MANIFEST, list_checkpoints
+from hf_vae.training.loop import train
 
 
 pytest_plugins = ["space_process"]  # one running Space for all tests that only use it
 
 REPOSITORY = Path(__file__).parent.parent
+CALIBRATION = flow, "CALIBRATION_SAMPLES"
+FULL_CALIBRATION = getattr(*CALIBRATION)
+setattr(*CALIBRATION, 128)  # so many samples through the flow would take four times as long as all else of a tiny run
 TINY = {"image_size": 28, "latent_dim": 8, "width": 8, "max_width": 16}
 
 
@@ -77,6 +85,12 @@ def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def every_family(*quick: str) -> pytest.MarkDecorator:
+    """The same for a promise that no family's code can break alone: all but the `quick` ones are slow tests."""
+    params = [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+    return pytest.mark.parametrize("family", params)
+
+
 def reset_accelerate() -> None:
     """Makes the next run of a test start as in a process of its own: accelerate keeps one state per process."""
     for state in (AcceleratorState, GradientState, PartialState):
@@ -87,6 +101,13 @@ def reset_accelerate() -> None:
 def own_accelerate() -> None:
     """The same for each test's first run, whatever other tests and shared fixtures left."""
     reset_accelerate()
+
+
+@pytest.fixture(autouse=True)
+def full_calibration(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of what a prior draws calibrate it as a user's run does."""
+    if request.path.parent.name in ("models", "latents"):
+        monkeypatch.setattr(*CALIBRATION, FULL_CALIBRATION)
 
 
 def tiny_config(family: str, **changes) -> dict:
@@ -140,6 +161,20 @@ def tiny_run(family: str, folder: Path, output_dir: Path, data: dict | None = No
     )
 
 
+@pytest.fixture(scope="session")
+def finished_run(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of a family's finished `tiny_run`, which is trained once. A test that changes it copies it."""
+
+    @functools.cache
+    def folder_of(family: str) -> Path:
+        reset_accelerate()
+        folder = train(tiny_run(family, picture_folder, tmp_path_factory.mktemp("finished") / family))
+        reset_accelerate()
+        return folder
+
+    return folder_of
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """The published weights of a run."""
     return load_file(folder / "diffusion_pytorch_model.safetensors")
@@ -172,6 +207,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 
 def launch_two(script: Path, arguments: list[str]) -> subprocess.CompletedProcess:
+    """Runs a script in two processes by the command that people type; `apart.launch_forks` is quicker."""
     config = REPOSITORY / "docs" / "launch" / "cpu_processes.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     command += ["--main_process_port", "0", str(script)]  # any that is free

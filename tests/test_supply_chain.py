@@ -41,13 +41,6 @@ def test_every_dependency_is_pinned_to_a_version_that_is_allowed():
             assert version and requirement.specifier.contains(version), requirement
 
 
-def test_every_dependency_has_its_reason():
-    text = (REPOSITORY / "pyproject.toml").read_text()
-    listed = [line for line in text.splitlines() if re.match(r'    "[\w-]+>=', line)]
-    assert len(listed) == sum(map(len, requirements().values()))
-    assert not [line for line in listed if "  # " not in line]
-
-
 def test_the_lock_has_the_versions_of_the_constraints_and_a_digest_for_each():
     lock = pins("requirements.lock")
     entries = re.split(r"\n(?=[a-z0-9])", (REPOSITORY / "requirements.lock").read_text())[1:]

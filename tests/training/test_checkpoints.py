@@ -1,6 +1,7 @@
 """Checkpoints that are torn, foreign, or cannot be written; and a run that is killed while it writes one."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -8,14 +9,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import REPOSITORY, assert_equal_runs, reset_accelerate, tiny_run
+from apart import enter_private_file_system, run_apart, skip_without_private_file_systems
+from conftest import assert_equal_runs, every_family, tiny_run
 
+import train_accelerate
 from hf_vae.config import with_paths
 from hf_vae.flags import run_from_recipe
-from hf_vae.training import checkpoints
+from hf_vae.training import checkpoints, loop
 from hf_vae.training.checkpoints import (
     AVERAGED,
     MANIFEST,
@@ -33,12 +37,10 @@ from hf_vae.training.loop import train
 pytestmark = pytest.mark.fault("checkpoints", "damage is named and passed over; a whole one is always there")
 
 
-@pytest.fixture(scope="module")
-def whole(picture_folder, tmp_path_factory) -> Path:
+@pytest.fixture
+def whole(finished_run) -> Path:
     """A VAE's finished run of 6 updates, with checkpoints at 3 and 6."""
-    folder = tmp_path_factory.mktemp("whole")
-    train(tiny_run("vae", picture_folder, folder))
-    return folder
+    return finished_run("vae")
 
 
 def truncate(checkpoint: Path) -> None:
@@ -101,12 +103,11 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(damage, whole, picture_fo
         find_checkpoint("latest", tmp_path, run)
 
 
-def test_a_run_goes_on_from_the_last_whole_checkpoint(family, picture_folder, tmp_path, capsys):
-    quiet, torn = tmp_path / "quiet", tmp_path / "torn"
-    train(tiny_run(family, picture_folder, quiet))
+@every_family("vaegan")
+def test_a_run_goes_on_from_the_last_whole_checkpoint(family, finished_run, picture_folder, tmp_path, capsys):
+    quiet, torn = finished_run(family), tmp_path / "torn"
     shutil.copytree(quiet, torn)
     flip_a_bit(torn / "checkpoint-6")
-    reset_accelerate()
     train(tiny_run(family, picture_folder, torn, resume_from_checkpoint="latest"))
     assert "Skipped" in capsys.readouterr().out
     assert_equal_runs(quiet, torn)
@@ -193,7 +194,7 @@ def test_where_none_can_be_used_it_is_said_why_the_newest_cannot(tmp_path):
 def test_a_disk_that_is_full_is_said_with_what_is_free_and_what_stays(tmp_path, monkeypatch):
     save_steps(tmp_path, 8)
     (tmp_path / ".writing-old").mkdir()
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 3 * 2**20))
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * 2**20))
     for written in ("save_file", "flush_to_disk"):
 
         def fail(*_: object) -> None:
@@ -208,25 +209,27 @@ def test_a_disk_that_is_full_is_said_with_what_is_free_and_what_stays(tmp_path, 
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-8"]
 
 
-KILLED_WHILE_WRITING = """
-import os, signal, sys
-from hf_vae.training import checkpoints, loop as training
-import train_accelerate
+def train_until_killed(stage: str, recipe: str) -> None:
+    """Trains, and is killed at a stage of writing the checkpoint at step 6."""
 
-stage, step = sys.argv.pop(1), 6
-def kill(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGKILL)
+    def kill(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-written = {"after the networks": (checkpoints, "save_file"), "before the name": (checkpoints, "flush_to_disk"),
-           "in the manifest": (checkpoints.json, "dumps")}
-save = training.save_checkpoint
-def save_or_die(accelerator, output_dir, run, progress, *rest):
-    if progress.step == step:
-        setattr(*written[stage], kill)
-    save(accelerator, output_dir, run, progress, *rest)
-training.save_checkpoint = save_or_die
-training.train(train_accelerate.parse_arguments(sys.argv[1:]))
-"""
+    written = {
+        "after the networks": (checkpoints, "save_file"),
+        "in the manifest": (checkpoints.json, "dumps"),
+        "before the name": (checkpoints, "flush_to_disk"),
+    }
+    save = loop.save_checkpoint
+
+    def save_or_die(accelerator, output_dir, run, progress, *rest):
+        if progress.step == 6:
+            setattr(*written[stage], kill)
+        save(accelerator, output_dir, run, progress, *rest)
+
+    loop.save_checkpoint = save_or_die
+    loop.train(train_accelerate.parse_arguments(["--recipe", recipe]))
+
 
 STAGES = ["after the networks", "in the manifest", "before the name"]
 
@@ -236,9 +239,7 @@ def test_a_kill_inside_a_checkpoint_write_costs_nothing_but_time(stage, whole, p
     recipe = with_paths(json.loads((whole / "train_config.json").read_text()), whole)
     recipe["train"]["output_dir"] = str(tmp_path)
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    command = [sys.executable, "-c", KILLED_WHILE_WRITING, stage, "--recipe", str(tmp_path / "recipe.json")]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = run_apart(train_until_killed, stage, str(tmp_path / "recipe.json"))
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
     assert list(tmp_path.glob(".writing-checkpoint-6/*"))
@@ -248,47 +249,36 @@ def test_a_kill_inside_a_checkpoint_write_costs_nothing_but_time(stage, whole, p
     assert not list(tmp_path.glob(".writing-*"))
 
 
-ON_A_SMALL_DISK = """
-set -e
-mount -t tmpfs -o size={size} tmpfs {disk}
-set +e
-{train} 2> {errors}
-echo "rc $?"
-ls -a {disk}
-mount -o remount,size=64m {disk}
-{train} --resume_from_checkpoint latest 2>> {errors}
-echo "rc $?"
-cp -r {disk}/. {kept}
-"""
+def train_on_a_small_disk(recipe: str, disk: str, size: int, kept: str) -> None:
+    """Runs `train_accelerate.py` on a disk of so many bytes, and resumes once there is room."""
+    enter_private_file_system()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
+    for more in ([], ["--resume_from_checkpoint", "latest"]):
+        sys.argv = ["train_accelerate.py", "--recipe", recipe, *more]
+        run = multiprocessing.get_context("fork").Process(target=train_accelerate.main)
+        run.start()
+        run.join()
+        print("rc", run.exitcode, sorted(os.listdir(disk)))
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    shutil.copytree(disk, kept)
 
 
 def test_a_full_disk_stops_with_one_error_and_keeps_what_was_there(whole, picture_folder, tmp_path):
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True).returncode:
-        pytest.skip("no private file system can be mounted here")
+    skip_without_private_file_systems()
     recipe = with_paths(json.loads((whole / "train_config.json").read_text()), whole)
     recipe["train"]["output_dir"] = str(tmp_path / "disk")
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     (tmp_path / "disk").mkdir()
-    (tmp_path / "kept").mkdir()
     checkpoint_size = sum(file.stat().st_size for file in (whole / "checkpoint-3").iterdir())
-    script = ON_A_SMALL_DISK.format(
-        size=int(checkpoint_size * 1.5),  # room for one checkpoint, not for two
-        disk=tmp_path / "disk",
-        kept=tmp_path / "kept",
-        errors=tmp_path / "errors",
-        train=f"{sys.executable} {REPOSITORY}/train_accelerate.py --recipe {tmp_path}/recipe.json",
-    )
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [*namespace, "sh", "-c", script], env=environment, capture_output=True, text=True, timeout=300
-    )
-    errors = (tmp_path / "errors").read_text()
-    assert done.stdout.count("rc 1") == 1 and done.stdout.count("rc 0") == 1, done.stdout + done.stderr + errors
-    before_room = done.stdout.split("rc 1")[1]
-    assert "checkpoint-3" in before_room and "checkpoint-6" not in before_room.split("***")[0]
-    assert "Traceback" not in errors
-    assert "checkpoint-6 could not be written" in errors and "are kept: checkpoint-3" in errors
+    size = int(checkpoint_size * 1.5)  # room for one checkpoint, not for two
+    paths = [str(tmp_path / name) for name in ("recipe.json", "disk", "kept")]
+    done = run_apart(train_on_a_small_disk, *paths[:2], size, paths[2])
+    assert done.returncode == 0, done.stdout + done.stderr
+    before_room, after = (line for line in done.stdout.splitlines() if line.startswith("rc "))
+    assert before_room.startswith("rc 1") and after.startswith("rc 0"), done.stdout + done.stderr
+    assert "checkpoint-3" in before_room and "checkpoint-6" not in before_room
+    assert "Traceback" not in done.stderr
+    assert "checkpoint-6 could not be written" in done.stderr and "are kept: checkpoint-3" in done.stderr
     assert_equal_runs(whole, tmp_path / "kept")
 
 

@@ -1,41 +1,42 @@
 """Two processes on the CPU (gloo): what is trained ends up the same on both."""
 
 import json
+import os
+import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
+from apart import launch_forks
 from conftest import flags_of, launch_two, log_lines, reset_accelerate
 
 import train_accelerate
 from hf_vae import FAMILIES, AutoGenerator
 from hf_vae.config import TrainConfig
+from hf_vae.models.priors.flow import FlowTraining
+from hf_vae.training import loop
 from hf_vae.training.checkpoints import list_checkpoints
-from hf_vae.training.loop import train
 from hf_vae.training.state import _refuse_to_shard
 
 
-ON_EACH_RANK = """
-import sys, torch
-from pathlib import Path
-from accelerate import PartialState
-from hf_vae.training import loop as training
-import train_accelerate
+def train_and_save_weights(folder: str, flags: list[str]) -> None:
+    """Trains, and saves the weights of every network that this process ends with."""
+    trained, prepare = {}, loop.prepare
 
-trained = {}
-prepare = training.prepare
-def remember(*arguments):
-    trained["trainees"] = prepare(*arguments)
-    return trained["trainees"]
-training.prepare = remember
-folder = Path(sys.argv.pop(1))
-training.train(train_accelerate.parse_arguments(sys.argv[1:]))
-weights = {
-    f"{name}.{key}": value
-    for name, network in trained["trainees"].bare.items()
-    for key, value in network.named_parameters()
-}
-torch.save({key: value.detach() for key, value in weights.items()}, folder / f"rank{PartialState().process_index}.pt")
-"""
+    def remember(*arguments):
+        trained["trainees"] = prepare(*arguments)
+        return trained["trainees"]
+
+    loop.prepare = remember
+    loop.train(train_accelerate.parse_arguments(flags))
+    weights = {
+        f"{name}.{key}": value.detach()
+        for name, network in trained["trainees"].bare.items()
+        for key, value in network.named_parameters()
+    }
+    torch.save(weights, Path(folder) / f"rank{PartialState().process_index}.pt")
 
 
 RAISE_ON_RANK_1 = """
@@ -54,34 +55,33 @@ train_accelerate.main()
 """
 
 
-SIGNAL_ON_RANK_1 = """
-import os, signal
-from accelerate import PartialState
-from hf_vae.training import loop as training
-import train_accelerate
+def get_a_signal_on_rank_1(flags: list[str]) -> None:
+    """Runs `train_accelerate.py`; the second of the processes gets a SIGTERM in its third update."""
+    update, calls = loop.update, []
 
-update, calls = training.update, []
-def stop(*arguments):
-    calls.append(1)
-    if PartialState().process_index == 1 and len(calls) == 3:
+    def update_and_signal(*arguments):
+        calls.append(1)
+        if PartialState().process_index == 1 and len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(*arguments)
+
+    loop.update = update_and_signal
+    sys.argv = ["train_accelerate.py", *flags]
+    train_accelerate.main()
+
+
+def get_a_signal_in_the_prior(flags: list[str]) -> None:
+    """Runs `train_accelerate.py`; the process that fits the prior gets a SIGTERM in its first update of the flow."""
+    update = FlowTraining.update
+
+    def update_and_signal(flow_training: FlowTraining) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-    return update(*arguments)
-training.update = stop
-train_accelerate.main()
-"""
+        update(flow_training)
 
-SIGNAL_IN_THE_PRIOR = """
-import os, signal
-from hf_vae.models.priors import flow as priors
-import train_accelerate
+    FlowTraining.update = update_and_signal
+    sys.argv = ["train_accelerate.py", *flags]
+    train_accelerate.main()
 
-update = priors.FlowTraining.update
-def stop(flow_training):
-    os.kill(os.getpid(), signal.SIGTERM)
-    update(flow_training)
-priors.FlowTraining.update = stop
-train_accelerate.main()
-"""
 
 SHARDED = """
 import os
@@ -104,10 +104,7 @@ train_accelerate.main()
 @pytest.fixture
 def two_processes(family, picture_folder, tmp_path):
     """A run of 20 updates by two processes with 4 images each, and the weights that each of them ended with."""
-    (tmp_path / "on_each_rank.py").write_text(ON_EACH_RANK)
-    done = launch_two(
-        tmp_path / "on_each_rank.py", [str(tmp_path), *flags_of(family, picture_folder, tmp_path / "two", 4)]
-    )
+    done = launch_forks(train_and_save_weights, str(tmp_path), flags_of(family, picture_folder, tmp_path / "two", 4))
     assert done.returncode == 0, done.stderr[:6000]
     return [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
@@ -124,7 +121,7 @@ def test_two_processes_agree_and_follow_one_with_twice_the_batch(family, two_pro
     states = {path.name for path in (two / "checkpoint-20").glob("random_states_*")}
     assert states == {"random_states_0.pkl", "random_states_1.pkl"}
 
-    train(train_accelerate.parse_arguments(flags_of(family, picture_folder, one, 8)))
+    loop.train(train_accelerate.parse_arguments(flags_of(family, picture_folder, one, 8)))
     reset_accelerate()
     assert len(log_lines(one)) == len(log_lines(two)) == 10  # rank 0 alone writes
     for ours, theirs in zip(log_lines(one), log_lines(two), strict=True):
@@ -138,6 +135,7 @@ def test_two_processes_agree_and_follow_one_with_twice_the_batch(family, two_pro
 
 @pytest.mark.fault("training", "the same weights bit for bit, or one error and a whole checkpoint")
 def test_an_error_on_one_rank_ends_all_of_them_with_that_error(picture_folder, tmp_path):
+    """With the command that people type."""
     (tmp_path / "fail.py").write_text(RAISE_ON_RANK_1)
     done = launch_two(tmp_path / "fail.py", flags_of("vae", picture_folder, tmp_path / "run", 4))
     assert done.returncode != 0
@@ -146,8 +144,7 @@ def test_an_error_on_one_rank_ends_all_of_them_with_that_error(picture_folder, t
 
 
 def test_a_signal_to_one_rank_stops_all_of_them_with_a_checkpoint(picture_folder, tmp_path):
-    (tmp_path / "stop.py").write_text(SIGNAL_ON_RANK_1)
-    done = launch_two(tmp_path / "stop.py", flags_of("vae", picture_folder, tmp_path / "run", 4))
+    done = launch_forks(get_a_signal_on_rank_1, flags_of("vae", picture_folder, tmp_path / "run", 4))
     assert done.returncode != 0
     assert "Stopped by SIGTERM after writing checkpoint-10" in done.stderr
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-10"]
@@ -155,9 +152,8 @@ def test_a_signal_to_one_rank_stops_all_of_them_with_a_checkpoint(picture_folder
 
 
 def test_a_signal_while_the_first_rank_fits_the_prior_stops_all_of_them(picture_folder, tmp_path):
-    (tmp_path / "stop.py").write_text(SIGNAL_IN_THE_PRIOR)
     flags = flags_of("vae", picture_folder, tmp_path / "run", 4, steps=2)
-    done = launch_two(tmp_path / "stop.py", flags)
+    done = launch_forks(get_a_signal_in_the_prior, flags)
     assert done.returncode != 0
     sentence = "Stopped by SIGTERM after writing prior-checkpoint.pt at update 1 of 2 of the prior."
     assert done.stderr.count(sentence) == 2, done.stderr[-3000:]

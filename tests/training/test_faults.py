@@ -8,20 +8,27 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from conftest import REPOSITORY, flags_of, launch_two, reset_accelerate, tiny_run, weights
+from apart import enter_private_file_system, run_apart, skip_without_private_file_systems
+from conftest import REPOSITORY, every_family, flags_of, launch_two, reset_accelerate, tiny_run, weights
 
+import train_accelerate
 from hf_vae.training import loop
-from hf_vae.training.checkpoints import list_checkpoints
+from hf_vae.training.checkpoints import find_defect, list_checkpoints
 from hf_vae.training.loop import train
 
 
 pytestmark = pytest.mark.fault("training", "the same weights bit for bit, or one error and a whole checkpoint")
 
-KILLS = 50
+KILLS = {  # how many, and of a run with which settings
+    "plain": (50, {}),
+    "bf16": (10, {"mixed_precision": "bf16"}),
+    "accumulation": (10, {"gradient_accumulation_steps": 2, "lr_scheduler": "linear"}),
+}
 
 
 KILLED_AGAIN_AND_AGAIN = """
@@ -68,24 +75,26 @@ print(runs + 1, "runs were killed after checkpoints", reached)
 
 
 @pytest.mark.slow
-def test_fifty_kills_at_random_moments_change_nothing(family, picture_folder, tmp_path, record_property):
-    run = tiny_run(family, picture_folder, tmp_path, max_train_steps=60, checkpointing_steps=2, preview_steps=20)
+@pytest.mark.parametrize("setting", KILLS)
+def test_kills_at_random_moments_change_nothing(family, setting, picture_folder, tmp_path, record_property):
+    kills, settings = KILLS[setting]
+    steps = {"max_train_steps": 60, "checkpointing_steps": 2, "preview_steps": 20}
+    run = tiny_run(family, picture_folder, tmp_path, **steps, **settings)
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(run.to_dict()))
     folders = [str(tmp_path / "quiet"), str(tmp_path / "killed")]
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(recipe), *folders, str(KILLS)]
+    command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(recipe), *folders, str(kills)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     print(done.stdout.splitlines()[-1])
-    record_property("tried", KILLS)
+    record_property("tried", kills)
 
 
-def test_a_clock_that_jumps_changes_nothing(family, picture_folder, tmp_path, monkeypatch):
-    quiet, jumping = tmp_path / "quiet", tmp_path / "jumping"
-    train(tiny_run(family, picture_folder, quiet))
-    reset_accelerate()
+@every_family("vae")
+def test_a_clock_that_jumps_changes_nothing(family, finished_run, picture_folder, tmp_path, monkeypatch):
+    quiet, jumping = finished_run(family), tmp_path / "jumping"
     jumps = random.Random(0)
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: jumps.uniform(-1e9, 4e9))
@@ -112,41 +121,30 @@ def test_a_run_has_no_workers_that_could_be_killed(picture_folder, tmp_path, mon
     assert set(children) <= set(before)
 
 
-ON_A_READ_ONLY_FOLDER = """
-import shutil, subprocess, sys
-import train_accelerate
-from conftest import reset_accelerate
-from hf_vae.training import loop
-from hf_vae.training.checkpoints import find_defect
-
-folder, *flags = sys.argv[1:]
-run = train_accelerate.parse_arguments([*flags, "--output_dir", folder])
-loop.train(run)
-shutil.rmtree(folder + "/checkpoint-20")
-subprocess.run(["mount", "--bind", folder, folder], check=True)
-subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
-for more in (["--output_dir", folder, "--resume_from_checkpoint", "latest"], ["--output_dir", folder + "/new"]):
-    reset_accelerate()
-    sys.argv = ["train_accelerate.py", *flags, *more]
-    try:
-        train_accelerate.main()
-    except SystemExit as stopped:
-        print("stopped:", stopped.code)
-print("defect:", find_defect(train_accelerate.Path(folder) / "checkpoint-10", run.to_dict()))
-"""
+def train_on_a_read_only_folder(folder: str, flags: list[str]) -> None:
+    """Trains in a folder, makes it read-only, and runs `train_accelerate.py` there again, to resume and anew."""
+    enter_private_file_system()  # which only a process with one thread can
+    run = train_accelerate.parse_arguments([*flags, "--output_dir", folder])
+    loop.train(run)
+    shutil.rmtree(folder + "/checkpoint-20")
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+    for more in (["--output_dir", folder, "--resume_from_checkpoint", "latest"], ["--output_dir", folder + "/new"]):
+        reset_accelerate()
+        sys.argv = ["train_accelerate.py", *flags, *more]
+        try:
+            train_accelerate.main()
+        except SystemExit as stopped:
+            print("stopped:", stopped.code)
+    print("defect:", find_defect(Path(folder) / "checkpoint-10", run.to_dict()))
 
 
 def test_a_read_only_folder_is_one_error_and_its_checkpoint_stays(picture_folder, tmp_path):
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True).returncode:
-        pytest.skip("no private file system can be mounted here")
+    skip_without_private_file_systems()
     flags = flags_of("vae", picture_folder, tmp_path / "run", 4)
     place = flags.index("--output_dir")
     del flags[place : place + 2]
-    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [*namespace, sys.executable, "-c", ON_A_READ_ONLY_FOLDER, str(tmp_path / "run"), *flags]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = run_apart(train_on_a_read_only_folder, str(tmp_path / "run"), flags)
     assert done.stdout.count("stopped: Error: [Errno 30] Read-only file system") == 2, done.stdout + done.stderr
     assert "defect: None" in done.stdout
 

@@ -5,17 +5,17 @@ import json
 import os
 import pickle
 import signal
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import REPOSITORY, assert_equal_runs, reset_accelerate, tiny_flags, tiny_run, weights
+from apart import run_apart
+from conftest import assert_equal_runs, every_family, reset_accelerate, tiny_flags, tiny_run, weights
 
 import train_accelerate
 from hf_vae.flags import run_from_recipe
 from hf_vae.models.priors.flow import FlowTraining
-from hf_vae.training import fitting, loop
+from hf_vae.training import checkpoints, fitting, loop
 from hf_vae.training.checkpoints import PRIOR_CHECKPOINT, list_checkpoints
 from hf_vae.training.interruptions import StopSignals, TrainingInterrupted
 
@@ -37,12 +37,11 @@ def signal_in_update(number: int, signal_number: int, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@every_family("vae")
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
-    signal_number, exit_code, family, picture_folder, tmp_path, monkeypatch
+    signal_number, exit_code, family, finished_run, picture_folder, tmp_path, monkeypatch
 ):
-    quiet, stopped = tmp_path / "quiet", tmp_path / "stopped"
-    loop.train(tiny_run(family, picture_folder, quiet))
-    reset_accelerate()
+    quiet, stopped = finished_run(family), tmp_path / "stopped"
     with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted) as caught:
         signal_in_update(5, signal_number, patch)
         loop.train(tiny_run(family, picture_folder, stopped))
@@ -129,21 +128,18 @@ def test_a_stop_right_before_the_prior_learns_leaves_the_trained_networks(
     assert json.loads((tmp_path / "training.json").read_text())["steps"] == 6
 
 
-KILLED_IN_THE_PRIOR = """
-import os, signal, sys
-from hf_vae.models.priors import flow as priors
-from hf_vae.training import checkpoints, loop as training
-import train_accelerate
+def train_until_killed_in_the_prior(recipe: str) -> None:
+    """Trains, and is killed before the fifth update of the flow, with a state of the prior after each."""
+    checkpoints.PRIOR_SAVE_SECONDS = 0.0
+    update = FlowTraining.update
 
-checkpoints.PRIOR_SAVE_SECONDS = 0.0
-update = priors.FlowTraining.update
-def update_or_die(flow_training):
-    if len(flow_training.losses) == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    update(flow_training)
-priors.FlowTraining.update = update_or_die
-training.train(train_accelerate.parse_arguments(["--recipe", sys.argv[1]]))
-"""
+    def update_or_die(flow_training: FlowTraining) -> None:
+        if len(flow_training.losses) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        update(flow_training)
+
+    FlowTraining.update = update_or_die
+    loop.train(train_accelerate.parse_arguments(["--recipe", recipe]))
 
 
 def test_a_kill_while_the_prior_is_learned_costs_minutes_at_most(picture_folder, tmp_path, monkeypatch, capsys):
@@ -151,9 +147,7 @@ def test_a_kill_while_the_prior_is_learned_costs_minutes_at_most(picture_folder,
     loop.train(tiny_run("vae", picture_folder, quiet, prior_steps=6))
     recipe = tiny_run("vae", picture_folder, killed, prior_steps=6).to_dict()
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    command = [sys.executable, "-c", KILLED_IN_THE_PRIOR, str(tmp_path / "recipe.json")]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = run_apart(train_until_killed_in_the_prior, str(tmp_path / "recipe.json"))
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     reset_accelerate()
     recipe["train"]["resume_from_checkpoint"] = "latest"
@@ -188,11 +182,13 @@ def test_ctrl_c_in_the_evaluation_says_that_the_model_is_there(picture_folder, t
 
 
 def test_a_second_ctrl_c_stops_at_once_and_an_echo_of_the_first_does_not(monkeypatch):
-    clock = iter([10.0, 10.1, 10.1, 20.0])
-    monkeypatch.setattr("hf_vae.training.interruptions.time.monotonic", lambda: next(clock))
+    clock = {"now": 10.0}
+    monkeypatch.setattr("hf_vae.training.interruptions.time.monotonic", lambda: clock["now"])
     with StopSignals():
         os.kill(os.getpid(), signal.SIGINT)
+        clock["now"] += 0.1  # as quick as no finger is
         os.kill(os.getpid(), signal.SIGINT)
+        clock["now"] += 10
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -34,28 +34,43 @@ from hf_vae.training.loop import Training, train
 from hf_vae.training.state import follow, num_parameters
 
 
-def test_a_run_leaves_a_model_a_log_previews_and_checkpoints(family, picture_folder, tmp_path):
-    train(tiny_run(family, picture_folder, tmp_path / "run"))
-    names = {path.name for path in (tmp_path / "run").iterdir()}
+def test_a_run_leaves_a_model_a_log_previews_and_checkpoints(family, finished_run):
+    run = finished_run(family)
+    names = {path.name for path in run.iterdir()}
     assert {"config.json", "diffusion_pytorch_model.safetensors", "train_config.json", "training.json"} <= names
     assert {"log.jsonl", "timelapse.webp", "checkpoint-3", "checkpoint-6"} <= names
-    assert [line["step"] for line in log_lines(tmp_path / "run")] == [2, 4, 6]
-    assert len(list((tmp_path / "run" / "previews").iterdir())) == 2
-    facts = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert [line["step"] for line in log_lines(run)] == [2, 4, 6]
+    assert len(list((run / "previews").iterdir())) == 2
+    facts = json.loads((run / "training.json").read_text())
     assert facts["images_seen"] == 36 and facts["pictures"]["train"] == 36 and facts["pictures"]["heldout"] == 4
-    model = AutoGenerator.from_pretrained(tmp_path / "run")
+    model = AutoGenerator.from_pretrained(run)
     untrained = tiny_model(family)
     assert not torch.equal(model.sample(1, temperature=0.0), untrained.sample(1, temperature=0.0))
 
 
+RESUMED = {
+    "plain": {},
+    "bf16": {"mixed_precision": "bf16"},
+    "accumulation": {"gradient_accumulation_steps": 2},
+    "no_ema": {"use_ema": False},
+}
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"mixed_precision": "bf16"}, {"gradient_accumulation_steps": 2}, {"use_ema": False}],
-    ids=["plain", "bf16", "accumulation", "no_ema"],
+    ("family", "setting"),
+    [
+        pytest.param(family, name, marks=pytest.mark.slow if family != "vae" and name != "plain" else [])
+        for family in FAMILIES
+        for name in RESUMED
+    ],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(family, settings, picture_folder, tmp_path):
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    train(tiny_run(family, picture_folder, whole, **settings))
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    family, setting, finished_run, picture_folder, tmp_path
+):
+    resumed, settings = tmp_path / "resumed", RESUMED[setting]
+    whole = finished_run(family)
+    if settings:
+        whole = train(tiny_run(family, picture_folder, tmp_path / "whole", **settings))
     # what a kill after the checkpoint at step 3, while the next one was being written, leaves behind
     shutil.copytree(whole, resumed, ignore=shutil.ignore_patterns("checkpoint-6", "*.safetensors", "*06.png"))
     shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3", dirs_exist_ok=True)
@@ -87,12 +102,10 @@ def test_all_of_a_step_is_computed_in_the_precision_that_was_asked_for(picture_f
     assert {weight.dtype for weight in weights(tmp_path / "bf16").values()} == {torch.float32}
 
 
-def test_resuming_what_was_killed_before_its_first_checkpoint_starts_over(picture_folder, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(tiny_run("vae", picture_folder, whole))
+def test_resuming_what_was_killed_before_its_first_checkpoint_starts_over(finished_run, picture_folder, tmp_path):
+    whole, killed = finished_run("vae"), tmp_path / "killed"
     shutil.copytree(whole, killed, ignore=shutil.ignore_patterns("checkpoint-*", "*.safetensors"))
     (killed / "previews" / "step_0000099.png").write_bytes(b"of a longer run")
-    reset_accelerate()
     train(tiny_run("vae", picture_folder, killed, resume_from_checkpoint="latest"))
     assert_equal_runs(whole, killed)
 
@@ -116,19 +129,17 @@ def test_a_recipe_keeps_nothing_of_the_launch(picture_folder, tmp_path):
     assert recipe["train"]["max_train_steps"] == 6
 
 
-def test_previews_do_not_change_the_weights(family, picture_folder, tmp_path):
-    for name, every in (("with", 2), ("without", 0)):
-        train(tiny_run(family, picture_folder, tmp_path / name, preview_steps=every, checkpointing_steps=0))
-        reset_accelerate()
-    for name, value in weights(tmp_path / "with").items():
-        assert torch.equal(value, weights(tmp_path / "without")[name]), name
+def test_previews_and_checkpoints_do_not_change_the_weights(family, finished_run, picture_folder, tmp_path):
+    train(tiny_run(family, picture_folder, tmp_path, preview_steps=0, checkpointing_steps=0))
+    for name, value in weights(finished_run(family)).items():
+        assert torch.equal(value, weights(tmp_path)[name]), name
 
 
-def test_weights_published_in_half_precision_are_half_as_large_and_load_as_they_were(family, picture_folder, tmp_path):
-    whole, half = (
-        train(tiny_run(family, picture_folder, tmp_path / precision, max_train_steps=2, save_precision=precision))
-        for precision in ("fp32", "fp16")
-    )
+def test_weights_published_in_half_precision_are_half_as_large_and_load_as_they_were(
+    family, finished_run, picture_folder, tmp_path
+):
+    whole = finished_run(family)
+    half = train(tiny_run(family, picture_folder, tmp_path, save_precision="fp16"))
     sizes = [(folder / "diffusion_pytorch_model.safetensors").stat().st_size for folder in (whole, half)]
     assert 0.4 < sizes[1] / sizes[0] < 0.6
     whole, half = (AutoGenerator.from_pretrained(folder) for folder in (whole, half))
@@ -142,10 +153,9 @@ def test_old_checkpoints_are_deleted(picture_folder, tmp_path):
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-5", "checkpoint-6"]
 
 
-def test_another_run_is_neither_overwritten_nor_resumed(picture_folder, tmp_path):
+def test_another_run_is_neither_overwritten_nor_resumed(finished_run, picture_folder, tmp_path):
+    shutil.copytree(finished_run("vae"), tmp_path, dirs_exist_ok=True)
     run = tiny_run("vae", picture_folder, tmp_path)
-    train(run)
-    reset_accelerate()
     with pytest.raises(ValueError, match="holds another run"):
         train(run)
     reset_accelerate()
@@ -205,10 +215,8 @@ def test_dry_run_shows_the_configuration_and_every_layer(family, picture_folder,
     assert not (tmp_path / "never").exists()
 
 
-def test_dry_run_shows_the_layers_that_training_does_not_use(picture_folder, tmp_path):
-    train(tiny_run("vae", picture_folder, tmp_path))
-    reset_accelerate()
-    start = {"pretrained_model_name_or_path": str(tmp_path), "prior_steps": 0}
+def test_dry_run_shows_the_layers_that_training_does_not_use(finished_run, picture_folder, tmp_path):
+    start = {"pretrained_model_name_or_path": str(finished_run("vae")), "prior_steps": 0}
     text = describe(tiny_run("vae", picture_folder, tmp_path / "never", **start))
     assert re.search(r"^model\.latent_prior\.flow\.\S+ +- ", text, re.MULTILINE)
 
@@ -303,7 +311,7 @@ def test_a_count_below_one_is_refused_by_name(name, picture_folder, tmp_path):
         train(tiny_run("vae", picture_folder, tmp_path, **{name: 0}))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # measures memory
 def test_memory_after_fifty_epochs_is_that_after_two(family, picture_folder, tmp_path):
     epochs = {"train_batch_size": 36, "max_train_steps": None, "num_train_epochs": 50, "logging_steps": 1}
     train(tiny_run(family, picture_folder, tmp_path, **epochs, preview_steps=10, checkpointing_steps=10))
@@ -323,9 +331,8 @@ def test_a_compiled_run_resumes_bit_for_bit(family, picture_folder, tmp_path):
     assert_equal_runs(whole, resumed)
 
 
-def test_a_run_starts_from_another_model_and_keeps_what_it_does_not_train(picture_folder, tmp_path):
-    first = train(tiny_run("vae", picture_folder, tmp_path / "vae"))
-    reset_accelerate()
+def test_a_run_starts_from_another_model_and_keeps_what_it_does_not_train(finished_run, picture_folder, tmp_path):
+    first = finished_run("vae")
     run = tiny_run("vaegan", picture_folder, tmp_path / "vaegan", pretrained_model_name_or_path=str(first))
     frozen = dataclasses.replace(run.objective, train_encoder=False, adversarial_start=1, adversarial_ramp=2)
     second = train(dataclasses.replace(run, objective=frozen, train=dataclasses.replace(run.train, prior_steps=0)))
@@ -410,12 +417,11 @@ def test_the_facts_tell_the_prior_s_time_and_machine_from_those_of_the_networks(
     assert facts["prior"] == {"steps": 2, "seconds": 500, **machine}
 
 
-def test_the_facts_know_no_prior_where_none_was_learned(picture_folder, tmp_path):
+def test_the_facts_know_no_prior_where_none_was_learned(finished_run, picture_folder, tmp_path):
     runs = [tiny_run("dcgan", picture_folder, tmp_path / "dcgan", max_train_steps=1)]
     gaussian = tiny_run("vae", picture_folder, tmp_path / "gaussian", max_train_steps=1)
     runs.append(dataclasses.replace(gaussian, model=gaussian.model | {"prior": "gaussian"}))
-    learned = train(tiny_run("vae", picture_folder, tmp_path / "flow", max_train_steps=1))
-    start = {"pretrained_model_name_or_path": str(learned), "prior_steps": 0}
+    start = {"pretrained_model_name_or_path": str(finished_run("vae")), "prior_steps": 0}
     runs.append(tiny_run("vae", picture_folder, tmp_path / "kept", max_train_steps=1, **start))
     for run in runs:
         reset_accelerate()

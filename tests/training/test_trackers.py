@@ -1,44 +1,35 @@
 """Trackers get losses and previews; none is imported unless it is asked for."""
 
 import json
-import os
-import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, reset_accelerate, tiny_run
+from apart import run_apart
+from conftest import reset_accelerate, tiny_run
 
 from hf_vae.training import trackers
 from hf_vae.training.loop import train
 
 
-TRAIN_AND_LIST = """
-import json, os, sys
-from pathlib import Path
-
-sys.path.insert(0, "tests")
-os.environ["HF_VAE_CACHE"] = sys.argv[2] + "/cache"
-from conftest import tiny_run
-from hf_vae.training import train
-
-train(tiny_run("vae", Path(sys.argv[1]), Path(sys.argv[2]) / "my-run", report_to=sys.argv[3]))
-print("IMPORTED", json.dumps([name for name in ("tensorboard", "trackio", "wandb") if name in sys.modules]))
-"""
+def train_and_list(pictures: Path, output: Path, report_to: str) -> None:
+    """Trains a tiny model, and prints which trackers were imported."""
+    train(tiny_run("vae", pictures, output / "my-run", report_to=report_to))
+    print("IMPORTED", json.dumps([name for name in ("tensorboard", "trackio", "wandb") if name in sys.modules]))
 
 
-def train_apart(folder, output, report_to: str, **environment: str) -> list[str]:
+def train_apart(folder: Path, output: Path, report_to: str, **environment: str) -> list[str]:
     """Trains a tiny model in a process of its own, and tells which trackers were imported there."""
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN_AND_LIST, str(folder), str(output), report_to],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = run_apart(train_and_list, folder, output, report_to, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.split("IMPORTED ")[1].splitlines()[0])
+
+
+def print_what_trackio_has() -> None:
+    from trackio.sqlite_storage import SQLiteStorage
+
+    print(json.dumps([SQLiteStorage.get_runs("hf_vae"), SQLiteStorage.get_logs("hf_vae", "my-run")], default=str))
 
 
 def test_no_tracker_is_imported_unless_asked_for(picture_folder, tmp_path):
@@ -49,12 +40,7 @@ def test_no_tracker_is_imported_unless_asked_for(picture_folder, tmp_path):
 def test_trackio_gets_losses_and_previews(picture_folder, tmp_path):
     storage = tmp_path / "trackio"
     assert train_apart(picture_folder, tmp_path, "trackio", TRACKIO_DIR=str(storage)) == ["trackio"]
-    read = (
-        "import json; from trackio.sqlite_storage import SQLiteStorage as S;"
-        "print(json.dumps([S.get_runs('hf_vae'), S.get_logs('hf_vae', 'my-run')], default=str))"
-    )
-    environment = os.environ | {"TRACKIO_DIR": str(storage)}
-    printed = subprocess.check_output([sys.executable, "-c", read], env=environment, text=True)
+    printed = run_apart(print_what_trackio_has, TRACKIO_DIR=str(storage)).stdout
     runs, logs = json.loads(printed.splitlines()[-1])
     assert runs == ["my-run"]
     assert [entry["step"] for entry in logs if "loss" in entry] == [2, 4, 6]
