@@ -127,7 +127,8 @@ def test_the_family_in_contributing_trains(monkeypatch, tmp_path):
 
 
 def test_the_prior_in_contributing_is_sampled(monkeypatch):
-    priors = pytest.importorskip("hf_vae.models.priors")
+    from hf_vae.models import priors
+
     prior = example("Add a prior", "hf_vae.models.priors", "truncated", monkeypatch).TruncatedPrior
     monkeypatch.setitem(priors.PRIORS, "truncated", prior)
     latents = priors.LatentPrior(latent_dim=4, kind="truncated").sample(1000, "truncated")
