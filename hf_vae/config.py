@@ -262,7 +262,7 @@ def _absolute(path: str) -> str:
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """The differences between two configurations that lead to different weights, as `section.field: theirs -> ours`:
     in family, model, objective and data, but not in the place of the data. The fingerprint of the `split` is compared
-    too if `ours` has one, as checkpoints do."""
+    too if `ours` has one; that of a checkpoint has."""
     found = []
     if "split" in ours and ours["split"] != theirs.get("split"):
         found.append("it has other images, or another split of them")

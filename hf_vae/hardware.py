@@ -97,8 +97,8 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 
 def prepare_backends(device: torch.device, allow_tf32: bool) -> None:
-    """Sets the global options of this process: on a GPU, TF32 and the search for the fastest convolutions; on a CPU
-    with Linux, an allocator that keeps freed memory, as every training step needs the same sizes again and new pages
+    """Sets the global options of this process. On a GPU these are TF32 and the search for the fastest convolutions. On
+    a CPU with Linux, the allocator keeps freed memory: every training step needs the same sizes again, and new pages
     are slow."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32

@@ -29,13 +29,13 @@ GRID_COLUMNS = 8
 def square_picture(
     picture: Image.Image, size: int, channels: int = 3, crop_box: tuple[int, int, int, int] | None = None
 ) -> Image.Image:
-    """Turns any picture into a square one of `size` pixels, in RGB (`channels=3`) or greyscale (`channels=1`).
+    """Turns any image into a square one of `size` pixels, in RGB (`channels=3`) or greyscale (`channels=1`).
 
-    EXIF rotation is applied, and transparent parts become white. Then the picture is cropped to `crop_box` (left, top,
+    EXIF rotation is applied, and transparent parts become white. Then the image is cropped to `crop_box` (left, top,
     right, bottom, in pixels) if given, and to the largest centred square, and resized with Lanczos.
 
     Raises:
-        ValueError: If `channels` is neither 1 nor 3, or `crop_box` does not lie inside the picture.
+        ValueError: If `channels` is neither 1 nor 3, or `crop_box` does not lie inside the image.
     """
     mode = picture_mode(channels)
     picture = upright_picture(picture)
@@ -76,7 +76,7 @@ def refuse_crop_box(crop_box: tuple[int, int, int, int] | None) -> None:
 
 
 def upright_picture(picture: Image.Image) -> Image.Image:
-    """A picture of the same shape in RGB: rotated as its EXIF data says, and white where it was transparent."""
+    """An image of the same shape in RGB: rotated as its EXIF data says, and white where it was transparent."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # 16 or 32 bits: Pillow clips these on conversion instead of scaling them
         picture = picture.convert("I").point(lambda value: value / 257).convert("L")
@@ -87,7 +87,7 @@ def upright_picture(picture: Image.Image) -> Image.Image:
 
 
 def picture_to_uint8(picture: Image.Image) -> torch.Tensor:
-    """A picture to a uint8 tensor `(C, H, W)`."""
+    """A PIL image to a uint8 tensor `(C, H, W)`."""
     values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return values.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
 
@@ -98,8 +98,8 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 
 
 def to_pictures(images: torch.Tensor, output_size: int | None = None) -> list[Image.Image]:
-    """Images `(B, C, H, W)` in [-1, 1] to pictures. Values outside of that range are clipped. The pictures are resized
-    with Lanczos to `output_size` pixels if that differs from their size."""
+    """Images `(B, C, H, W)` in [-1, 1] to PIL images. Values outside of that range are clipped. The PIL images are
+    resized with Lanczos to `output_size` pixels if that differs from their size."""
     values = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     pictures = [Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()) for image in values]
     if output_size and output_size != images.shape[-1]:
@@ -108,7 +108,7 @@ def to_pictures(images: torch.Tensor, output_size: int | None = None) -> list[Im
 
 
 def picture_grid(pictures: list[Image.Image], columns: int = GRID_COLUMNS) -> Image.Image:
-    """Pictures of one size, side by side in rows of `columns`, without gaps."""
+    """PIL images of one size, side by side in rows of `columns`, without gaps."""
     columns = min(columns, len(pictures))
     width, height = pictures[0].size
     grid = Image.new(pictures[0].mode, (columns * width, -(-len(pictures) // columns) * height))

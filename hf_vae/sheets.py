@@ -45,7 +45,7 @@ def models_sheet(models: dict[str, Path], pictures: list[Image.Image], seed: int
         seed: Seed of the samples, the same for each model.
 
     Raises:
-        ValueError: If there are pictures and no model has an encoder, or a folder holds no model.
+        ValueError: If there are images to reconstruct and no model has an encoder, or a folder holds no model.
     """
     rows: dict[str, list[Image.Image]] = {}
     for name, folder in models.items():
@@ -54,14 +54,14 @@ def models_sheet(models: dict[str, Path], pictures: list[Image.Image], seed: int
             rows[name] = pipeline.sample(SHEET_COLUMNS, seed).images
         elif pipeline.model.has_encoder:
             rows[name] = pipeline.reconstruct(pictures).images
-            rows = {"pictures": [pipeline.prepare(picture) for picture in pictures]} | rows
+            rows = {"images": [pipeline.prepare(picture) for picture in pictures]} | rows
     if not rows:
         raise ValueError(f"None of {', '.join(models)} has an encoder; leave out --pictures to see samples.")
     return _labelled(rows)
 
 
 def _labelled(rows: dict[str, list[Image.Image]]) -> Image.Image:
-    """Rows with equal numbers of pictures, each below its name, at the size of the largest picture."""
+    """Rows with equal numbers of images, each below its name, at the size of the largest image."""
     size = max(picture.width for row in rows.values() for picture in row)
     width = size * max(len(row) for row in rows.values())
     sheet = Image.new("RGB", (width, len(rows) * (size + LABEL_HEIGHT)), "white")

@@ -26,7 +26,7 @@ class FaultTable:
             self._counts[self._class_of[report.nodeid]][report.outcome] += tried
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        lines = ["| inputs and faults | tried | as promised | otherwise | promise |", "|---|---|---|---|---|"]
+        lines = ["| inputs and faults | tried | as promised | not as promised | promise |", "|---|---|---|---|---|"]
         for what, promised in self._promised.items():
             counts = self._counts[what]
             tried, failed, skipped = counts["passed"] + counts["failed"], counts["failed"], counts["skipped"]

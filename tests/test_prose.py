@@ -30,7 +30,7 @@ CODE = [
     *REPOSITORY.glob("hf_vae/**/*.jinja"),
     *REPOSITORY.glob("space/**/*.py"),
 ]
-CHECKED = DOCUMENTS
+CHECKED = DOCUMENTS + CODE
 FEWEST_WORDS = 3  # shorter strings of code are names, keys and formats
 
 Passage = tuple[int, str]  # the line where it begins, and its words
@@ -92,6 +92,9 @@ def passages_of_markdown(text: str) -> Iterator[Passage]:
     text = re.sub(r"\A---\n.*?\n---\n", blank, text, flags=re.DOTALL)
     text = re.sub(r"^( *)```.*?^ *```", blank, text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"<!--.*?-->|\{[%#].*?[%#]\}", blank, text, flags=re.DOTALL)
+    text = re.sub(r"\{\{.*?\}\}|hf_vae(?:\.\w+)+", "CODE", text)
+    text = re.sub(r"--\w+", "--flag", text)
+    text = re.sub(r"^ +\w+: ", "", text, flags=re.MULTILINE)  # the name of an argument in a docstring
     text = re.sub(r"(?<!`)`([^`]+)`(?!`)", lambda code: code[1] if code[1].startswith("--") else "CODE", text)
     text = re.sub(r"\]\([^)]*\)|<[^>\n]+>|https?://\S+|\S+\.md\b", "", text)
     number, lines, started = 0, [], 1

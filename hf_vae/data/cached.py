@@ -139,8 +139,8 @@ def load_images(
         known: The split of the model that a run starts from. Its images stay on their side.
 
     Raises:
-        ValueError: If `data` names no source or two, the source or its image column does not exist, more than 1% of
-            the files cannot be used, or there are too few images to train on some and hold out others.
+        ValueError: If `data` does not name exactly one source, or the source or its image column does not exist. If
+            more than 1% of the files cannot be used, or there are too few images to split.
         OSError: If a file cannot be read, or the cache cannot be written. No part of the cache is left then.
     """
     picture_mode(image_channels)  # refuses an impossible number of channels, before any image is blamed for it

@@ -176,7 +176,7 @@ def _is_hidden(name: str, is_folder: bool) -> bool:
 
 
 def _count_hidden(file: Path, kind: str, left_out: Counter[str]) -> None:
-    """Counts what looks like an image. Other hidden files are not counted, as nobody expects them to be used."""
+    """Counts what looks like an image. Other hidden files are not counted, as they are not expected to be used."""
     if kind == "folder":
         names = [name for _, _, names in os.walk(file) for name in names]
         reason = "images in hidden folders"

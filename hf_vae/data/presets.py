@@ -29,7 +29,7 @@ PRESETS: dict[str, Preset] = {
         image_column="image",
         crop_box=(83, 92, 167, 176),
         data_notes="13,233 press photographs of public figures, Labeled Faces in the Wild (Huang et al. 2007; "
-        "logasja/lfw on the Hub), cut to the face as LFWcrop does. A research benchmark; no licence is stated.",
+        "logasja/lfw on the Hub), cropped to the face like LFWcrop. A research benchmark; no licence is stated.",
         labels=("label",),
     ),
     "utkface": Preset(
@@ -55,7 +55,7 @@ PRESETS: dict[str, Preset] = {
         image_column="image",
         data_notes="The training split of CelebA, aligned photographs of celebrities at 178x218 pixels (Liu, Luo, "
         "Wang and Tang 2015; flwrlabs/celeba on the Hub), of which the centred square is used. Available for "
-        "non-commercial research purposes only; the pictures may not be passed on.",
+        "non-commercial research purposes only; the images may not be redistributed.",
         labels=("Male", "Smiling"),
     ),
 }

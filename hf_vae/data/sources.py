@@ -352,7 +352,7 @@ def _passed_over(place: Path, num_rows: int) -> dict[str, int]:
         missing = len(list_folder(str(place), "all").images) - num_rows if place.is_dir() else 0
     except ValueError:  # no folder of images
         return {}
-    return {"images that the datasets library passed over": missing} if missing > 0 else {}
+    return {"images that the datasets library skipped": missing} if missing > 0 else {}
 
 
 def _state(file: Path) -> tuple[int, int, int]:
@@ -363,7 +363,7 @@ def _state(file: Path) -> tuple[int, int, int]:
 
 def _parquet_parts(files: list[str], column: str | None) -> tuple[int, ReadPart]:
     """Each file is a part. They are not read through `IterableDataset`: it holds a whole file in memory, and a process
-    that stops in the midst of one, as training does, hangs or aborts at its exit
+    that stops in the middle of one hangs or aborts at its exit, and training stops there
     (https://github.com/apache/arrow/issues/45214)."""
     with loading(f"{files[0]} cannot be read as parquet", list(map(Path, files))), xopen(files[0], "rb") as file:
         schema = read_schema(file)

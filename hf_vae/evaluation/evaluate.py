@@ -110,9 +110,9 @@ def _likeness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measures
 
 
 def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
-    """For each kind of path between held-out images that the model has: sharpness in its middle, as a ratio to that at
-    its ends; and the longest of its 8 steps in pixels, as a ratio to their mean, averaged over paths: 1 if all are
-    equal."""
+    """Measures of each kind of path between held-out images that the model has. One is the sharpness in the middle, as
+    a ratio to that at the ends. The other is the longest of the 8 steps in pixels, as a ratio to the mean step: 1 if
+    all steps are equal. Both are averaged over paths."""
     some = latents[: 2 * (min(len(latents), 2 * INTERPOLATIONS) // 2)]
     found: Measures = {}
     for kind in model.latent_prior.paths:

@@ -161,8 +161,8 @@ class Decoder(nn.Module):
     Residual decoders upsample by nearest neighbour and end in a pixel shuffle whose four sub-pixels start equal (ICNR,
     Aitken et al. 2017), so that no checkerboard is there at the start; their output is unbounded. Plain decoders are
     the transposed convolutions and tanh of Radford et al. 2016. With a `latent_size` of 1 a dense layer spreads the
-    latents over the coarsest stage; otherwise they are a grid of that many cells a side, as in `Encoder`, and with a
-    `shortcut` what is drawn is added to a linear map of each cell's latents to its pixels.
+    latents over the coarsest stage. Otherwise they are a grid with that many cells on a side, as in `Encoder`. With a
+    `shortcut` a linear map of each cell's latents to its pixels is added to the output.
     """
 
     def __init__(

@@ -8,9 +8,9 @@ from .principal_components import principal_components
 
 
 class Detail(nn.Module):
-    """The principal components of the residual, an image minus what a trained decoder makes of it, within each cell of
-    the latents' grid. A linear map of a cell's pixels gives its `num_components` numbers, in standard deviations, and
-    another leads back.
+    """The principal components of the residual, an image minus its reconstruction by a trained model, within each cell
+    of the latents' grid. A linear map of a cell's pixels gives its `num_components` numbers, in standard deviations,
+    and another leads back.
 
     Args:
         image_size: Edge of the images, in pixels.

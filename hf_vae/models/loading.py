@@ -1,5 +1,5 @@
 """Reads a model folder from an untrusted source. Its content is compared with what the class would write, before
-memory is taken for it."""
+memory is allocated."""
 
 import inspect
 import json

@@ -16,9 +16,9 @@ LOGVAR_RANGE = (-10.0, 4.0)
 
 
 class VAEOutput(NamedTuple):
-    """What `VAE.forward` returns: `reconstructions` (B, C, H, W); the posterior N(`mean`, exp(`logvar`)), and the draw
-    of it, `latents`, that they were decoded from, all `(B, Z)`; and the images `samples` (N, C, H, W) of other
-    latents, if any were passed."""
+    """What `VAE.forward` returns: `reconstructions` (B, C, H, W) and the posterior N(`mean`, exp(`logvar`)), both
+    `(B, Z)`. The reconstructions were decoded from `latents` (B, Z), a draw from the posterior. `samples` (N, C, H, W)
+    are the images of other latents, if any were passed."""
 
     reconstructions: torch.Tensor
     mean: torch.Tensor

@@ -7,7 +7,7 @@ from .vae import VAE, VAEOutput
 
 class VAEGAN(VAE):
     """A variational autoencoder that is also trained against a discriminator (Larsen et al. 2016). It encodes and
-    decodes as a VAE does. A VAE decodes to the average of all images that fit the latents; the discriminator makes a
+    decodes like a VAE. A VAE decodes to the average of all images that fit the latents; the discriminator makes a
     VAE-GAN decode to one that looks real. It reconstructs, interpolates and generates, with the detail that a VAE
     blurs.
 

@@ -139,7 +139,7 @@ def write_picture(
     Args:
         accelerator: The run's accelerator.
         model: The model. The training mode of each module is restored.
-        draw: Draws the image.
+        draw: Returns the image.
         path: Where to write it.
         step: Number of updates.
     """

@@ -110,9 +110,9 @@ from torch import nn
 
 
 class Detail(nn.Module):
-    """The principal components of the residual, an image minus what a trained decoder makes of it, within each cell of
-    the latents' grid. A linear map of a cell's pixels gives its `num_components` numbers, in standard deviations, and
-    another leads back.
+    """The principal components of the residual, an image minus its reconstruction by a trained model, within each cell
+    of the latents' grid. A linear map of a cell's pixels gives its `num_components` numbers, in standard deviations,
+    and another leads back.
 
     Args:
         image_size: Edge of the images, in pixels.
@@ -303,7 +303,7 @@ def upgraded_weights(
 
 
 """Reads a model folder from an untrusted source. Its content is compared with what the class would write, before
-memory is taken for it."""
+memory is allocated."""
 
 import inspect
 import json
@@ -1503,7 +1503,7 @@ class LatentPrior(PrincipalComponents):
 
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
-        the two from: every point on the way is then as likely as the ends, and is not a double exposure of both.
+        the two from. Every point of it is as likely as the ends, and is not a double exposure of both.
 
         Args:
             starts: Latents.
@@ -2034,8 +2034,8 @@ class Decoder(nn.Module):
     Residual decoders upsample by nearest neighbour and end in a pixel shuffle whose four sub-pixels start equal (ICNR,
     Aitken et al. 2017), so that no checkerboard is there at the start; their output is unbounded. Plain decoders are
     the transposed convolutions and tanh of Radford et al. 2016. With a `latent_size` of 1 a dense layer spreads the
-    latents over the coarsest stage; otherwise they are a grid of that many cells a side, as in `Encoder`, and with a
-    `shortcut` what is drawn is added to a linear map of each cell's latents to its pixels.
+    latents over the coarsest stage. Otherwise they are a grid with that many cells on a side, as in `Encoder`. With a
+    `shortcut` a linear map of each cell's latents to its pixels is added to the output.
     """
 
     def __init__(
@@ -2313,9 +2313,9 @@ LOGVAR_RANGE = (-10.0, 4.0)
 
 
 class VAEOutput(NamedTuple):
-    """What `VAE.forward` returns: `reconstructions` (B, C, H, W); the posterior N(`mean`, exp(`logvar`)), and the draw
-    of it, `latents`, that they were decoded from, all `(B, Z)`; and the images `samples` (N, C, H, W) of other
-    latents, if any were passed."""
+    """What `VAE.forward` returns: `reconstructions` (B, C, H, W) and the posterior N(`mean`, exp(`logvar`)), both
+    `(B, Z)`. The reconstructions were decoded from `latents` (B, Z), a draw from the posterior. `samples` (N, C, H, W)
+    are the images of other latents, if any were passed."""
 
     reconstructions: torch.Tensor
     mean: torch.Tensor

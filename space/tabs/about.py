@@ -17,7 +17,7 @@ not show that a model has learned such images. For a model without an encoder, a
 can generate.
 
 The models reproduce the biases of their training images, and their measurements say nothing about people. **Do not use
-them to identify anybody, or to depict a real person.**
+them to identify people, or to depict a real person.**
 
 **Privacy.** Uploads are processed in memory on this server and used for nothing else. The files that the page needs
 are cached and deleted within the hour. Nothing is logged or sent elsewhere.

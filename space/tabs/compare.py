@@ -43,8 +43,9 @@ def compare_sharpness(
     groups: dict[str, list[PublishedModel]], data_set: str, seed: int
 ) -> tuple[list[tuple[Image.Image, str]], Table, Table, Table, str, Table]:
     """Samples 16 images from every model of a dataset with one seed and measures their sharpness. Returns a grid of
-    samples for each model; the mean variance of the Laplacian, the mean high-frequency energy and the radial power
-    spectrum, each beside that of real images; a summary in one sentence; and the published metrics of the models."""
+    samples for each model, then the mean variance of the Laplacian, the mean high-frequency energy and the radial
+    power spectrum, each beside that of real images. A summary in one sentence and the published metrics of the models
+    follow."""
     models = checks.choice("The dataset", data_set, groups)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     outputs = {model: model.pipeline.sample(NUM_SAMPLES, seed) for model in models}

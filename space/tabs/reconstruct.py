@@ -29,9 +29,9 @@ def crop_face(groups: dict[str, list[PublishedModel]], picture: dict | None, dat
 
 def reconstruct(groups: dict[str, list[PublishedModel]], picture: dict | None, data_set: str, cut: str) -> list:
     """Reconstructs an image with every model of a dataset. A model with residual latents also reconstructs it without
-    them. Returns the input and the reconstruction for each, and a table of mean squared error (values in [-1, 1]),
-    peak signal-to-noise ratio, structural similarity, sharpness of the reconstruction relative to the input (variance
-    of the Laplacian), and the number of latents and of pixel values."""
+    them. Returns the input and the reconstruction for each, and a table. The table has mean squared error (values in
+    [-1, 1]), peak signal-to-noise ratio, structural similarity, and the sharpness of the reconstruction relative to
+    the input (variance of the Laplacian). It also has the number of latents and of pixel values."""
     models = checks.choice("The dataset", data_set, groups)
     upload, _ = _cut(checks.picture("The image", picture), data_set, cut)
     pairs, rows = [], []

@@ -32,7 +32,7 @@ from hf_vae.data.inspection import inspect_pictures
 from hf_vae.data.streaming import open_stream
 
 
-pytestmark = pytest.mark.fault("data from strangers", "what is broken is named and left out, or one error")
+pytestmark = pytest.mark.fault("untrusted data", "broken files are named and skipped, or one error")
 
 
 @pytest.fixture(autouse=True)

@@ -174,7 +174,7 @@ def test_images_that_the_datasets_library_passes_over_are_counted(folder, tmp_pa
         draw_picture(50 + number).save(tmp_path / "elsewhere" / f"{number}.png")
     facts = load_images(DataConfig(dataset_name=str(folder)), 28, 3).facts
     assert facts["pictures_found"] == 12
-    assert facts["left_out"] == {"images that the datasets library passed over": 3}
+    assert facts["left_out"] == {"images that the datasets library skipped": 3}
 
 
 def test_a_file_is_no_dataset(tmp_path):

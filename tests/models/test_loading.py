@@ -21,7 +21,7 @@ from hf_vae import VAE, AutoGenerator, ImagePipeline
 from hf_vae.run_folder import CHECKPOINT_PREFIX, MANIFEST
 
 
-pytestmark = pytest.mark.fault("weights from strangers", "refused with one error, before memory is taken")
+pytestmark = pytest.mark.fault("untrusted weights", "refused with one error, before memory is allocated")
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

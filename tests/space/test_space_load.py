@@ -213,7 +213,7 @@ def test_a_crowd_with_hostile_uploads_is_served_in_bounded_memory(published_mode
 
 
 @pytest.mark.slow
-@pytest.mark.fault("calls more than may wait", "answered, or told at once that the queue is full")
+@pytest.mark.fault("calls to a full queue", "answered, or refused at once because the queue is full")
 def test_calls_beyond_the_queue_are_told_so_and_the_others_are_answered(published_models, tmp_path, record_property):
     num_calls = 100
 
@@ -231,7 +231,7 @@ def test_calls_beyond_the_queue_are_told_so_and_the_others_are_answered(publishe
 
 
 @pytest.mark.slow
-@pytest.mark.fault("restart under load", "only what was in flight is lost; uploads and answers are still there")
+@pytest.mark.fault("restart under load", "only requests in flight are lost; uploads and answers remain")
 def test_a_restart_under_load_loses_only_what_was_in_flight(published_models, tmp_path, record_property, capsys):
     models = ",".join(map(str, sorted(published_models.iterdir())))
     environment = {"HF_VAE_MODELS": models, "PYTHONPATH": str(REPOSITORY)}

@@ -18,7 +18,7 @@ from hf_vae.pictures import square_picture
 from uploads import UploadError, open_upload
 
 
-pytestmark = pytest.mark.fault("uploads", "a picture or one sentence, within a second and 600 MB")
+pytestmark = pytest.mark.fault("uploads", "an image or one sentence, within a second and 600 MB")
 
 SECONDS, MEGABYTES = 1.0, 600
 

@@ -34,7 +34,7 @@ from hf_vae.training.checkpoints import (
 from hf_vae.training.loop import train
 
 
-pytestmark = pytest.mark.fault("checkpoints", "damage is named and passed over; a whole one is always there")
+pytestmark = pytest.mark.fault("checkpoints", "a damaged one is reported and skipped; an intact one always exists")
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_two_processes_agree_and_follow_one_with_twice_the_batch(family, two_pro
     torch.testing.assert_close(*drawn, rtol=0, atol=2e-3)
 
 
-@pytest.mark.fault("training", "the same weights bit for bit, or one error and a whole checkpoint")
+@pytest.mark.fault("training", "bit-identical weights, or one error and an intact checkpoint")
 def test_an_error_on_one_rank_ends_all_of_them_with_that_error(picture_folder, tmp_path):
     """With the command that people type."""
     (tmp_path / "fail.py").write_text(RAISE_ON_RANK_1)

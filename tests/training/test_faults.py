@@ -22,7 +22,7 @@ from hf_vae.training.checkpoints import find_defect, list_checkpoints
 from hf_vae.training.loop import train
 
 
-pytestmark = pytest.mark.fault("training", "the same weights bit for bit, or one error and a whole checkpoint")
+pytestmark = pytest.mark.fault("training", "bit-identical weights, or one error and an intact checkpoint")
 
 KILLS = {  # how many, and of a run with which settings
     "plain": (50, {}),

@@ -20,7 +20,7 @@ from hf_vae.training.checkpoints import PRIOR_CHECKPOINT, list_checkpoints
 from hf_vae.training.interruptions import StopSignals, TrainingInterrupted
 
 
-pytestmark = pytest.mark.fault("signals", "a checkpoint, and the same weights bit for bit")
+pytestmark = pytest.mark.fault("signals", "a checkpoint, and bit-identical weights")
 
 
 def signal_in_update(number: int, signal_number: int, monkeypatch: pytest.MonkeyPatch) -> None:

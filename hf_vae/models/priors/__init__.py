@@ -163,7 +163,7 @@ class LatentPrior(PrincipalComponents):
 
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
-        the two from: every point on the way is then as likely as the ends, and is not a double exposure of both.
+        the two from. Every point of it is as likely as the ends, and is not a double exposure of both.
 
         Args:
             starts: Latents.
