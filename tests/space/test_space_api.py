@@ -19,7 +19,7 @@ from upload_corpus import encoded
 
 
 pytestmark = pytest.mark.fault(
-    "calls, paths and addresses to the API", "refused by name; nothing read, fetched, taken"
+    "calls, paths and addresses to the API", "refused by name; nothing is read, fetched or allocated"
 )
 
 MEGABYTES = 64  # that a process may grow by in a test, with all that Gradio keeps of hundreds of calls

@@ -193,7 +193,7 @@ def megabytes(process: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.fault(
-    "requests of 64 visitors at once", "answered or refused in one sentence; none lost, no status of 500"
+    "requests of 64 visitors at once", "answered, or refused in one sentence; none is lost or gets status 500"
 )
 def test_a_crowd_with_hostile_uploads_is_served_in_bounded_memory(published_models, tmp_path, record_property, capsys):
     files = [(name, content) for name, content, _ in corpus()]
