@@ -2,6 +2,7 @@
 `train_config.json` of a model); and the command that starts a run."""
 
 import dataclasses
+import functools
 import inspect
 import shlex
 from dataclasses import field
@@ -49,6 +50,7 @@ def flags_type(family: str) -> type:
     return run_flags_type(family, FAMILIES[family].model, FAMILIES[family].objective)
 
 
+@functools.cache
 def run_flags_type(family: str, model_class: type, objective_class: type) -> type:
     """The dataclass that the flags of a family are parsed into, with a field for each section. The fields of a section
     are the arguments of its class."""
@@ -139,10 +141,12 @@ def _arguments_as_dataclass(of_class: type, defaults: dict[str, Any]) -> type:
     `defaults` replace some defaults. Unlike the class itself it takes every value: tyro would print what the class
     refuses as an error of its own."""
     documented = [docstring_parser.parse(ancestor.__doc__ or "") for ancestor in reversed(of_class.__mro__)]
-    documented.append(docstring_parser.parse_from_object(of_class))  # which reads the strings below fields, too
     helps = {argument.arg_name: argument.description for docstring in documented for argument in docstring.params}
+    arguments = list(inspect.signature(of_class.__init__).parameters.values())[1:]
+    if any(argument.name not in helps for argument in arguments):  # then each has a string below its field
+        helps |= {one.arg_name: one.description for one in docstring_parser.parse_from_object(of_class).params}
     fields = []
-    for argument in list(inspect.signature(of_class.__init__).parameters.values())[1:]:
+    for argument in arguments:
         name, annotation = argument.name, argument.annotation
         settings = {"help": " ".join(helps[name].split()), "aliases": MODEL_ALIASES.get(name)}
         flag = limited(**MODEL_RANGES[name], **settings) if name in MODEL_RANGES else tyro.conf.arg(**settings)

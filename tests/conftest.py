@@ -40,6 +40,7 @@ CALIBRATION = flow, "CALIBRATION_SAMPLES"
 FULL_CALIBRATION = getattr(*CALIBRATION)
 setattr(*CALIBRATION, 128)  # so many samples through the flow would take four times as long as all else of a tiny run
 TINY = {"image_size": 28, "latent_dim": 8, "width": 8, "max_width": 16}
+TINY_PRIOR = {"latent_size": 1, "flow_width": 16, "flow_mlp_width": 32}  # of families that have these arguments
 
 
 def draw_picture(number: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
@@ -112,8 +113,8 @@ def full_calibration(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 def tiny_config(family: str, **changes) -> dict:
     """The arguments of a family's tiny model: latents without a place, unless `changes` say otherwise."""
-    flat = {"latent_size": 1} if "latent_size" in inspect.signature(FAMILIES[family].model.__init__).parameters else {}
-    return TINY | flat | changes
+    arguments = inspect.signature(FAMILIES[family].model.__init__).parameters
+    return TINY | {name: value for name, value in TINY_PRIOR.items() if name in arguments} | changes
 
 
 def tiny_flags(family: str) -> list[str]:

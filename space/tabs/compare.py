@@ -27,7 +27,7 @@ BAND_CENTERS = [(band + 0.5) / 16 for band in range(8)]  # cycles per pixel
 WARNING = "Sharper is not better: noise and checkerboards count as sharpness."
 COLUMNS = {
     "model": "",
-    "reconstruction MSE": "reconstruction_mse",
+    "MSE": "reconstruction_mse",
     f"MSE {WITHOUT_DETAILS}": "reconstruction_mse_without_details",
     "sharpness of samples": "laplacian_variance_samples_ratio",
 }

@@ -187,7 +187,7 @@ def test_dry_run_prints_and_writes_nothing(family, train, picture_folder, tmp_pa
         ("--timelapse_file a.mp4", "must be timelapse.webp"),
         ("--prior_steps 0", "prior_steps=0"),
         ("--width 12", "must be multiples of 8"),
-        ("--streaming", "give the length as --max_train_steps"),
+        ("--streaming", "length of an epoch is unknown; pass --max_train_steps"),
         ("--output_dir taken", "taken holds another run"),
         ("--output_dir taken --resume_from_checkpoint checkpoint-9", "is not a checkpoint folder"),
         ("--pretrained_model_name_or_path nowhere", "nowhere"),
@@ -402,12 +402,15 @@ def test_a_card_that_was_edited_is_replaced_only_when_told(hf_vae, picture_folde
 
 def test_export_writes_onnx_files_and_replaces_none_unless_told(hf_vae, published_models, tmp_path):
     arguments = ["export", str(published_models / "faces-vae"), "--output_dir", str(tmp_path / "onnx")]
-    printed = hf_vae(*arguments)
-    for name in ("decoder.onnx", "encoder.onnx", "prior.onnx", "onnx.json"):
-        assert f"{name}, {(tmp_path / 'onnx' / name).stat().st_size:,} bytes" in printed
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "onnx.json").write_text("of another model")
     with pytest.raises(SystemExit, match="holds an exported model.*--overwrite"):
         hf_vae(*arguments)
-    assert "decoder.onnx" in hf_vae(*arguments, "--overwrite")
+    assert (tmp_path / "onnx" / "onnx.json").read_text() == "of another model"
+    printed = hf_vae(*arguments, "--overwrite")
+    for name in ("decoder.onnx", "encoder.onnx", "prior.onnx", "onnx.json"):
+        assert f"{name}, {(tmp_path / 'onnx' / name).stat().st_size:,} bytes" in printed
+    assert json.loads((tmp_path / "onnx" / "onnx.json").read_text())["image_size"] == 28
 
 
 def test_a_home_folder_is_one_in_every_argument_of_every_command(hf_vae, published_models, monkeypatch, tmp_path):

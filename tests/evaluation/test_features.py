@@ -100,7 +100,7 @@ def test_two_networks_of_one_name_are_refused(tmp_path):
     FeatureNetwork("simclr", 32, 16, 4).save_pretrained(tmp_path / "retrained")
     with pytest.raises(ValueError, match=r"each with another name; got \['simclr', 'simclr'\]"):
         open_networks(["simclr", str(tmp_path / "retrained")])
-    with pytest.raises(ValueError, match=r"at least one; got \[\]"):
+    with pytest.raises(ValueError, match=r"^At least one feature network is needed, each with another name; got \[\]"):
         open_networks([])
 
 

@@ -11,6 +11,7 @@ from hf_vae import AutoGenerator, ImagePipeline
 from hf_vae.latents.encoding import encode_all
 from hf_vae.latents.fit_detail import fit_detail
 from hf_vae.latents.fit_prior import fit_prior
+from hf_vae.models import ImageGenerator
 from hf_vae.models.priors import PATHS, PRIORS
 from hf_vae.pictures import to_float
 from hf_vae.publishing.export import export_onnx
@@ -21,7 +22,7 @@ GRID = {"image_size": 32, "latent_size": 4, "latent_dim": 32}  # cells of 8x8 pi
 EVERYTHING = 32 * 32 * 3
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pictures() -> torch.Tensor:
     drawn = np.stack([np.asarray(draw_picture(number, (32, 32))) for number in range(30)])
     return to_float(torch.from_numpy(drawn).permute(0, 3, 1, 2))
@@ -55,32 +56,40 @@ def test_details_are_the_principal_components_of_what_is_left_in_standard_deviat
     np.testing.assert_allclose(errors, expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-def test_samples_are_those_of_the_networks_alone(pictures, prior):
-    bare, model = tiny_model("vae", **GRID), detailed_model(pictures, 64)
-    for one in (bare, model):
-        fit_prior(one, pictures.split(8), num_updates=2)
-    drawn = [one.sample(3, torch.Generator().manual_seed(0), prior=prior) for one in (bare, model)]
-    assert torch.equal(*drawn)
+@pytest.fixture(scope="module")
+def with_and_without(pictures) -> list[ImageGenerator]:
+    """A model with residual latents, and the same one without, both with fitted priors."""
+    models = [detailed_model(pictures, 64), tiny_model("vae", **GRID)]
+    for model in models:
+        fit_prior(model, pictures.split(8), num_updates=2)
+    return models
+
+
+@pytest.fixture
+def fitted(with_and_without) -> ImageGenerator:
+    """The model with residual latents."""
+    return with_and_without[0]
+
+
+def test_samples_are_those_of_the_networks_alone(with_and_without):
+    for prior in PRIORS:
+        drawn = [one.sample(3, torch.Generator().manual_seed(0), prior=prior) for one in with_and_without]
+        assert torch.equal(*drawn), prior
 
 
 @pytest.mark.parametrize("kind", PATHS)
-def test_a_path_keeps_the_details_of_its_ends(pictures, kind):
-    model = detailed_model(pictures, 64)
-    fit_prior(model, pictures.split(8), num_updates=2)
-    ends = model.encode(pictures[:2]).latents
-    path = model.path(*ends, 5, kind)
+def test_a_path_keeps_the_details_of_its_ends(pictures, fitted, kind):
+    ends = fitted.encode(pictures[:2]).latents
+    path = fitted.path(*ends, 5, kind)
     torch.testing.assert_close(path[[0, -1]], ends, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(path[2, 32:], ends[:, 32:].mean(0))
 
 
-def test_a_picture_that_is_varied_keeps_its_details(pictures):
-    model = detailed_model(pictures, 64)
-    fit_prior(model, pictures.split(8), num_updates=2)
-    latents = model.encode(pictures[:1]).latents
-    moved = ImagePipeline(model).move(latents, torch.tensor([[0.0, 2.0]]))
+def test_a_picture_that_is_varied_keeps_its_details(pictures, fitted):
+    latents = fitted.encode(pictures[:1]).latents
+    moved = ImagePipeline(fitted).move(latents, torch.tensor([[0.0, 2.0]]))
     assert torch.equal(moved[:, 32:], latents[:, 32:]) and not torch.equal(moved, latents)
-    steps = [model.latent_prior.coordinates(some[:, :32])[0, :2] for some in (latents, moved)]
+    steps = [fitted.latent_prior.coordinates(some[:, :32])[0, :2] for some in (latents, moved)]
     torch.testing.assert_close(steps[1] - steps[0], torch.tensor([0.0, 2.0]), rtol=0, atol=1e-3)
 
 

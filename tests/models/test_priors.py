@@ -160,7 +160,7 @@ def test_a_flow_starts_from_the_gaussian_of_the_latents(num_directions):
     stds = torch.tensor([3.0, 0.1, *[0.5] * 6])
     mixing = torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
     latents = torch.randn(20_000, 8, generator=generator) * stds @ mixing
-    flow = FlowPrior(8, flow_directions=num_directions)
+    flow = FlowPrior(8, flow_directions=num_directions, flow_mlp_width=16)
     torch.nn.init.zeros_(flow.network.last[1].weight)  # nothing is added
     torch.nn.init.zeros_(flow.network.last[1].bias)
     flow.start_from(latents)
@@ -286,7 +286,7 @@ def test_without_an_encoder_the_prior_stays_standard_and_directions_fall_in_effe
 @pytest.mark.parametrize(("latent_dim", "latent_size"), [(2, 1), (64, 4)])
 def test_a_flow_goes_on_from_its_state_bit_for_bit(latent_dim, latent_size):
     latents = two_clusters(200, latent_dim)
-    prior = LatentPrior(latent_dim, latent_size, "flow")
+    prior = LatentPrior(latent_dim, latent_size, "flow", {"flow_width": 16, "flow_mlp_width": 32})
     prior.fit(latents)
     states = []
     losses = fit_flow(prior, latents, 7, after_update=lambda training: states.append(copy.deepcopy(training.state())))
@@ -294,7 +294,7 @@ def test_a_flow_goes_on_from_its_state_bit_for_bit(latent_dim, latent_size):
     assert len(states) == 7
     for done in (1, 4, 7):
         prior.drop_learned()
-        prior.add_module("flow", FlowPrior(latent_dim, latent_size))
+        prior.add_module("flow", FlowPrior(latent_dim, latent_size, flow_width=16, flow_mlp_width=32))
         updates = []
         again = fit_flow(prior, latents, 7, state=states[done - 1], after_update=updates.append)
         assert again == (losses if done < 7 else []) and len(updates) == 7 - done

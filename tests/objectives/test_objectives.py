@@ -144,7 +144,7 @@ def test_other_fakes_are_told_from_pictures_too_where_they_are_asked_for(images)
 
 def test_an_encoder_that_is_not_trained_is_frozen():
     assert "encoder" in VAEGANObjective(train_encoder=False).frozen
-    assert VAEGANObjective().frozen == {"latent_prior"}
+    assert VAEGANObjective().frozen == {"latent_prior", "detail"}
 
 
 def test_an_objective_says_what_its_loss_is():

@@ -210,9 +210,7 @@ def test_a_private_repository_is_for_its_owner(loopback, client, run_folder, tmp
     assert loopback.repositories["me/secret"].private
     assert_equal_weights(client(pull, "me/secret", tmp_path / "mine", token=MINE), run_folder)
     for token in (SOMEBODY_ELSES, None):
-        with pytest.raises(
-            ValueError, match="me/secret is neither a model folder here nor a model that the Hub gives"
-        ):
+        with pytest.raises(ValueError, match="me/secret is neither a model folder here nor a model on the Hub"):
             client(pull, "me/secret", tmp_path / "theirs", token=token)
 
 

@@ -196,7 +196,7 @@ def many_photos(folder: Path) -> list[Path]:
 
 
 def visit_about(page: Page, photos: list[Path]) -> None:
-    expect(page.get_by_text("Do not use them to identify anybody")).to_be_visible()
+    expect(page.get_by_text("Do not use them to identify people")).to_be_visible()
     expect(page.locator("#broken")).to_contain_text("broken-vae cannot be loaded: broken-vae/config.json")
     page.get_by_role("button", name="Model cards").click()
     expect(page.locator("#card")).to_contain_text("held out")
