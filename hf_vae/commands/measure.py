@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from ..run_folder import METRICS_FILE, read_json
+from ..run_folder import METRICS_FILE, read_json, rounded
 from .arguments import AsJson, Model, Models, Seed, recorded_data
 from .picture_files import refuse_output, save_picture
 
@@ -41,7 +41,7 @@ def evaluate(
         as_json: Print every measure as JSON, as in metrics.json.
     """
     from ..evaluation import features
-    from ..evaluation.evaluate import evaluate_folder, rounded
+    from ..evaluation.evaluate import evaluate_folder
     from ..evaluation.titles import measured
     from ..models.loading import find_folder
     from ..publishing import tables
