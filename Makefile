@@ -49,9 +49,11 @@ model-code:                      ## rewrite the code beside the weights in model
 api: .venv/dev.installed         ## the API reference, from the docstrings: build/api/index.html
 	$(BIN)/python -W "ignore:The module specification" -m pdoc --docformat google --output-directory build/api $(API_MODULES)
 
-style: .venv/dev.installed       ## format, lint, and check the prose; vale checks it too, where it is installed
+style: .venv/dev.installed       ## format, lint, check imports, types and prose; vale checks it too, if installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_prose.py
 	if command -v vale >/dev/null; then vale --glob='!model_cards/*/README.md' *.md docs space model_cards; fi
 
@@ -65,4 +67,4 @@ style: .venv/dev.installed       ## format, lint, and check the prose; vale chec
 	touch $@
 
 clean:                           ## remove the environment; runs/ and model_cards/ stay
-	rm -rf .venv .pytest_cache .ruff_cache mutants
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache mutants

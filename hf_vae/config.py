@@ -23,6 +23,7 @@ CHANGEABLE = {
     "output_size",
     "prior",
 }  # a resumed run may change these, as they do not affect the weights
+ONE_SOURCE = "Pass either --dataset_name (a preset or a Hub id) or --train_data_dir."
 # where the images are; a run may be resumed with another place, as `split.json` identifies images by their content
 PLACE = {"dataset_name", "dataset_config_name", "dataset_split", "revision", "image_column", "train_data_dir"}
 
@@ -67,6 +68,17 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _expand_home(self, "dataset_name", "train_data_dir")
+
+    @property
+    def place(self) -> str:
+        """`dataset_name`, or else `train_data_dir`.
+
+        Raises:
+            ValueError: If there is neither.
+        """
+        if place := self.dataset_name or self.train_data_dir:
+            return place
+        raise ValueError(ONE_SOURCE)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Family:
     @property
     def description(self) -> str:
         """What the family is, in a paragraph: the first of its class docstring."""
-        return inspect.cleandoc(self.model.__doc__).split("\n\n")[0]
+        return inspect.cleandoc(self.model.__doc__ or "").split("\n\n")[0]
 
 
 FAMILIES: dict[str, Family] = {

@@ -13,10 +13,15 @@ import tyro
 
 from .config import ONE_LAUNCH, DataConfig, RunConfig, TrainConfig
 from .families import FAMILIES
+from .models import ImageGenerator
+from .objectives import Objective
 from .ranges import limited, refuse_out_of_range
 
 
-FLAG_STYLE = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes), "use_underscores": True}
+FLAG_STYLE: dict[str, Any] = {
+    "config": (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    "use_underscores": True,
+}
 SECTIONS = ("model", "objective", "data", "train")
 NOT_SECTIONS = {"family", "published", "notes"}  # the last two are for readers of a recipe
 # ranges of model sizes; the models' own signatures have types only, as their code travels with the weights
@@ -39,7 +44,7 @@ MODEL_RANGES: dict[str, dict[str, int]] = {
 MODEL_ALIASES = {"image_size": ["--resolution"]}  # as in diffusers' scripts
 
 
-def flags_type(family: str) -> type:
+def flags_type(family: str | None) -> type:
     """The dataclass that the flags of a family are parsed into.
 
     Raises:
@@ -51,7 +56,7 @@ def flags_type(family: str) -> type:
 
 
 @functools.cache
-def run_flags_type(family: str, model_class: type, objective_class: type) -> type:
+def run_flags_type(family: str, model_class: type[ImageGenerator], objective_class: type[Objective]) -> type:
     """The dataclass that the flags of a family are parsed into, with a field for each section. The fields of a section
     are the arguments of its class."""
     classes = {"model": model_class, "objective": objective_class, "data": DataConfig, "train": TrainConfig}
@@ -141,14 +146,16 @@ def _arguments_as_dataclass(of_class: type, defaults: dict[str, Any]) -> type:
     `defaults` replace some defaults. Unlike the class itself it takes every value: tyro would print what the class
     refuses as an error of its own."""
     documented = [docstring_parser.parse(ancestor.__doc__ or "") for ancestor in reversed(of_class.__mro__)]
-    helps = {argument.arg_name: argument.description for docstring in documented for argument in docstring.params}
-    arguments = list(inspect.signature(of_class.__init__).parameters.values())[1:]
+    described = [argument for docstring in documented for argument in docstring.params]
+    helps = {argument.arg_name: argument.description for argument in described if argument.description}
+    arguments = list(inspect.signature(of_class).parameters.values())
     if any(argument.name not in helps for argument in arguments):  # then each has a string below its field
-        helps |= {one.arg_name: one.description for one in docstring_parser.parse_from_object(of_class).params}
+        below = docstring_parser.parse_from_object(of_class).params
+        helps |= {argument.arg_name: argument.description for argument in below if argument.description}
     fields = []
     for argument in arguments:
         name, annotation = argument.name, argument.annotation
-        settings = {"help": " ".join(helps[name].split()), "aliases": MODEL_ALIASES.get(name)}
+        settings: dict[str, Any] = {"help": " ".join(helps[name].split()), "aliases": MODEL_ALIASES.get(name)}
         flag = limited(**MODEL_RANGES[name], **settings) if name in MODEL_RANGES else tyro.conf.arg(**settings)
         default = defaults.get(name, argument.default)
         fields.append((name, Annotated[annotation, flag], field(default=default)))

@@ -64,14 +64,11 @@ def choose_precision(config: TrainConfig, device: torch.device) -> str:
     Raises:
         ValueError: If the device does not support it. Accelerate would silently use fp32 for fp16 on a CPU.
     """
-    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if config.mixed_precision != "auto":
-        wanted, place = config.mixed_precision, "--mixed_precision"
-    else:
-        wanted, place = (
-            told,
-            "The mixed precision of `accelerate launch` or its configuration file (ACCELERATE_MIXED_PRECISION)",
-        )
+    wanted: str = config.mixed_precision
+    place = "--mixed_precision"
+    if config.mixed_precision == "auto":
+        wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        place = "The mixed precision of `accelerate launch` or its configuration file (ACCELERATE_MIXED_PRECISION)"
     if (wanted == "fp16" and device.type == "cpu") or wanted not in ("no", "fp16", "bf16"):
         raise ValueError(
             f"{place} is {wanted}, which the device {device.type} does not support; pass --mixed_precision no or bf16."

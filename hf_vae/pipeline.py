@@ -167,7 +167,8 @@ class ImagePipeline:
             ValueError: If `ends` have another shape, or as in `interpolate`.
         """
         self._refuse_other_latents(ends, 2)
-        return self.decode(self.model.path(*ends, frames, kind, num_steps))
+        start, end = ends
+        return self.decode(self.model.path(start, end, frames, kind, num_steps))
 
     def vary(self, picture: ImageLike, component: int, values: list[float]) -> PicturesOutput:
         """Moves an image along a principal component: one image for each of `values`, which are added to its position

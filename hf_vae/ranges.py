@@ -77,9 +77,9 @@ def refuse_out_of_range(annotated: type | Callable[..., Any], values: Mapping[st
         ValueError: If a value is refused. The message names the setting, the value and what is allowed.
     """
     for name, annotation in get_type_hints(annotated, include_extras=True).items():
-        allowed, value = range_of(annotation), values.get(name)
-        if name not in values or value in _words(annotation):
+        if name not in values or values[name] in _words(annotation):
             continue
+        allowed, value = range_of(annotation), values[name]
         if allowed is None:
             _refuse_another_kind(name, value, annotation)
             continue

@@ -4,7 +4,7 @@ They are those of train_unconditional.py, train_text_to_image.py, train_vqgan.py
 huggingface/diffusers at 58eb52c (2026-08-23). Flags with the same name, and aliases, are not listed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 
 _CACHES = "Leave it out; set HF_HOME for downloads and HF_VAE_CACHE for decoded images"
@@ -102,7 +102,7 @@ def without_center_crop(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def complaints(arguments: Sequence[str], switches: Iterable[str]) -> list[str]:
+def complaints(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
     """A line for each flag of diffusers' scripts that does not exist here, and for each value of one of the
     `switches`, the flags without a value."""
     found = []

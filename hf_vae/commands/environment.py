@@ -17,7 +17,10 @@ def env(as_json: AsJson = False) -> None:
     """
     import torch
 
-    facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    facts: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
     for name in ("hf_vae", "torch", "diffusers", "accelerate", "datasets", "huggingface_hub", "gradio"):
         try:
             facts[name] = version(name)

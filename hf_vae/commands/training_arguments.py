@@ -51,7 +51,8 @@ def _parse_family(flags: list[str]) -> RunConfig:
         Annotated[types[name], tyro.conf.subcommand(name, description=family.description)]
         for name, family in FAMILIES.items()
     ]
-    parsed = tyro.cli(Union[tuple(commands)], description=DESCRIPTION, args=flags, **FLAG_STYLE)  # noqa: UP007
+    any_family: Any = Union[tuple(commands)]  # noqa: UP007
+    parsed = tyro.cli(any_family, description=DESCRIPTION, args=flags, **FLAG_STYLE)
     return flags_to_run(next(name for name in FAMILIES if type(parsed) is types[name]), parsed)
 
 
@@ -72,7 +73,7 @@ def _parse_recipe(file: Path, flags: list[str]) -> RunConfig:
 def _refuse_foreign_flags(flags: list[str], types: list[Any]) -> list[str]:
     """The flags, without a --center_crop that asks for the default. Exits with a line for each flag of diffusers'
     scripts that does not exist here, and for each switch with a value."""
-    sections = [field.type for flags_of_family in types for field in dataclasses.fields(flags_of_family)]
+    sections: list[Any] = [field.type for flags_of_family in types for field in dataclasses.fields(flags_of_family)]
     fields = [field for section in sections for field in dataclasses.fields(section)]
     flags = without_center_crop(flags)
     if found := complaints(flags, {field.name for field in fields if isinstance(field.default, bool)}):

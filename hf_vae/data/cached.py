@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -55,7 +55,7 @@ class ImageSet:
 
     def training_batches(
         self, batch_size: int, seed: int, first_image: int = 0, rank: int = 0, num_ranks: int = 1
-    ) -> Iterator[torch.Tensor]:
+    ) -> Generator[torch.Tensor, None, None]:
         """An endless series of batches for this rank: uint8 `(batch_size, C, H, W)` each.
 
         The batches of all ranks are consecutive pieces of one endless sequence: a permutation of the images for each
@@ -159,8 +159,7 @@ def load_images(
     if split is None:
         split = draw_split(digests, data.validation_fraction, data.split_seed, known)
     else:
-        place = data.train_data_dir or data.dataset_name
-        refuse_other_images(split, digests, names, place, exact)
+        refuse_other_images(split, digests, names, data.place, exact)
     train, heldout = positions(digests, split.train), positions(digests, split.heldout)
     facts |= {"train": len(train), "heldout": len(heldout)}
     return DataSplits(ImageSet(images, train), ImageSet(images, heldout), facts, split, rows, digests)
@@ -240,7 +239,8 @@ def _write_cache(
         contents = tqdm(files.contents, "Decoding images", files.length, unit="image", disable=None)
         with open(building / "images.uint8", "wb") as out:
             for row, file in enumerate(decode_files(contents, image_size, channels, crop_box)):
-                if tally.count(file):
+                tally.count(file)
+                if file.image is not None:
                     out.write(file.image.numpy().tobytes())
                     written.update(file.image.numpy().tobytes())
                     rows.append(row)

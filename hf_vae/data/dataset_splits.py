@@ -64,7 +64,7 @@ def choose_files(
     groups: dict[str, list[Path]] = {}
     for file in files:
         groups.setdefault(_group(file.relative_to(root)), []).append(file)
-    splits = {group: SPLITS[split_word(group)] for group in groups if group}
+    splits = {group: SPLITS[word] for group in groups if (word := split_word(group))}
     if "" in groups:  # files outside of all splits
         splits[""] = "" if "train" in splits.values() else "train"
     # a folder called train beside others is a class of vehicles, unless one of them is called like a split, too

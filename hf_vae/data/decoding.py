@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -154,18 +154,21 @@ def decode_files(
             fresh = {
                 digest: content
                 for digest, (_, content) in zip(digests, chunk, strict=True)
-                if digest and digest not in known
+                if not isinstance(content, str) and digest not in known
             }
-            decoded = dict(zip(fresh, pool.map(decode, fresh.values()), strict=True))
-            for digest, found in decoded.items():
-                known[digest] = found if isinstance(found, str) else distinct_looks.setdefault(found[1], found[1])
+            images: dict[str, torch.Tensor] = {}
+            for digest, found in zip(fresh, pool.map(decode, fresh.values()), strict=True):
+                if isinstance(found, str):
+                    known[digest] = found
+                else:
+                    images[digest], looks = found
+                    known[digest] = distinct_looks.setdefault(looks, looks)
             for digest, (name, content) in zip(digests, chunk, strict=True):
-                looks = known[digest] if digest else content
-                if isinstance(looks, str):
-                    yield _broken(name, digest, looks)
+                seen = content if isinstance(content, str) else known[digest]
+                if isinstance(seen, str):
+                    yield _broken(name, digest, seen)
                 else:  # the first file with this content takes the image, and the others are its copies
-                    image, _ = decoded.pop(digest, (None, None))
-                    yield DecodedFile(printable(name), digest, image, looks, None)
+                    yield DecodedFile(printable(name), digest, images.pop(digest, None), seen, None)
 
 
 def decode_file(
@@ -196,7 +199,7 @@ def decode_content(
         return LFS_HINT
     try:
         with Image.open(BytesIO(content), formats=IMAGE_FORMATS) as picture:
-            looks = Looks(picture.size, picture.mode, picture.format)
+            looks = Looks(picture.size, picture.mode, cast(str, picture.format))  # known of a file that is opened
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f"{picture.width}x{picture.height} is more than {MAX_PIXELS // 10**6} megapixels")
             if picture.mode == "F" or (picture.mode == "I" and not _has_16_bits(picture)):
@@ -211,5 +214,5 @@ def decode_content(
 
 
 def _has_16_bits(picture: Image.Image) -> bool:
-    lowest, highest = picture.getextrema()
+    lowest, highest = cast(tuple[float, float], picture.getextrema())  # a pair, as there is one channel
     return lowest >= 0 and highest < 2**16

@@ -109,7 +109,8 @@ def inspect_pictures(data: DataConfig) -> Findings:
     contents = tqdm(files.contents, "Inspecting images", files.length, unit="image", disable=None)
     tally = Tally()
     for row, file in enumerate(decode_files(contents, SHEET_SIZE, 3, data.crop_box)):
-        if tally.count(file) and row in shown:
+        tally.count(file)
+        if file.image is not None and row in shown:
             findings.examples.append(file.image)
         if file.looks:
             findings.sizes[file.looks.size] += 1

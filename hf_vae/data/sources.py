@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
@@ -21,7 +21,7 @@ from datasets.utils.file_utils import xopen
 from huggingface_hub import constants
 from pyarrow.parquet import ParquetFile, read_schema
 
-from ..config import DataConfig
+from ..config import ONE_SOURCE, DataConfig
 from .dataset_splits import choose_splits, other_splits
 from .datasets_errors import loading
 from .folder_metadata import folder_columns
@@ -66,7 +66,8 @@ class Files:
     notices: tuple[str, ...] = ()
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True)
+class Parts:
     """A source in parts that are read on their own, in any order and again in each epoch.
 
     Args:
@@ -124,17 +125,17 @@ def open_source(data: DataConfig) -> Source:
         return SavedDataset(folder, data)
     if data.dataset_name:
         return HubDataset(data)
-    listing = list_folder(data.train_data_dir, data.dataset_split)
+    listing = list_folder(data.place, data.dataset_split)
     return ImageFolder(listing) if listing.images else ParquetFiles(listing, data)
 
 
 def refuse_unless_one_source(data: DataConfig) -> None:
     """Raises a `ValueError` if `data` names no source or two."""
     if bool(data.dataset_name) == bool(data.train_data_dir):
-        raise ValueError("Pass either --dataset_name (a preset or a Hub id) or --train_data_dir.")
+        raise ValueError(ONE_SOURCE)
 
 
-def name_of_place(place: str) -> dict[str, str]:
+def name_of_place(place: str) -> dict[str, Any]:
     """The setting that `place` is for: `train_data_dir` of a folder of images or parquet, or else `dataset_name`."""
     path = Path(place).expanduser()
     return {"train_data_dir" if path.exists() and not only_datasets_reads(path) else "dataset_name": place}
@@ -142,7 +143,7 @@ def name_of_place(place: str) -> dict[str, str]:
 
 def saved_folder(data: DataConfig) -> Path | None:
     """The folder that `data` names, if `save_to_disk` of `datasets` wrote it."""
-    folder = Path(data.dataset_name or data.train_data_dir).expanduser()
+    folder = Path(data.place).expanduser()
     return folder if any(all((folder / name).is_file() for name in names) for names in SAVED) else None
 
 
@@ -290,14 +291,14 @@ class HubDataset(TableSource):
             (split, *_), notices = choose_splits(self._name, self._load(_split_names), data.dataset_split)
             rows = self._load(partial(datasets.load_dataset, split=split))
         sizes = {name: info.num_examples for name, info in (rows.info.splits or {}).items()}
-        left_out = _passed_over(Path(data.dataset_name), sum(sizes.values()))
+        left_out = _passed_over(Path(data.place), sum(sizes.values()))
         chosen = sizes if split == "all" else {part.split("[")[0] for part in split.split("+")}
         if (beyond := sum(sizes[name] for name in chosen if name in sizes) - len(rows)) > 0:
             left_out["images outside of the slice"] = beyond
         # where the files lie that rows name; the last is a folder if the dataset is one on this machine
-        folders = [datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE, data.dataset_name]
-        folders = tuple(Path(folder).resolve() for folder in folders)
-        return Table(rows, folders, other_splits(sizes, chosen) | left_out, notices)
+        folders = [datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE, data.place]
+        resolved = tuple(Path(folder).resolve() for folder in folders)
+        return Table(rows, resolved, other_splits(sizes, chosen) | left_out, notices)
 
     def parts(self) -> Parts:
         builder = self._load(datasets.load_dataset_builder)
@@ -322,7 +323,7 @@ class HubDataset(TableSource):
 
     def _load(self, load: Callable[..., Any], **options: Any) -> Any:
         """What `load` returns for this dataset; it is called like `datasets.load_dataset`."""
-        name, config, revision = self.data.dataset_name, self.data.dataset_config_name, self.data.revision
+        name, config, revision = self.data.place, self.data.dataset_config_name, self.data.revision
         place = Path(name)
         if place.is_file():
             raise ValueError(

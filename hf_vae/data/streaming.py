@@ -6,7 +6,7 @@ and a few decoded batches.
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, cycle, islice
@@ -100,7 +100,7 @@ class ImageStream:
                     if digest in wanted if split else is_due or digest in known_heldout:
                         chosen.append(file)
                 decoded = pool.map(lambda file: self._decode(*file), chosen)
-                images |= {file.digest: file.image for file in self._usable(decoded)}
+                images |= dict(self._usable(decoded))
                 if split and wanted <= images.keys():
                     break
             if known and not known.train and known_heldout & images.keys():
@@ -127,7 +127,7 @@ class ImageStream:
 
     def training_batches(
         self, batch_size: int, seed: int, first_image: int = 0, rank: int = 0, num_ranks: int = 1
-    ) -> Iterator[torch.Tensor]:
+    ) -> Generator[torch.Tensor, None, None]:
         """An endless series of batches for this rank: uint8 `(batch_size, C, H, W)` each.
 
         As with an `ImageSet`, the batches of all ranks are consecutive pieces of one endless sequence of epochs. Every
@@ -163,7 +163,7 @@ class ImageStream:
 
     def _decoded_batches(
         self, batch_size: int, seed: int, first_image: int, rank: int, num_ranks: int
-    ) -> Iterator[torch.Tensor]:
+    ) -> Generator[torch.Tensor, None, None]:
         rows: Iterator[_Row] = self._endless_rows(seed, first_image + rank * batch_size)
         others = (num_ranks - 1) * batch_size
         with ThreadPoolExecutor() as pool:
@@ -214,15 +214,16 @@ class ImageStream:
 
     def _images(self, pool: ThreadPoolExecutor, rows: list[_Row]) -> list[torch.Tensor]:
         decoded = pool.map(lambda row: self._decode(*self._read_row(row)), rows)
-        return [file.image for file in self._usable(decoded) if file.digest not in self._heldout_digests]
+        return [image for digest, image in self._usable(decoded) if digest not in self._heldout_digests]
 
-    def _usable(self, files: Iterable[DecodedFile]) -> Iterator[DecodedFile]:
-        """The files that are not broken. All files are counted."""
+    def _usable(self, files: Iterable[DecodedFile]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Digest and image of the files that are not broken. All files are counted."""
         for file in files:
-            if self._tally.count(file):
-                yield file
+            self._tally.count(file)
+            if file.image is not None:
+                yield file.digest, file.image
                 continue
-            if self._tally.broken[file.problem] == 1:
+            if file.problem and self._tally.broken[file.problem] == 1:
                 print(f"Skipped a broken image: {file.problem}")
             self._tally.refuse_broken(JUDGED_AFTER)
 
@@ -275,7 +276,7 @@ def open_stream(
     stream = ImageStream(parts, decode, data.shuffle_buffer)
     images = stream.hold_out(every, data.split_seed % every, split, known)
     if split:
-        refuse_other_images(split, sorted(images), sorted(images), data.train_data_dir or data.dataset_name, exact)
+        refuse_other_images(split, sorted(images), sorted(images), data.place, exact)
     found = Split((), tuple(sorted(images)))
     heldout = torch.stack([images[digest] for digest in found.heldout])
     facts = {"heldout": len(heldout)} | ({"left_out": parts.left_out} if parts.left_out else {})

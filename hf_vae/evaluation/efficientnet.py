@@ -31,7 +31,7 @@ class NormalisedConv(nn.Module):
         before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
         self.pad = nn.ZeroPad2d((before, after, before, after))
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, NORM_EPSILON)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, NORM_EPSILON)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return self.norm(self.conv(self.pad(maps)))
@@ -73,7 +73,7 @@ class EfficientNetLite(nn.Module):
     def fuse(self) -> None:
         """Puts each BatchNorm, whose statistics are fixed, into its convolution: the same in half the time."""
         for module in self.modules():
-            if isinstance(module, NormalisedConv):
+            if isinstance(module, NormalisedConv) and isinstance(module.norm, nn.BatchNorm2d):
                 module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
 
     @classmethod
@@ -83,4 +83,4 @@ class EfficientNetLite(nn.Module):
         weights = torch.load(file, map_location="cpu", weights_only=True)
         network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
         network.eval().requires_grad_(False).fuse()
-        return network.to(memory_format=torch.channels_last)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch gives it no type

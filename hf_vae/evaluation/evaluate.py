@@ -113,10 +113,10 @@ def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
     """Measures of each kind of path between held-out images that the model has. One is the sharpness in the middle, as
     a ratio to that at the ends. The other is the longest of the 8 steps in pixels, as a ratio to the mean step: 1 if
     all steps are equal. Both are averaged over paths."""
-    some = latents[: 2 * (min(len(latents), 2 * INTERPOLATIONS) // 2)]
+    starts, ends = latents[: 2 * (min(len(latents), 2 * INTERPOLATIONS) // 2)].chunk(2)  # (P, Z) each
     found: Measures = {}
     for kind in model.latent_prior.paths:
-        points = model.path(*some.chunk(2), 9, kind)  # (P, 9, Z)
+        points = model.path(starts, ends, 9, kind)  # (P, 9, Z)
         frames = _decode_all(model, points.flatten(0, 1)).unflatten(0, points.shape[:2])  # (P, 9, C, H, W)
         first, middle, last = (_mean(metrics.laplacian_variance, frames[:, place]) for place in (0, 4, 8))
         steps = frames.diff(dim=1).square().flatten(2).mean(2).sqrt()  # (P, 8)
@@ -131,8 +131,8 @@ def _sharpness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measure
         real = _mean(metric.measure, images)
         found[f"{name}_real"] = real
         for group, values in groups.items():
-            found[f"{name}_{group}"] = _mean(metric.measure, values)
-            found[f"{name}_{group}_ratio"] = _ratio(found[f"{name}_{group}"], real)
+            value = _mean(metric.measure, values)
+            found |= {f"{name}_{group}": value, f"{name}_{group}_ratio": _ratio(value, real)}
     spectrum = metrics.radial_power_spectrum(images).mean(0)
     found |= {f"spectrum_band_{band}_real": power.item() for band, power in enumerate(spectrum, 1)}
     for group, values in groups.items():

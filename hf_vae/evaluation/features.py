@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import CONFIG_NAME
 
 from ..models.blocks import Encoder
@@ -26,12 +26,13 @@ DEFAULT_NETWORKS = ("simclr", "efficientnet")
 class Features(Protocol):
     """Maps images `(B, C, H, W)` in [-1, 1] to features `(B, F)`. Its `name` is part of the names of measures."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
 
 
-class FeatureNetwork(ModelMixin, ConfigMixin):
+class FeatureNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two disagree about config_name
     """Maps images `(B, C, H, W)` in [-1, 1] to features `(B, num_features)` of length sqrt(num_features).
 
     It has four strided convolutions and a dense layer. `hf_vae.evaluation.train_features` trains it to tell images
@@ -44,6 +45,8 @@ class FeatureNetwork(ModelMixin, ConfigMixin):
         num_features: Number of features.
         width: Channels of the first convolution. Each of the others doubles them.
     """
+
+    config: Any  # the arguments of `__init__`, as keys and as attributes
 
     @register_to_config
     def __init__(self, name: str = "simclr", image_size: int = 64, num_features: int = 128, width: int = 32):
@@ -126,7 +129,8 @@ def _packaged_file(package: str, file: str, digest: str, install: str) -> Path:
         ValueError: If it is not there, or its SHA-256 is not `digest`.
     """
     spec = find_spec(package)
-    path = Path(spec.submodule_search_locations[0]) / file if spec else None
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0]) / file if folders else None
     if path is None or not path.is_file():
         raise ValueError(f"The package {package.replace('_', '-')} is not installed: {install}.")
     with path.open("rb") as opened:

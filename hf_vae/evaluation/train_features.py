@@ -82,7 +82,7 @@ def view(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     cut = torch.zeros(count, 2, 3)
     cut[:, 0, 0] = cut[:, 1, 1] = scale
     cut[:, :, 2] = shift
-    return F.grid_sample(images, F.affine_grid(cut, images.shape, align_corners=False), align_corners=False)
+    return F.grid_sample(images, F.affine_grid(cut, list(images.shape), align_corners=False), align_corners=False)
 
 
 def contrastive_loss(features: torch.Tensor) -> torch.Tensor:

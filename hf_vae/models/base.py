@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import CONFIG_NAME, BaseOutput
 
 from .detail import Detail
@@ -49,7 +50,7 @@ class DecoderOutput(BaseOutput):
     sample: torch.Tensor
 
 
-class ImageGenerator(ModelMixin, ConfigMixin):
+class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two disagree about config_name
     """A small image generator with a latent space you can explore by hand.
 
     Images are `(B, C, H, W)` floats in [-1, 1]. Latents are flat, `(B, Z)`. A family's `__init__` signature is its
@@ -88,6 +89,12 @@ class ImageGenerator(ModelMixin, ConfigMixin):
     """
 
     has_encoder: ClassVar[bool] = True
+    config: Any  # the arguments of `__init__`, as keys and as attributes
+    decoder: torch.nn.Module
+
+    if TYPE_CHECKING:  # diffusers wraps it so that a type checker loses its type
+
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -101,7 +108,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         self.detail: Detail | None = None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+    def from_pretrained(  # type: ignore[override]  # of diffusers' classes, which also take None
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> Self:
         """Loads a model from a folder or a Hub id, in evaluation mode. It works as in diffusers' models, but reads
         only safetensors, and only a model as this class, or an earlier version of it, writes it. No code of the folder
         is run.
@@ -131,14 +140,16 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         )
         return model if device is None else model.to(device)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
         """Saves the model to a folder as diffusers' models do, and the code that it needs beside the weights. Where
         this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
         save_directory = os.path.expanduser(save_directory)
         if is_main_process and self._auto_class:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.save_source(Path(save_directory))
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
             for weights in Path(save_directory).glob("diffusion_pytorch_model*.safetensors"):
                 shutil.copymode(Path(save_directory, CONFIG_NAME), weights)  # made for its owner alone by safetensors

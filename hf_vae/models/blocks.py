@@ -121,10 +121,12 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         bottom, stages = size_rule(image_size)
+        self.head: nn.Module
         self.shortcut: nn.Sequential | None = None
         if latent_size > 1:
             stages, latent_channels = grid_rule(image_size, latent_size, latent_dim)
         widths = stage_widths(width, max_width, stages, block)
+        layers: list[nn.Module]
         if block == "residual":
             layers = [nn.PixelUnshuffle(2), nn.Conv2d(4 * image_channels, widths[0], 3, padding=1)]
             layers.append(ResidualBlock(widths[0]))
@@ -178,7 +180,9 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         bottom, stages = size_rule(image_size)
+        self.head: nn.Module
         self.shortcut: nn.Sequential | None = None
+        self.latent_shape: tuple[int, ...]
         if latent_size > 1:
             stages, latent_channels = grid_rule(image_size, latent_size, latent_dim)
         widths = stage_widths(width, max_width, stages, block)
@@ -194,6 +198,7 @@ class Decoder(nn.Module):
             self.head = nn.Linear(latent_dim, widths[-1] * bottom**2)
             self.coarsest_shape = (widths[-1], bottom, bottom)
         coarse_to_fine = list(zip(widths[::-1], widths[-2::-1], strict=False))
+        layers: list[nn.Module]
         if block == "residual":
             layers = [ResidualBlock(widths[-1]) for _ in range(2 if latent_size > 1 else 1)]
             for coarse, fine in coarse_to_fine:
@@ -201,7 +206,7 @@ class Decoder(nn.Module):
             to_pixels = nn.Conv2d(widths[0], 4 * image_channels, 3, padding=1)
             with torch.no_grad():
                 to_pixels.weight.copy_(to_pixels.weight[::4].repeat_interleave(4, dim=0))
-                to_pixels.bias.zero_()
+                to_pixels.get_parameter("bias").zero_()
             layers += [nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), to_pixels, nn.PixelShuffle(2)]
         else:
             layers = [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)]

@@ -22,6 +22,9 @@ class Detail(nn.Module):
         ValueError: If there is no grid, D does not fill it evenly, or a cell has fewer values than numbers.
     """
 
+    components: torch.Tensor
+    stds: torch.Tensor
+
     def __init__(self, image_size: int, image_channels: int, latent_size: int, detail_dim: int):
         super().__init__()
         self.cell, self.latent_size, self.detail_dim = image_size // latent_size, latent_size, detail_dim

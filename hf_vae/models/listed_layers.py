@@ -1,6 +1,7 @@
 """Networks that are defined layer by layer, as the recipe of a published system lists them."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ def make_encoder(
     """The encoder that `lines` list, or else an `Encoder` with the further arguments `shape`."""
     if lines:
         return ListedEncoder(lines, image_size, image_channels, outputs * latent_dim)
-    return Encoder(image_size, image_channels, latent_dim, *shape, outputs)
+    return Encoder(image_size, image_channels, latent_dim, *shape, outputs=outputs)  # type: ignore[misc]  # shape ends before it
 
 
 def make_decoder(
@@ -132,6 +133,7 @@ def _build_layer(kind: str, *words: str, shape: tuple[int, ...]) -> tuple[list[n
     if kind in ("conv", "convt"):
         channels, kernel, stride = (int(number) for number in numbers[:3])
         padding = int(numbers[3]) if len(numbers) > 3 else (kernel - stride + 1) // 2
+        layer: nn.Module
         if kind == "conv":
             layer = nn.Conv2d(shape[0], channels, kernel, stride, padding, bias=bias)
             size = (shape[1] + 2 * padding - kernel) // stride + 1
@@ -155,7 +157,7 @@ def _build_layer(kind: str, *words: str, shape: tuple[int, ...]) -> tuple[list[n
         return [nn.Flatten()], (math.prod(shape),)
     if kind == "batchnorm":
         return [nn.BatchNorm2d(shape[0]) if len(shape) > 1 else nn.BatchNorm1d(shape[0])], shape
-    simple = {
+    simple: dict[str, Callable[..., nn.Module]] = {
         "relu": nn.ReLU,
         "leaky_relu": nn.LeakyReLU,
         "selu": nn.SELU,

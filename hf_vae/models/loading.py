@@ -218,7 +218,7 @@ def _checked_arguments(
 ) -> dict[str, Any]:
     """The arguments of the model's class, from a configuration of any version, and from the caller's `options`, which
     come first."""
-    parameters = dict(list(inspect.signature(model_class.__init__).parameters.items())[1:])  # without self
+    parameters = dict(inspect.signature(model_class).parameters)
     config = upgraded_config(config, parameters)
     if unknown := sorted(set(config) - set(parameters) - NOT_ARGUMENTS):
         raise ValueError(
@@ -271,10 +271,10 @@ def _check_weights(file: Path, expected: dict[str, torch.Tensor], config: dict[s
             )
     try:
         with safe_open(file, framework="pt") as weights:
-            names = list(weights.keys())
-            version = version_of(config, names)
+            stored = list(weights.keys())
+            version = version_of(config, stored)
             refuse_early_flow(version, prior, file)
-            names = upgraded_names(names, version)
+            names = upgraded_names(stored, version)
             slices = {new: weights.get_slice(old) for old, new in names.items()}
             added = added_names(version)
             wrong = [f"{name} is missing" for name in expected if name not in slices and name not in added]

@@ -34,6 +34,11 @@ class PrincipalComponents(nn.Module):
         ValueError: If `num_directions` is below 1.
     """
 
+    mean: torch.Tensor
+    directions: torch.Tensor
+    stds: torch.Tensor
+    rest: torch.Tensor
+
     def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS):
         super().__init__()
         if num_directions < 1:

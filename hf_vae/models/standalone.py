@@ -20,6 +20,8 @@ def standalone_source(module_name: str) -> str:
 def _sources(module_name: str, seen: set[str]) -> Iterator[str]:
     seen.add(module_name)
     module = sys.modules[module_name]
+    if module.__file__ is None:
+        raise ValueError(f"{module_name} has no file, and so no source that can travel with the weights.")
     source = Path(module.__file__).read_text()
     for name in RELATIVE_IMPORT.findall(source):
         imported = resolve_name(name, module.__package__)

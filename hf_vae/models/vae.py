@@ -80,12 +80,18 @@ class VAE(ImageGenerator):
             )
         latents = latents.to(self.dtype)
         images = self.decoder(latents[:, :size])
-        return DecoderOutput(sample=images if count == size else images + self.detail.decode(latents[:, size:]))
+        if self.detail is not None and count > size:
+            images = images + self.detail.decode(latents[:, size:])
+        return DecoderOutput(sample=images)
 
     def posterior(self, images: torch.Tensor) -> EncoderOutput:
         """Encodes images `(B, C, H, W)` to latents `(B, Z)`, without residual latents."""
+        mean, logvar = self._mean_and_logvar(images)
+        return EncoderOutput(latents=mean, logvar=logvar)
+
+    def _mean_and_logvar(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean, logvar = self.encoder(images.to(self.dtype)).float().chunk(2, dim=1)  # (B, Z) each
-        return EncoderOutput(latents=mean, logvar=logvar.clamp(*LOGVAR_RANGE))
+        return mean, logvar.clamp(*LOGVAR_RANGE)
 
     def residuals(self, images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         """The residuals `(B, C, H, W)`: images minus the decoder's output for `latents` (B, Z)."""
@@ -94,9 +100,7 @@ class VAE(ImageGenerator):
     def forward(self, images: torch.Tensor, noise: torch.Tensor | None = None) -> VAEOutput:
         """Reconstructs `images` (B, C, H, W), without residual latents, from a draw of their posterior: `noise` (B, Z)
         of N(0, I), in its standard deviations from its mean. Without `noise`, from the posterior's mean."""
-        posterior = self.posterior(images)
-        latents = posterior.latents
-        if noise is not None:
-            latents = latents + torch.exp(0.5 * posterior.logvar) * noise
+        mean, logvar = self._mean_and_logvar(images)
+        latents = mean if noise is None else mean + torch.exp(0.5 * logvar) * noise
         reconstructions = self.decoder(latents.to(self.dtype))
-        return VAEOutput(reconstructions, posterior.latents, posterior.logvar, latents)
+        return VAEOutput(reconstructions, mean, logvar, latents)

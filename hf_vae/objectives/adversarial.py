@@ -55,6 +55,7 @@ class AdversarialObjective(Objective):
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
         sizes = (model.config.image_size, model.config.image_channels)
+        discriminator: nn.Module
         if self.discriminator_layers:
             discriminator = ListedDiscriminator(self.discriminator_layers, *sizes)
         else:

@@ -68,4 +68,5 @@ class Objective:
 def draw_latents(networks: Networks, batch: Batch) -> torch.Tensor:
     """Latents drawn from N(0, I), one row for each image of the batch: `(B, Z)`."""
     model = networks["model"]
-    return batch.normal(getattr(model, "module", model).config.latent_dim)  # unwrapped
+    unwrapped: Any = getattr(model, "module", model)
+    return batch.normal(unwrapped.config.latent_dim)

@@ -66,7 +66,7 @@ class VAEGANObjective(AdversarialObjective):
         num_values = batch.images[0].numel()
         error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.reconstructions, batch.images)
         error = error.mean() / num_values
-        scale = 1 / output.mean.shape[1]
+        scale: float | torch.Tensor = 1 / output.mean.shape[1]
         if self.calibrated_kl:
             scale = (
                 batch.mean_over_ranks(error.detach()) * (2 if self.reconstruction_loss == "mse" else 1) / num_values
@@ -91,9 +91,10 @@ class VAEGANObjective(AdversarialObjective):
         return min(1.0, max(0.0, (batch.number - self.adversarial_start) / max(1, self.adversarial_ramp)))
 
     def _feature_distance(self, networks: Networks, batch: Batch, reconstructions: torch.Tensor) -> torch.Tensor:
+        discriminator: Any = networks["discriminator"]  # bare, and so with its features
         with torch.no_grad():
-            references = networks["discriminator"].features(batch.images)
-        return losses.feature_distance(networks["discriminator"].features(reconstructions), references).mean()
+            references = discriminator.features(batch.images)
+        return losses.feature_distance(discriminator.features(reconstructions), references).mean()
 
 
 def _fakes(output: VAEOutput) -> torch.Tensor:

@@ -140,7 +140,7 @@ def _metadata(
     if has_timelapse:
         gallery[TIMELAPSES[0]] = "Samples of the same noise during training"
     hub_dataset = None if is_local_dataset(run.data.dataset_name) else run.data.dataset_name
-    dataset = (run.data.dataset_name or run.data.train_data_dir).rstrip("/")
+    dataset = run.data.place.rstrip("/")
     return ModelCardData(
         model_name=name,
         license=run.data.data_license or "other",

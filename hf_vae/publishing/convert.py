@@ -62,8 +62,8 @@ def _renamed(published: dict[str, torch.Tensor], model: VAE) -> dict[str, torch.
         raise ValueError(f"The weights lack {', '.join(missing)}, which the recipe has.")
     for name, value in found.items():
         if name not in expected or value.shape != expected[name].shape:
-            theirs, ours = tuple(value.shape), tuple(expected[name].shape) if name in expected else "no such layer"
-            raise ValueError(f"The weights of {name} have shape {theirs}; the recipe has {ours}.")
+            ours = tuple(expected[name].shape) if name in expected else "no such layer"
+            raise ValueError(f"The weights of {name} have shape {tuple(value.shape)}; the recipe has {ours}.")
     return found
 
 

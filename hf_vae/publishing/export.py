@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +94,7 @@ def _write_graph(path: Path, graph: nn.Module, input_name: str, example: torch.T
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which warns of libraries that no model here uses
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, about torch
-        program = torch.onnx.export(
+        exported = torch.onnx.export(
             graph.eval(),
             (example,),
             input_names=[input_name],
@@ -101,6 +102,7 @@ def _write_graph(path: Path, graph: nn.Module, input_name: str, example: torch.T
             dynamic_shapes={input_name: {0: torch.export.Dim("batch")}},
             verbose=False,
         )
+    program = cast(torch.onnx.ONNXProgram, exported)  # None only where torch itself writes the file
     ClearMetadataAndDocStringPass()(program.model)  # stack traces: megabytes, with paths of this machine
     program.save(path, external_data=False)
     others = torch.cat([example.flip(0), example[:1]])  # three, where the example has two

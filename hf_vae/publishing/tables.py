@@ -44,12 +44,12 @@ def table_rows(recipes: Path, prefix: str, runs: Path, train_data_dir: str) -> l
 
 def table(rows: list[Row]) -> str:
     """The rows of `table_rows` as a Markdown table."""
-    cells = []
+    cells: list[list[str]] = []
     for row in rows:
         published = f"{row['published_mse']:.4f} on {row['published_pixels']}" if row["published_pixels"] else "-"
         errors = ["-" if row[name] is None else f"{row[name]:.4f}" for name in ("training_mse", "heldout_mse")]
         rescaled = "-" if row["rescaled_mse"] is None else f"{row['rescaled_mse']:.4f}"
-        cells.append([row["recipe"], f"{row['epochs']:.0f}", *errors, published, rescaled])
+        cells.append([str(row["recipe"]), f"{row['epochs']:.0f}", *errors, published, rescaled])
     return markdown(COLUMNS, cells)
 
 

@@ -61,7 +61,7 @@ class Fitting:
             TrainingInterrupted: After SIGTERM or Ctrl-C, once the state of the prior is written.
         """
         if self._model.detail is not None:
-            fit_detail(self._model, self._batches())
+            fit_detail(self._model, self._batches())  # type: ignore[arg-type]  # one with `detail` has the methods
         config, run_folder = self._config, self._checkpoint.parent
         self._prior_checkpoint = PriorCheckpoint(run_folder, self._model, config.prior_steps, config.seed)
         if not config.keeps_prior:

@@ -87,7 +87,7 @@ class Training:
             run.train.train_batch_size * run.train.gradient_accumulation_steps * accelerator.num_processes
         )
         self.num_steps = run.train.max_train_steps or math.ceil(
-            run.train.num_train_epochs * len(images) / self.images_per_step
+            run.train.num_train_epochs * self._images_per_epoch / self.images_per_step
         )
         self.choices = choose(run.train, accelerator.device, self.num_steps, model)
         self.trainees = prepare(accelerator, model, run.objective, run.train, self.choices, self.num_steps)
@@ -180,7 +180,7 @@ class Training:
         seconds = self.meter.seconds  # without those of the prior, which are counted separately
         if self._newest_checkpoint != self._checkpoint:  # the prior may take longer than the networks did
             self._save_checkpoint()
-        interruption = [None]
+        interruption: list[TrainingInterrupted | None] = [None]
         with self.stop:
             if self.accelerator.is_main_process:
                 try:
@@ -229,6 +229,10 @@ class Training:
         """What a checkpoint must have in common with the run that resumes from it."""
         return self.run.to_dict() | {"split": self.data.split.fingerprint}
 
+    @property
+    def _images_per_epoch(self) -> int:
+        return len(self.images)  # type: ignore[arg-type]  # not asked for of a stream: see `refuse_impossible`
+
     def _progress_bar(self) -> tqdm:
         is_main = self.accelerator.is_main_process
         shape = {"total": self.num_steps, "initial": self.progress.step, "unit": "step"}
@@ -239,7 +243,7 @@ class Training:
         ranks, data = self.accelerator.state, self.run.data
         place = {"rank": ranks.process_index, "num_ranks": ranks.num_processes}
         seed, number = self.run.train.seed, self.progress.batches
-        size = self.run.train.train_batch_size
+        size = int(self.run.train.train_batch_size)  # it is not "auto" any more
         # closed together with this generator, as a stream has threads that read ahead
         with closing(self.images.training_batches(size, seed, self.progress.images, **place)) as batches:
             for images in batches:
@@ -265,8 +269,8 @@ class Training:
 
     def _validate(self) -> None:
         """At the end of an epoch, computes the validation loss of the model that would be published."""
-        progress, passed = self.progress, self.progress.images // len(self.images)
-        if passed > (progress.images - self.images_per_step) // len(self.images):
+        progress, passed = self.progress, self.progress.images // self._images_per_epoch
+        if passed > (progress.images - self.images_per_step) // self._images_per_epoch:
             networks = {**self.trainees.bare, "model": self.trainees.published}
             heldout, seed = self.data.heldout[:], self.run.train.seed
             loss = validation_loss(self.accelerator, self.run.objective, networks, heldout, seed)
@@ -300,7 +304,7 @@ class Training:
         write_picture(self.accelerator, self.trainees.published, draw, path, self.progress.step)
 
     def _preview_name(self, progress: Progress) -> str:
-        images_per_epoch = None if self.run.data.streaming else len(self.images)
+        images_per_epoch = None if self.run.data.streaming else self._images_per_epoch
         pattern = self.run.train.preview_file
         return preview_name(pattern, progress.step, progress.images, self.images_per_step, images_per_epoch)
 

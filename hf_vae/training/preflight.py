@@ -86,7 +86,8 @@ def recorded_splits(run: RunConfig, output_dir: Path) -> dict[str, Any]:
 def _refuse_out_of_range(run: RunConfig) -> None:
     family, sections = FAMILIES[run.family], run.to_dict()
     for section in dataclasses.fields(run_flags_type(run.family, family.model, family.objective)):
-        refuse_out_of_range(section.type, sections[section.name])
+        arguments: Any = section.type  # a dataclass
+        refuse_out_of_range(arguments, sections[section.name])
     picture_mode(run.model.get("image_channels", 3))
     refuse_crop_box(run.data.crop_box)
 

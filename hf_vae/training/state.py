@@ -3,7 +3,7 @@ running average."""
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -66,12 +66,12 @@ class Trainees:
     @property
     def published(self) -> ImageGenerator:
         """The model for previews and for the snapshot: the running average, if there is one."""
-        return self.averaged or self.bare["model"]
+        return self.averaged or cast(ImageGenerator, self.bare["model"])
 
     @property
     def learning_rate(self) -> float:
         """The learning rate of the model's next update."""
-        return self.schedulers["model"].get_last_lr()[0]
+        return float(self.schedulers["model"].get_last_lr()[0])
 
     def resume_at(self, step: int, config: TrainConfig) -> None:
         """Sets the optimizers and schedules to the configuration after `step` updates. The optimizers' states, which
@@ -109,7 +109,8 @@ def prepare(
             if name != "model" or not config.pretrained_model_name_or_path:
                 draw_weights(network, config.init_mean, config.init_std)
     if choices.channels_last:
-        networks = {name: network.to(memory_format=torch.channels_last) for name, network in networks.items()}
+        for network in networks.values():
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch gives it no type
     averaged = copy.deepcopy(model).to(accelerator.device).requires_grad_(False) if config.use_ema else None
     prepared, optimizers, schedulers = {}, {}, {}
     trained = {}

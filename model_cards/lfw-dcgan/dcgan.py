@@ -34,6 +34,11 @@ class PrincipalComponents(nn.Module):
         ValueError: If `num_directions` is below 1.
     """
 
+    mean: torch.Tensor
+    directions: torch.Tensor
+    stds: torch.Tensor
+    rest: torch.Tensor
+
     def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS):
         super().__init__()
         if num_directions < 1:
@@ -123,6 +128,9 @@ class Detail(nn.Module):
     Raises:
         ValueError: If there is no grid, D does not fill it evenly, or a cell has fewer values than numbers.
     """
+
+    components: torch.Tensor
+    stds: torch.Tensor
 
     def __init__(self, image_size: int, image_channels: int, latent_size: int, detail_dim: int):
         super().__init__()
@@ -513,7 +521,7 @@ def _checked_arguments(
 ) -> dict[str, Any]:
     """The arguments of the model's class, from a configuration of any version, and from the caller's `options`, which
     come first."""
-    parameters = dict(list(inspect.signature(model_class.__init__).parameters.items())[1:])  # without self
+    parameters = dict(inspect.signature(model_class).parameters)
     config = upgraded_config(config, parameters)
     if unknown := sorted(set(config) - set(parameters) - NOT_ARGUMENTS):
         raise ValueError(
@@ -566,10 +574,10 @@ def _check_weights(file: Path, expected: dict[str, torch.Tensor], config: dict[s
             )
     try:
         with safe_open(file, framework="pt") as weights:
-            names = list(weights.keys())
-            version = version_of(config, names)
+            stored = list(weights.keys())
+            version = version_of(config, stored)
             refuse_early_flow(version, prior, file)
-            names = upgraded_names(names, version)
+            names = upgraded_names(stored, version)
             slices = {new: weights.get_slice(old) for old, new in names.items()}
             added = added_names(version)
             wrong = [f"{name} is missing" for name in expected if name not in slices and name not in added]
@@ -815,6 +823,11 @@ class FlowPrior(Prior):
     title = "flow (learned)"
     is_learned = True
     is_invertible = True
+    directions: torch.Tensor
+    variances: torch.Tensor
+    rest: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self,
@@ -1111,7 +1124,8 @@ class FlowMLP(nn.Module):
 def _unet(channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
     """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest scale, each
     cell sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
-    from diffusers import UNet2DModel  # imported here: it takes a second, and only a flow on a grid needs it
+    # imported here: it takes a second, and only a flow on a grid needs it
+    from diffusers.models.unets.unet_2d import UNet2DModel
 
     levels = 1
     while latent_size % 2**levels == 0 and latent_size >> levels >= 4 and levels < 3:
@@ -1186,6 +1200,9 @@ class MixturePrior(Prior):
 
     title = "mixture of Gaussians"
     num_choices = 1
+    weights: torch.Tensor
+    means: torch.Tensor
+    stds: torch.Tensor
 
     def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS, num_gaussians: int = NUM_GAUSSIANS):
         super().__init__()
@@ -1349,7 +1366,7 @@ class StandardPrior(Prior):
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -1362,14 +1379,20 @@ PRIORS: dict[str, type[Prior]] = {
     "gaussian": GaussianPrior,
     "standard": StandardPrior,
 }
-PriorKind = Literal[tuple(PRIORS)]  # type: ignore[valid-type]
-# of a family without an encoder, whose latents are N(0, I)
-DecoderPriorKind = Literal[tuple(kind for kind, prior in PRIORS.items() if not prior.needs_encoder)]
 
 LINE, CIRCLE = "lerp", "slerp"
 PATHS = (LINE, CIRCLE, *(kind for kind, prior in PRIORS.items() if prior.is_invertible))
-PathKind = Literal[PATHS]
 DEFAULT_PATH = CIRCLE  # halfway, most shipped models draw sharper images on it than on a line; docs/latents.md
+
+if TYPE_CHECKING:  # type checkers read only literals that are written out
+    PriorKind = str
+    DecoderPriorKind = str
+    PathKind = str
+else:
+    PriorKind = Literal[tuple(PRIORS)]
+    # of a family without an encoder, whose latents are N(0, I)
+    DecoderPriorKind = Literal[tuple(kind for kind, prior in PRIORS.items() if not prior.needs_encoder)]
+    PathKind = Literal[PATHS]
 
 
 def priors_of(own: str, has_encoder: bool) -> list[str]:
@@ -1530,8 +1553,8 @@ class LatentPrior(PrincipalComponents):
         if kind == CIRCLE:
             return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
         prior = self.get(kind)
-        noise = slerp(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), weights)
-        points = prior.from_noise([noise], self, num_steps)
+        first, last = (prior.to_noise(latents, self, num_steps) for latents in (starts, ends))
+        points = prior.from_noise([slerp(first, last, weights)], self, num_steps)
         # there and back in steps is not quite the identity: the error at either end is subtracted
         return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
 
@@ -1562,6 +1585,8 @@ def standalone_source(module_name: str) -> str:
 def _sources(module_name: str, seen: set[str]) -> Iterator[str]:
     seen.add(module_name)
     module = sys.modules[module_name]
+    if module.__file__ is None:
+        raise ValueError(f"{module_name} has no file, and so no source that can travel with the weights.")
     source = Path(module.__file__).read_text()
     for name in RELATIVE_IMPORT.findall(source):
         imported = resolve_name(name, module.__package__)
@@ -1579,10 +1604,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import CONFIG_NAME, BaseOutput
 
 
@@ -1616,7 +1642,7 @@ class DecoderOutput(BaseOutput):
     sample: torch.Tensor
 
 
-class ImageGenerator(ModelMixin, ConfigMixin):
+class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two disagree about config_name
     """A small image generator with a latent space you can explore by hand.
 
     Images are `(B, C, H, W)` floats in [-1, 1]. Latents are flat, `(B, Z)`. A family's `__init__` signature is its
@@ -1655,6 +1681,12 @@ class ImageGenerator(ModelMixin, ConfigMixin):
     """
 
     has_encoder: ClassVar[bool] = True
+    config: Any  # the arguments of `__init__`, as keys and as attributes
+    decoder: torch.nn.Module
+
+    if TYPE_CHECKING:  # diffusers wraps it so that a type checker loses its type
+
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -1668,7 +1700,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         self.detail: Detail | None = None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+    def from_pretrained(  # type: ignore[override]  # of diffusers' classes, which also take None
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> Self:
         """Loads a model from a folder or a Hub id, in evaluation mode. It works as in diffusers' models, but reads
         only safetensors, and only a model as this class, or an earlier version of it, writes it. No code of the folder
         is run.
@@ -1698,14 +1732,16 @@ class ImageGenerator(ModelMixin, ConfigMixin):
         )
         return model if device is None else model.to(device)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
         """Saves the model to a folder as diffusers' models do, and the code that it needs beside the weights. Where
         this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
         save_directory = os.path.expanduser(save_directory)
         if is_main_process and self._auto_class:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.save_source(Path(save_directory))
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
             for weights in Path(save_directory).glob("diffusion_pytorch_model*.safetensors"):
                 shutil.copymode(Path(save_directory, CONFIG_NAME), weights)  # made for its owner alone by safetensors
@@ -1994,10 +2030,12 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         bottom, stages = size_rule(image_size)
+        self.head: nn.Module
         self.shortcut: nn.Sequential | None = None
         if latent_size > 1:
             stages, latent_channels = grid_rule(image_size, latent_size, latent_dim)
         widths = stage_widths(width, max_width, stages, block)
+        layers: list[nn.Module]
         if block == "residual":
             layers = [nn.PixelUnshuffle(2), nn.Conv2d(4 * image_channels, widths[0], 3, padding=1)]
             layers.append(ResidualBlock(widths[0]))
@@ -2051,7 +2089,9 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         bottom, stages = size_rule(image_size)
+        self.head: nn.Module
         self.shortcut: nn.Sequential | None = None
+        self.latent_shape: tuple[int, ...]
         if latent_size > 1:
             stages, latent_channels = grid_rule(image_size, latent_size, latent_dim)
         widths = stage_widths(width, max_width, stages, block)
@@ -2067,6 +2107,7 @@ class Decoder(nn.Module):
             self.head = nn.Linear(latent_dim, widths[-1] * bottom**2)
             self.coarsest_shape = (widths[-1], bottom, bottom)
         coarse_to_fine = list(zip(widths[::-1], widths[-2::-1], strict=False))
+        layers: list[nn.Module]
         if block == "residual":
             layers = [ResidualBlock(widths[-1]) for _ in range(2 if latent_size > 1 else 1)]
             for coarse, fine in coarse_to_fine:
@@ -2074,7 +2115,7 @@ class Decoder(nn.Module):
             to_pixels = nn.Conv2d(widths[0], 4 * image_channels, 3, padding=1)
             with torch.no_grad():
                 to_pixels.weight.copy_(to_pixels.weight[::4].repeat_interleave(4, dim=0))
-                to_pixels.bias.zero_()
+                to_pixels.get_parameter("bias").zero_()
             layers += [nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), to_pixels, nn.PixelShuffle(2)]
         else:
             layers = [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)]
@@ -2130,6 +2171,7 @@ class Discriminator(nn.Module):
 """Networks that are defined layer by layer, as the recipe of a published system lists them."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -2217,7 +2259,7 @@ def make_encoder(
     """The encoder that `lines` list, or else an `Encoder` with the further arguments `shape`."""
     if lines:
         return ListedEncoder(lines, image_size, image_channels, outputs * latent_dim)
-    return Encoder(image_size, image_channels, latent_dim, *shape, outputs)
+    return Encoder(image_size, image_channels, latent_dim, *shape, outputs=outputs)  # type: ignore[misc]  # shape ends before it
 
 
 def make_decoder(
@@ -2260,6 +2302,7 @@ def _build_layer(kind: str, *words: str, shape: tuple[int, ...]) -> tuple[list[n
     if kind in ("conv", "convt"):
         channels, kernel, stride = (int(number) for number in numbers[:3])
         padding = int(numbers[3]) if len(numbers) > 3 else (kernel - stride + 1) // 2
+        layer: nn.Module
         if kind == "conv":
             layer = nn.Conv2d(shape[0], channels, kernel, stride, padding, bias=bias)
             size = (shape[1] + 2 * padding - kernel) // stride + 1
@@ -2283,7 +2326,7 @@ def _build_layer(kind: str, *words: str, shape: tuple[int, ...]) -> tuple[list[n
         return [nn.Flatten()], (math.prod(shape),)
     if kind == "batchnorm":
         return [nn.BatchNorm2d(shape[0]) if len(shape) > 1 else nn.BatchNorm1d(shape[0])], shape
-    simple = {
+    simple: dict[str, Callable[..., nn.Module]] = {
         "relu": nn.ReLU,
         "leaky_relu": nn.LeakyReLU,
         "selu": nn.SELU,

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -22,14 +22,20 @@ PRIORS: dict[str, type[Prior]] = {
     "gaussian": GaussianPrior,
     "standard": StandardPrior,
 }
-PriorKind = Literal[tuple(PRIORS)]  # type: ignore[valid-type]
-# of a family without an encoder, whose latents are N(0, I)
-DecoderPriorKind = Literal[tuple(kind for kind, prior in PRIORS.items() if not prior.needs_encoder)]
 
 LINE, CIRCLE = "lerp", "slerp"
 PATHS = (LINE, CIRCLE, *(kind for kind, prior in PRIORS.items() if prior.is_invertible))
-PathKind = Literal[PATHS]
 DEFAULT_PATH = CIRCLE  # halfway, most shipped models draw sharper images on it than on a line; docs/latents.md
+
+if TYPE_CHECKING:  # type checkers read only literals that are written out
+    PriorKind = str
+    DecoderPriorKind = str
+    PathKind = str
+else:
+    PriorKind = Literal[tuple(PRIORS)]
+    # of a family without an encoder, whose latents are N(0, I)
+    DecoderPriorKind = Literal[tuple(kind for kind, prior in PRIORS.items() if not prior.needs_encoder)]
+    PathKind = Literal[PATHS]
 
 
 def priors_of(own: str, has_encoder: bool) -> list[str]:
@@ -190,8 +196,8 @@ class LatentPrior(PrincipalComponents):
         if kind == CIRCLE:
             return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
         prior = self.get(kind)
-        noise = slerp(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), weights)
-        points = prior.from_noise([noise], self, num_steps)
+        first, last = (prior.to_noise(latents, self, num_steps) for latents in (starts, ends))
+        points = prior.from_noise([slerp(first, last, weights)], self, num_steps)
         # there and back in steps is not quite the identity: the error at either end is subtracted
         return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
 

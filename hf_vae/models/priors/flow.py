@@ -50,6 +50,11 @@ class FlowPrior(Prior):
     title = "flow (learned)"
     is_learned = True
     is_invertible = True
+    directions: torch.Tensor
+    variances: torch.Tensor
+    rest: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self,
@@ -346,7 +351,8 @@ class FlowMLP(nn.Module):
 def _unet(channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
     """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest scale, each
     cell sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
-    from diffusers import UNet2DModel  # imported here: it takes a second, and only a flow on a grid needs it
+    # imported here: it takes a second, and only a flow on a grid needs it
+    from diffusers.models.unets.unet_2d import UNet2DModel
 
     levels = 1
     while latent_size % 2**levels == 0 and latent_size >> levels >= 4 and levels < 3:

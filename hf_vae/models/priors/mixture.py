@@ -24,6 +24,9 @@ class MixturePrior(Prior):
 
     title = "mixture of Gaussians"
     num_choices = 1
+    weights: torch.Tensor
+    means: torch.Tensor
+    stds: torch.Tensor
 
     def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS, num_gaussians: int = NUM_GAUSSIANS):
         super().__init__()
