@@ -55,7 +55,6 @@ def flags_type(family: str | None) -> type:
     return run_flags_type(family, FAMILIES[family].model, FAMILIES[family].objective)
 
 
-@functools.cache
 def run_flags_type(family: str, model_class: type[ImageGenerator], objective_class: type[Objective]) -> type:
     """The dataclass that the flags of a family are parsed into, with a field for each section. The fields of a section
     are the arguments of its class."""
@@ -145,20 +144,23 @@ def _arguments_as_dataclass(of_class: type, defaults: dict[str, Any]) -> type:
     """A dataclass with the arguments of a class and their help, from the docstrings of the class and its bases, where
     `defaults` replace some defaults. Unlike the class itself it takes every value: tyro would print what the class
     refuses as an error of its own."""
-    documented = [docstring_parser.parse(ancestor.__doc__ or "") for ancestor in reversed(of_class.__mro__)]
-    described = [argument for docstring in documented for argument in docstring.params]
-    helps = {argument.arg_name: argument.description for argument in described if argument.description}
-    arguments = list(inspect.signature(of_class).parameters.values())
-    if any(argument.name not in helps for argument in arguments):  # then each has a string below its field
-        below = docstring_parser.parse_from_object(of_class).params
-        helps |= {argument.arg_name: argument.description for argument in below if argument.description}
-    fields = []
-    for argument in arguments:
+    helps, fields = _helps(of_class), []
+    for argument in inspect.signature(of_class).parameters.values():
         name, annotation = argument.name, argument.annotation
-        settings: dict[str, Any] = {"help": " ".join(helps[name].split()), "aliases": MODEL_ALIASES.get(name)}
+        settings: dict[str, Any] = {"help": helps[name], "aliases": MODEL_ALIASES.get(name)}
         flag = limited(**MODEL_RANGES[name], **settings) if name in MODEL_RANGES else tyro.conf.arg(**settings)
         default = defaults.get(name, argument.default)
         fields.append((name, Annotated[annotation, flag], field(default=default)))
     section = dataclasses.make_dataclass(f"{of_class.__name__}Arguments", fields, frozen=True)
     section.__doc__ = " ".join(inspect.cleandoc(of_class.__doc__ or "").split("\n\n")[0].split())
     return section
+
+
+@functools.cache
+def _helps(of_class: Any) -> dict[str, str]:
+    """What the docstrings of a class and its bases say of each argument, in one line."""
+    documented = [docstring_parser.parse(ancestor.__doc__ or "") for ancestor in reversed(of_class.__mro__)]
+    described = [argument for docstring in documented for argument in docstring.params]
+    if not {argument.arg_name for argument in described} >= inspect.signature(of_class).parameters.keys():
+        described += docstring_parser.parse_from_object(of_class).params  # each has a string below its field
+    return {argument.arg_name: " ".join((argument.description or "").split()) for argument in described}
