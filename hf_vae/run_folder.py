@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from diffusers.utils import CONFIG_NAME
 
 from .atomic import write_text_whole
 
@@ -32,7 +32,6 @@ UNFINISHED = ".writing-"  # in front of a name, until the file or folder is comp
 
 # written at the end of a run, and published
 MODEL_CONFIG_FILE = CONFIG_NAME  # config.json
-WEIGHTS_FILE = SAFETENSORS_WEIGHTS_NAME  # diffusion_pytorch_model.safetensors
 FACTS_FILE = "training.json"
 METRICS_FILE = "metrics.json"
 CARD_FILE = "README.md"

@@ -54,6 +54,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_pat
         draw_picture(number).save(tmp_path / name)
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
+    assert names.keys() > {"photo", "photo_a", "photo_b"}  # it has imported and computed something
 
 
 def recorded(name: str, calls: list[str]) -> Callable[..., None]:

@@ -189,7 +189,7 @@ def _cache_folder() -> Path:
         return folder
     except RuntimeError as error:  # a user without a home folder, as in a container
         raise ValueError(
-            f"There is no folder for the cache of decoded images: {error} Set HF_VAE_CACHE or HF_HOME to a folder."
+            f"The cache of decoded images has no folder: {error} Set HF_VAE_CACHE or HF_HOME to a folder."
         ) from error
     except (OSError, ValueError) as error:  # the second where a file lies in the place of a folder
         raise _not_writable(chosen or constants.HF_ASSETS_CACHE, error) from error

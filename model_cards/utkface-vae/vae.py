@@ -647,15 +647,15 @@ class PriorTraining:
 
     def update(self) -> None:
         """Makes one update."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no update.")
 
     def state(self) -> dict[str, Any]:
         """All that the next updates follow from, except the latents: tensors and plain values."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no state.")
 
     def restore(self, state: dict[str, Any]) -> None:
         """Returns to the update at which `state` was taken."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no restore.")
 
 
 @dataclass(frozen=True)
