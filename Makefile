@@ -35,6 +35,7 @@ bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA
 	$(BIN)/python benchmarks/throughput.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 	$(BIN)/python benchmarks/time_to_quality.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 	$(BIN)/python benchmarks/space.py
+	$(BIN)/python benchmarks/startup.py
 
 space:                           ## write a Space that is ready to upload, to SPACE=build/space
 	rm -rf $(SPACE)

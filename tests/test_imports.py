@@ -76,6 +76,25 @@ def test_training_names_no_family(name):
             assert not re.search(rf"\b{name}\b", MODULES[module].read_text(), re.IGNORECASE), module
 
 
+@pytest.mark.slow
+def test_a_model_is_used_in_an_environment_with_the_base_dependencies_alone(tmp_path):
+    """The package indexes have to be reachable."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = ["--quiet", "--constraint", str(ROOT / "constraints.txt"), str(ROOT)]
+    subprocess.run([python, "-m", "pip", "install", *install], check=True)
+    found = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout.lower()
+    assert "torch==" in found and not re.search(r"^(accelerate|datasets|scikit-learn|gradio)==", found, re.MULTILINE)
+    code = (
+        "from hf_vae import AutoGenerator, ImagePipeline\n"
+        f"pipe = ImagePipeline.from_pretrained({str(ROOT / 'model_cards' / 'cats-vae')!r})\n"
+        "image = pipe.sample(2, seed=0).images[0]\n"
+        "print(len(pipe.reconstruct(image).images), len(pipe.vary(image, 0, [-1.0, 1.0]).images))"
+    )
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "1 2", done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("file", SPACE_FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_space_neither_trains_nor_loads_data_sets(file):
     assert not [name for name in imported_modules(file) if name.split(".")[0] in SPACE_MAY_NOT_IMPORT]
