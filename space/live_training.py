@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from hf_vae.families import FAMILIES
+from hf_vae.models.priors.base import Prior
 from hf_vae.pictures import upright_picture
 from hf_vae.run_folder import FACTS_FILE, LOG_FILE, PREVIEWS, TIMELAPSES
 from uploads import UploadError, open_upload
@@ -142,9 +143,9 @@ def train_live(family: str, pictures: Path, run: Path, num_steps: int, seed: int
 
 def _quick_latents(family: str) -> dict[str, object]:
     """Arguments for latents that are learned within a minute, if the family has these arguments: one vector for the
-    whole image, and a Gaussian prior instead of a flow."""
+    whole image, and the prior of previews, which is fitted in seconds."""
     model = FAMILIES[family].model
-    settings: dict[str, object] = {"prior": "gaussian"} if model.has_encoder else {}
+    settings: dict[str, object] = {"prior": Prior.preview_kind} if model.has_encoder else {}
     if "latent_size" in inspect.signature(model.__init__).parameters:
         settings["latent_size"] = 1
     return settings

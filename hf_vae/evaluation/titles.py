@@ -3,6 +3,7 @@
 import re
 from typing import Any, NamedTuple
 
+from ..models.priors import CIRCLE, LINE, PATHS
 from .metrics import DISTANCES, LIKENESS, NUM_BANDS, SHARPNESS, VARIETY
 
 
@@ -11,11 +12,13 @@ GROUPS = {
     "reconstructions_without_details": "reconstructions without residual latents",
     "samples": "samples",
 }
+MIDWAY = {kind: f"in the {kind}" for kind in PATHS} | {LINE: "on a line", CIRCLE: "on a circle"}
 OTHER_TITLES = {
     "training_distance_samples_ratio": "Median distance to the nearest training image, samples to held-out",
-    "interpolation_lerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a line, ratio to the ends",
-    "interpolation_slerp_sharpness_middle_ratio": "Variance of the Laplacian midway on a circle, ratio to the ends",
-    "interpolation_flow_sharpness_middle_ratio": "Variance of the Laplacian midway in the flow, ratio to the ends",
+    **{
+        f"interpolation_{kind}_sharpness_middle_ratio": f"Variance of the Laplacian midway {where}, ratio to the ends"
+        for kind, where in MIDWAY.items()
+    },
 }
 NETWORK_NOTES = {
     "simclr": "simclr is a small network of hf_vae, which is blind to part of what eyes see",
