@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
 from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
 from PIL import Image
@@ -46,6 +47,9 @@ SHOWN = ("loss", "mse", "g_loss", "d_loss", "validation_loss")  # of all logged 
 # tqdm's share of the newest update in its mean speed: low enough that a preview does not disturb the remaining time,
 # high enough that the slow first updates are soon forgotten
 BAR_SMOOTHING = 0.05
+# Process groups that live until the process ends. Otherwise the networks of a run hold the last reference to theirs.
+# When it goes, gloo waits for its thread while PyTorch holds Python's lock, and that thread may wait for the lock.
+KEPT_GROUPS: list[Any] = []
 
 
 def train(run: RunConfig) -> Path:
@@ -190,6 +194,8 @@ class Training:
             broadcast_object_list(interruption)  # the other ranks wait here
         if interruption[0]:
             raise interruption[0]
+        if torch.distributed.is_initialized():
+            KEPT_GROUPS.append(torch.distributed.group.WORLD)
         self.accelerator.end_training()
         return self.output_dir
 

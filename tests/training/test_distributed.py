@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,20 @@ def test_a_signal_while_the_first_rank_fits_the_prior_stops_all_of_them(picture_
     sentence = "Stopped by SIGTERM after writing prior-checkpoint.pt at update 1 of 2 of the prior."
     assert done.stderr.count(sentence) == 2, done.stderr[-3000:]
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-2"]
+
+
+@pytest.mark.slow
+def test_launches_at_the_same_time_end(picture_folder, tmp_path):
+    """gloo's thread may still need Python's lock when the networks of a finished run are freed."""
+    (tmp_path / "whole.py").write_text("import train_accelerate\ntrain_accelerate.main()")
+    with ThreadPoolExecutor(2) as pool:
+        launches = [
+            pool.submit(
+                launch_two, tmp_path / "whole.py", flags_of("dcgan", picture_folder, tmp_path / str(number), 4)
+            )
+            for number in range(6)
+        ]
+    assert [launch.result().returncode for launch in launches] == [0] * 6
 
 
 @pytest.mark.slow
