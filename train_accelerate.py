@@ -41,7 +41,7 @@ def run_training(run: RunConfig) -> None:
     try:
         evaluate.evaluate_folder(output_dir, run.data, splits=images)
         cards.write_card(output_dir)
-        print(f"Published to {output_dir}: look at samples.png and README.md there.")
+        print(f"Wrote the model to {output_dir}: see samples.png and README.md there.")
         if run.train.push_to_hub:
             print(hub.push(output_dir, repo_id, run.train.hub_private_repo, run.train.hub_token))
     except KeyboardInterrupt:

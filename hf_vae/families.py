@@ -8,6 +8,7 @@ from .config import RunConfig
 from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator
 from .models.auto import AutoGenerator
 from .models.loading import refuse_output_size
+from .models.priors import PRIORS
 from .objectives import AutoencoderObjective, DCGANObjective, Objective, VAEGANObjective, VAEObjective
 
 
@@ -48,6 +49,8 @@ def new_model(run: RunConfig) -> ImageGenerator:
     """
     model, train = FAMILIES[run.family].model(**run.model), run.train
     refuse_output_size(model.config.output_size)
+    if model.config.prior not in PRIORS:
+        raise ValueError(f"prior={model.config.prior} is not possible; choose one of {', '.join(PRIORS)}.")
     if not train.keeps_prior:
         model.latent_prior.drop_learned()
     if train.pretrained_model_name_or_path:

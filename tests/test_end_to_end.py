@@ -77,7 +77,7 @@ def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_pat
     kill_after_a_checkpoint(command("train_accelerate.py", *training_flags(family, pictures, killed)), killed)
     assert not (killed / "diffusion_pytorch_model.safetensors").exists()
     resume = [*training_flags(family, pictures, killed), "--resume_from_checkpoint", "latest"]
-    assert "Published to" in run(command("train_accelerate.py", *resume))
+    assert "Wrote the model to" in run(command("train_accelerate.py", *resume))
     for name, value in load_file(quiet / "diffusion_pytorch_model.safetensors").items():
         assert torch.equal(value, load_file(killed / "diffusion_pytorch_model.safetensors")[name]), name
 

@@ -10,8 +10,9 @@ from conftest import TINY, draw_picture, reset_accelerate
 from diffusers.configuration_utils import register_to_config
 
 from hf_vae import AutoGenerator, ImagePipeline
+from hf_vae.config import DataConfig, RunConfig, TrainConfig
 from hf_vae.evaluation.evaluate import evaluate_folder
-from hf_vae.families import FAMILIES, Family
+from hf_vae.families import FAMILIES, Family, new_model
 from hf_vae.flags import FLAG_STYLE, flags_to_run, run_flags_type
 from hf_vae.models.base import EncoderOutput, ImageGenerator
 from hf_vae.models.blocks import Decoder, Encoder
@@ -101,3 +102,10 @@ def test_a_line_in_the_registry_is_all_that_a_new_family_needs(registered, pictu
     assert models[folder.name].has_encoder
     assert len(sample.draw(models, folder.name, count=2, seed=0, temperature=1.0, prior="own")[0]) == 2
     assert models[folder.name].pipeline.reconstruct(draw_picture(0)).images[0].size == (28, 28)
+
+
+def test_a_prior_that_does_not_exist_is_refused_before_training(registered):
+    """A family whose signature takes any text for it, as this one's does."""
+    run = RunConfig("linear-code", TINY | {"prior": "gausian"}, LinearCodeObjective(), DataConfig(), TrainConfig())
+    with pytest.raises(ValueError, match="prior=gausian is not possible; choose one of flow, mixture"):
+        new_model(run)

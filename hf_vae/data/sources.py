@@ -136,8 +136,14 @@ def refuse_unless_one_source(data: DataConfig) -> None:
 
 
 def name_of_place(place: str) -> dict[str, Any]:
-    """The setting that `place` is for: `train_data_dir` of a folder of images or parquet, or else `dataset_name`."""
+    """The setting that `place` is for: `train_data_dir` of a folder of images or parquet, or else `dataset_name`.
+
+    Raises:
+        ValueError: If `place` is written as a path, and nothing is there.
+    """
     path = Path(place).expanduser()
+    if not path.exists() and (place.endswith("/") or path.is_absolute() or place.startswith(("./", "../"))):
+        raise ValueError(f"{place} does not exist. Pass a folder of images, a parquet file, a preset or a Hub id.")
     return {"train_data_dir" if path.exists() and not only_datasets_reads(path) else "dataset_name": place}
 
 

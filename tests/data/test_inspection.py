@@ -1,6 +1,7 @@
 """What a dataset holds, found before training."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -134,3 +135,11 @@ def test_columns_of_parquet_are_counted(tmp_path):
     datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "train.parquet")
     findings = inspect_pictures(DataConfig(train_data_dir=str(tmp_path / "train.parquet")))
     assert findings.labels == {"age": {1: 2, 30: 1}} and len(findings.examples) == 3
+
+
+@pytest.mark.parametrize("place", ["nowhere/", "./nowhere", "/nowhere/at/all"])
+def test_a_path_to_nothing_is_refused_without_asking_the_hub(place, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["hf-vae", "inspect", place])
+    with pytest.raises(SystemExit, match=f"^Error: {re.escape(place)} does not exist. Pass a folder of images"):
+        main.main()
