@@ -25,7 +25,7 @@ FLAG_STYLE: dict[str, Any] = {
 SECTIONS = ("model", "objective", "data", "train")
 NOT_SECTIONS = {"family", "published", "notes"}  # the last two are for readers of a recipe
 # ranges of model sizes; the models' own signatures have types only, as their code travels with the weights
-MODEL_RANGES: dict[str, dict[str, int]] = {
+MODEL_RANGES: dict[str, dict[str, Any]] = {
     "image_size": {"least": 1},
     "image_channels": {"least": 1},
     "latent_dim": {"least": 1},
@@ -33,6 +33,10 @@ MODEL_RANGES: dict[str, dict[str, int]] = {
     "width": {"least": 1},
     "max_width": {"least": 1},
     "detail_dim": {"least": 0},
+    "code_dim": {"least": 1},
+    "code_nats": {"above": 0},
+    "code_width": {"least": 8},
+    "guidance": {"least": 0},
     "num_directions": {"least": 1},
     "num_gaussians": {"least": 1},
     "flow_width": {"least": 16},

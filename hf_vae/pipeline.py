@@ -15,7 +15,7 @@ from .latents.encoding import encode_all
 from .latents.inversion import invert
 from .models import ImageGenerator
 from .models.auto import AutoGenerator
-from .models.priors import DEFAULT_PATH, DEFAULT_STEPS
+from .models.priors import DEFAULT_STEPS
 from .pictures import ImageLike, picture_to_uint8, square_picture, to_float, to_pictures, to_pil_image, to_pil_images
 
 
@@ -72,7 +72,7 @@ class ImagePipeline:
     @property
     def num_components(self) -> int:
         """Number of principal components to move along."""
-        return len(self.model.latent_prior.stds)
+        return len(self.model.latent_prior.sliders.stds)
 
     def prepare(self, picture: ImageLike) -> Image.Image:
         """The image as the model sees it: a square of its `image_size`, in colour or grey."""
@@ -122,6 +122,7 @@ class ImagePipeline:
         temperature: float = 1.0,
         prior: str | None = None,
         num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
     ) -> PicturesOutput:
         """Generates images. Each has a seed of its own, `seed`, `seed + 1` and so on, which gives the same image
         again, on any device and whatever else is generated with it. Other arguments are those of
@@ -129,7 +130,9 @@ class ImagePipeline:
         seed = secrets.randbelow(2**32) if seed is None else seed
         generators = [torch.Generator().manual_seed(seed + number) for number in range(num_images)]
         prior = prior or self.model.config.prior
-        return self.decode(self.model.latent_prior.sample(num_images, prior, generators, temperature, num_steps))
+        return self.decode(
+            self.model.latent_prior.sample(num_images, prior, generators, temperature, num_steps, guidance)
+        )
 
     def reconstruct(self, pictures: ImageLike | Iterable[ImageLike]) -> PicturesOutput:
         """Encodes and decodes one image or several.
@@ -145,7 +148,7 @@ class ImagePipeline:
         start: ImageLike,
         end: ImageLike,
         frames: int = 48,
-        kind: str = DEFAULT_PATH,
+        kind: str | None = None,
         num_steps: int = DEFAULT_STEPS,
     ) -> PicturesOutput:
         """Morphs `start` into `end` in `frames` images along a path through latent space. The first and the last image
@@ -159,7 +162,7 @@ class ImagePipeline:
         return self.interpolate_latents(ends, frames, kind, num_steps)
 
     def interpolate_latents(
-        self, ends: torch.Tensor, frames: int = 48, kind: str = DEFAULT_PATH, num_steps: int = DEFAULT_STEPS
+        self, ends: torch.Tensor, frames: int = 48, kind: str | None = None, num_steps: int = DEFAULT_STEPS
     ) -> PicturesOutput:
         """The same between two points in latent space, `(2, Z)` or `(2, Z + D)`.
 
@@ -197,8 +200,9 @@ class ImagePipeline:
     def move(self, latents: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
         """Moves latents, B of them or one for all, along the first K principal components by `shifts` (B, K), in
         standard deviations of the training set."""
-        prior, count = self.model.latent_prior, shifts.shape[1]
-        return self.shift(latents, shifts.to(latents.device) * prior.stds[:count] @ prior.directions[:count])
+        size = self.model.config.latent_dim
+        moved = self.model.latent_prior.move(latents[:, :size], shifts)
+        return torch.cat([moved, latents[:, size:].expand(len(moved), -1)], 1)
 
     def shift(self, latents: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         """Adds `steps` (B, Z) to latents, B of them or one for all. Residual latents stay as they are."""

@@ -10,7 +10,6 @@ from conftest import draw_picture, tiny_model
 from PIL import Image
 
 from hf_vae import FAMILIES, ImagePipeline
-from hf_vae.models.priors import DEFAULT_PATH
 from hf_vae.pictures import MAX_PIXELS, open_image, to_pil_images
 
 
@@ -72,7 +71,9 @@ def test_a_morph_starts_and_ends_at_the_reconstructions(family):
         assert len(output.images) == 6
         ends = pipe.reconstruct([start, end]).tensors
         torch.testing.assert_close(output.tensors[[0, -1]], ends, atol=1e-4, rtol=0)
-    assert pixels(pipe.interpolate(start, end, frames=6)) == pixels(pipe.interpolate(start, end, 6, DEFAULT_PATH))
+    assert pixels(pipe.interpolate(start, end, frames=6)) == pixels(
+        pipe.interpolate(start, end, 6, pipe.model.latent_prior.default_path)
+    )
     with pytest.raises(ValueError, match="at least 2 points"):
         pipe.interpolate(start, end, frames=1)
     with pytest.raises(ValueError, match="bezier"):
@@ -81,7 +82,7 @@ def test_a_morph_starts_and_ends_at_the_reconstructions(family):
 
 @pytest.mark.parametrize("family", ENCODERS)
 def test_varying_a_component_moves_along_it_in_standard_deviations(family):
-    model = tiny_model(family)
+    model = tiny_model(family, prior="gaussian")
     spread = torch.randn(200, 8, generator=torch.Generator().manual_seed(0)) @ torch.randn(8, 8) * 3
     model.latent_prior.fit(spread)
     pipe, picture = ImagePipeline(model), draw_picture(0)
@@ -106,7 +107,7 @@ def test_without_an_encoder_no_picture_goes_in(family):
 
 
 def test_moving_along_components_adds_their_standard_deviations():
-    pipe = ImagePipeline(tiny_model("vae"))
+    pipe = ImagePipeline(tiny_model("vae", prior="gaussian"))
     prior = pipe.model.latent_prior
     prior.fit(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 9))
     latents = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))

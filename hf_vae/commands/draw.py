@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from ..models.priors import DEFAULT_PATH, DEFAULT_STEPS, PathKind, PriorKind
+from ..models.priors import DEFAULT_STEPS, PathKind, PriorKind
 from ..pictures import GRID_COLUMNS, open_image, picture_grid
 from ..pipeline import ImagePipeline
 from ..ranges import limited
@@ -23,6 +23,7 @@ def sample(
     temperature: Annotated[float, limited(least=0)] = 1.0,
     prior: PriorKind | None = None,
     num_steps: Annotated[int, limited(least=1)] = DEFAULT_STEPS,
+    guidance: Annotated[float | None, limited(least=0)] = None,
     columns: Annotated[int, limited(least=1)] = GRID_COLUMNS,
     output: Path = Path("samples.png"),
     overwrite: bool = False,
@@ -38,12 +39,14 @@ def sample(
         temperature: Scale of the noise. Images are more typical and less varied below 1.
         prior: The distribution to draw latents from (default: the model's own).
         num_steps: Steps of a flow from noise to latents. Other priors ignore it.
+        guidance: Strength of the flow's network. Images are more typical above 1, more varied below (default: the
+            model's own). Other priors ignore it.
         columns: Images in a row.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    samples = _open_model(model).sample(num, seed, temperature, prior, num_steps).images
+    samples = _open_model(model).sample(num, seed, temperature, prior, num_steps, guidance).images
     save_picture(picture_grid(samples, columns), output)
 
 
@@ -76,7 +79,7 @@ def interpolate(
     start: PictureFile,
     end: PictureFile,
     frames: Annotated[int, limited(least=2)] = 8,
-    kind: PathKind = DEFAULT_PATH,
+    kind: PathKind | None = None,
     num_steps: Annotated[int, limited(least=1)] = DEFAULT_STEPS,
     output: Path = Path("interpolation.png"),
     overwrite: bool = False,
@@ -90,7 +93,8 @@ def interpolate(
         start: Image file to start from.
         end: Image file to end at.
         frames: Number of frames, including the reconstructions of both images.
-        kind: slerp (along a great circle), lerp (along a straight line) or flow (through the noise of the flow).
+        kind: slerp (along a great circle), lerp (along a straight line), flow (through the noise of the flow) or code
+            (through the code). Default: code where the model has one, else slerp.
         num_steps: Steps of a flow, on a path through its noise.
         output: File to write.
         overwrite: Replace the file if it exists.

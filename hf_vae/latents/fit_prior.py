@@ -10,8 +10,9 @@ from tqdm import tqdm
 from ..hardware import computes_in_bfloat16
 from ..models import ImageGenerator
 from ..models.principal_components import principal_components
-from ..models.priors import PRIORS
+from ..models.priors import CODE, PRIORS
 from ..models.priors.base import Learning, PriorTraining
+from ..objectives.perceptual import image_error
 from .encoding import encode_all
 
 
@@ -45,11 +46,13 @@ def fit_prior(
         in_bfloat16: Whether the prior's network computes in bf16; if None, where the hardware does.
 
     Raises:
-        ValueError: If there are fewer than two images.
+        ValueError: If there are fewer than two images. If the prior has a code, and the package with the network that
+            it is learned with is not installed.
     """
     if not model.has_encoder:
         fit_components(model, batches, seed)
         return
+    error = image_error(model) if learns_prior(model) and model.config.prior == CODE else None
     latents, prior = draw_latents(model, batches, seed), model.latent_prior
     if not learns_prior(model):
         prior.fit_priors(latents, seed)
@@ -65,7 +68,7 @@ def fit_prior(
                 after_update(training)
 
         in_bfloat16 = computes_in_bfloat16(prior.mean.device) if in_bfloat16 is None else in_bfloat16
-        prior.fit_priors(latents, seed, Learning(num_updates, in_bfloat16, state, count))
+        prior.fit_priors(latents, seed, Learning(num_updates, in_bfloat16, state, count, error))
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from diffusers.utils import CONFIG_NAME, BaseOutput
 from .detail import Detail
 from .formats import FORMAT_VERSION, VERSION_KEY, upgraded_config, upgraded_weights, version_of
 from .loading import HUB_OPTIONS, checked_folder, device_of_map
-from .priors import DEFAULT_PATH, DEFAULT_STEPS, LatentPrior, priors_of
+from .priors import DEFAULT_STEPS, LatentPrior, priors_of
 from .standalone import standalone_source
 
 
@@ -75,8 +75,14 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         detail_dim: Number of residual latents, which store the part of an encoded image that the networks miss, by a
             linear map of each cell of the grid. They are fitted after training, and samples have none. 0 for none.
         output_size: Edge of the generated images, in pixels, if it differs from image_size.
-        prior: The distribution that samples are drawn from. It is fitted after training: "flow" (a network that learns
-            the latents), "mixture" (of Gaussians) or "gaussian". "standard" is N(0, I) and is not fitted.
+        prior: The distribution that samples are drawn from. It is fitted after training: "code" (a few numbers for the
+            whole image, which sliders move, and a network that draws the latents given these), "flow" (a network that
+            draws the latents), "mixture" (of Gaussians) or "gaussian". "standard" is N(0, I) and is not fitted.
+        code_dim: Numbers in the code.
+        code_nats: Information of the code about an image, in nats.
+        code_width: Channels of the code's networks, at the scale of the grid.
+        guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
+            typical, below 1 more varied.
         num_directions: Maximum number of principal components, which sliders move along.
         num_gaussians: Maximum number of Gaussians in the mixture prior.
         flow_width: Channels of the flow's UNet at its finest scale, for latents on a grid.
@@ -223,6 +229,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         temperature: float = 1.0,
         prior: str | None = None,
         num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
     ) -> torch.Tensor:
         """Generates images `(num_images, C, H, W)` in [-1, 1].
 
@@ -232,12 +239,14 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             temperature: Scale of that noise. Below 1 samples are more typical and less varied.
             prior: The prior to draw latents from, one of `priors`; `config.prior` if None.
             num_steps: Number of steps from noise to latents, for a flow. Other priors ignore it.
+            guidance: Strength of what a flow's network adds to its Gaussian; `config.guidance` if None. Above 1
+                samples are more typical. Other priors ignore it.
 
         Raises:
             ValueError: If the model has no such prior, or `num_images` or `num_steps` is below 1.
         """
         kind = prior or self.config.prior
-        latents = self.latent_prior.sample(num_images, kind, generator, temperature, num_steps)
+        latents = self.latent_prior.sample(num_images, kind, generator, temperature, num_steps, guidance)
         return self.decode(latents).sample.float().clamp(-1, 1)
 
     @torch.no_grad()
@@ -255,7 +264,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         start: torch.Tensor,
         end: torch.Tensor,
         num_images: int = 8,
-        kind: str = DEFAULT_PATH,
+        kind: str | None = None,
         num_steps: int = DEFAULT_STEPS,
     ) -> torch.Tensor:
         """Morphs one image into another, along a path through latent space.
@@ -264,7 +273,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             start: Image `(C, H, W)` in [-1, 1].
             end: Another one.
             num_images: Number of images, at least 2. The first and the last are the reconstructions of both.
-            kind: The path, see `path`.
+            kind: The path, see `path`; the model's default if None.
             num_steps: Number of steps of a flow, see `path`.
 
         Returns:
@@ -285,7 +294,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         starts: torch.Tensor,
         ends: torch.Tensor,
         num_points: int,
-        kind: str = DEFAULT_PATH,
+        kind: str | None = None,
         num_steps: int = DEFAULT_STEPS,
     ) -> torch.Tensor:
         """Evenly spaced points from `starts` to `ends`, both `(..., Z)`, or `(..., Z + D)` with residual latents:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 VERSION_KEY = "format_version"  # in config.json; versions 1 to 4 did not write it
 
 
@@ -44,17 +44,22 @@ CHANGES: dict[int, FormatChange] = {
     4: FormatChange(
         renamed={f"latent_prior.mixture_{name}": f"latent_prior.mixture.{name}" for name in MIXTURE_NAMES}
     ),
+    # 2026-11-26: the prior with a code, in weights of its own; guidance.
+    5: FormatChange(),
 }
-# The arguments that versions 1 to 4 did not have, or did not write yet, and the values that they stood for.
-FIRST_VALUES: dict[str, Any] = {
-    "shortcut": False,
-    "detail_dim": 0,
-    "num_directions": 128,
-    "num_gaussians": 16,
-    "flow_width": 48,
-    "flow_mlp_width": 512,
-    "flow_depth": 2,
-    "flow_directions": 512,
+# The arguments that versions up to this one did not have, or did not write yet, and the values that they stood for.
+FIRST_VALUES: dict[int, dict[str, Any]] = {
+    4: {
+        "shortcut": False,
+        "detail_dim": 0,
+        "num_directions": 128,
+        "num_gaussians": 16,
+        "flow_width": 48,
+        "flow_mlp_width": 512,
+        "flow_depth": 2,
+        "flow_directions": 512,
+    },
+    5: {"guidance": 1.0},
 }
 
 
@@ -79,12 +84,12 @@ def upgraded_config(config: dict[str, Any], arguments: Collection[str]) -> dict[
         ValueError: If the version is newer than this code.
     """
     refuse_newer_format(config, "The configuration")
-    if VERSION_KEY in config:
-        return {name: value for name, value in config.items() if name != VERSION_KEY}
-    values = dict(FIRST_VALUES)
-    if "decoder_layers" not in config and "latent_dim" in config:  # version 1
+    version = config.get(VERSION_KEY, 4)
+    values = {name: value for last, first in FIRST_VALUES.items() if version <= last for name, value in first.items()}
+    if VERSION_KEY not in config and "decoder_layers" not in config and "latent_dim" in config:  # version 1
         values |= {"latent_size": 1, "num_directions": config["latent_dim"]}
-    return {name: value for name, value in values.items() if name in arguments} | config
+    upgraded = {name: value for name, value in values.items() if name in arguments} | config
+    return {name: value for name, value in upgraded.items() if name != VERSION_KEY}
 
 
 def version_of(config: dict[str, Any], names: Collection[str]) -> int:

@@ -13,8 +13,8 @@ from PIL import Image
 import checks
 from animation import FORMATS, save_loop, side_by_side
 from faces import crop_to_face
-from hf_vae.models.priors import DEFAULT_PATH, PRIORS
 from hf_vae.models.priors import PATHS as PATH_KINDS
+from hf_vae.models.priors import PRIORS
 from published import PublishedModel
 from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event
 
@@ -22,8 +22,9 @@ from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event
 MIN_FRAMES, MAX_FRAMES = 4, 60
 MAX_SPEED = 30
 MAX_MODELS = 4
-PATHS = {"straight line (lerp)": "lerp", "great circle (slerp)": "slerp"}
-PATHS |= {f"through the learned prior ({kind})": kind for kind in PATH_KINDS if kind in PRIORS}
+OWN = "own"  # the default path of each model
+PATHS = {"the model's own": OWN, "straight line (lerp)": "lerp", "great circle (slerp)": "slerp"}
+PATHS |= {f"through the {kind}": kind for kind in PATH_KINDS if kind in PRIORS}
 
 
 def interpolate(
@@ -50,6 +51,7 @@ def interpolate(
         raise checks.refusal(f"Choose 1 to {MAX_MODELS} models; {len(names)} are chosen.")
     kind = checks.choice("The path", path, {kind: kind for kind in PATHS.values()})
     walkers = [_walker(checks.choice("The model", name, opened), kind) for name in names]
+    path_kind = None if kind == OWN else kind
     frames = checks.whole_number("The number of frames", frames, MIN_FRAMES, MAX_FRAMES)
     speed = checks.whole_number("The speed", speed, 1, MAX_SPEED)
     file_format = checks.choice("The file format", file_format, {name: name for name in FORMATS})
@@ -61,7 +63,7 @@ def interpolate(
             progress((before + done) / len(walkers), f"Interpolating with {name}")
 
         report(0)
-        rows.append(model.pipeline.interpolate_latents(_latents(model, ends, report), frames, kind).images)
+        rows.append(model.pipeline.interpolate_latents(_latents(model, ends, report), frames, path_kind).images)
     images = [side_by_side(list(row)) for row in zip(*rows, strict=True)]
     progress(1.0, "Writing the animation")
     shown, asked_for = (_new_file(f"morph.{ending}") for ending in ("webp", file_format))
@@ -129,7 +131,7 @@ def build(models: dict[str, PublishedModel]) -> None:
                 max_choices=MAX_MODELS,
                 label="Models",
             )
-            path = gr.Radio(list(PATHS.items()), value=DEFAULT_PATH, label="Path")
+            path = gr.Radio(list(PATHS.items()), value=OWN, label="Path")
         with gr.Accordion("Seeds, frames, speed and file format", open=False), gr.Row():
             start_seed = gr.Number(0, label="Seed of the first sample", precision=0, min_width=100)
             end_seed = gr.Number(1, label="Seed of the second sample", precision=0, min_width=100)

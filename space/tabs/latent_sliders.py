@@ -93,7 +93,7 @@ def _label_vectors(model: PublishedModel) -> torch.Tensor:
 
 
 def _num_components(model: PublishedModel) -> int:
-    return min(NUM_SLIDERS, len(model.pipeline.model.latent_prior.stds))
+    return min(NUM_SLIDERS, model.pipeline.num_components)
 
 
 def _start(
@@ -120,7 +120,7 @@ def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
     """Labels the sliders of a model: a component's slider with its share of the latents' variance, a label's slider
     with the probe's accuracy on held-out images."""
     chosen = checks.choice("The model", model, models)
-    shares = chosen.pipeline.model.latent_prior.explained_variance[:NUM_SLIDERS].tolist()
+    shares = chosen.pipeline.model.latent_prior.sliders.explained_variance[:NUM_SLIDERS].tolist()
     shown = [gr.Slider(label=f"Component {each} ({share:.1%})", visible=True) for each, share in enumerate(shares, 1)]
     shown += [gr.Slider(value=0, visible=False)] * (NUM_SLIDERS - len(shown))
     labels = [

@@ -14,7 +14,6 @@ from PIL import Image
 import train_accelerate
 from hf_vae import FAMILIES, ImagePipeline
 from hf_vae.commands import main
-from hf_vae.models.priors import DEFAULT_PATH
 from hf_vae.pictures import picture_grid
 from hf_vae.sheets import LABEL_HEIGHT
 from hf_vae.training import loop, trackers
@@ -78,7 +77,7 @@ def test_a_strip_is_the_morph_of_the_pipeline(kind, hf_vae, published_models, tm
         draw_picture(number).save(path)
     flags = ["--output", str(tmp_path / "strip.png"), *(["--kind", kind] if kind else [])]
     hf_vae("interpolate", str(folder), *paths, *flags)
-    expected = ImagePipeline.from_pretrained(folder).interpolate(*paths, 8, kind or DEFAULT_PATH).images
+    expected = ImagePipeline.from_pretrained(folder).interpolate(*paths, 8, kind).images
     assert Image.open(tmp_path / "strip.png").tobytes() == picture_grid(expected, 8).tobytes()
 
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from conftest import draw_picture, tiny_model
 
 from hf_vae.evaluation import features
-from hf_vae.evaluation.efficientnet import EfficientNetLite
+from hf_vae.objectives import efficientnet
+from hf_vae.objectives.efficientnet import EfficientNetLite
 from hf_vae.evaluation.evaluate import evaluate
 from hf_vae.evaluation.features import (
     FeatureNetwork,
@@ -161,9 +162,9 @@ def test_inception_sees_8_bit_values_at_299_pixels_in_its_own_range(monkeypatch,
     (file.parent / "__init__.py").write_text("raise AssertionError('its code is run')")
     torch.jit.script(Means()).save(str(file))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    packaged = features._packaged_file
+    packaged = efficientnet.packaged_file
     monkeypatch.setattr(
-        features, "_packaged_file", lambda package, name, _, install: packaged(package, name, digest, install)
+        features, "packaged_file", lambda package, name, _, install: packaged(package, name, digest, install)
     )
     monkeypatch.syspath_prepend(tmp_path)
     found = extract(open_features("inception"), torch.tensor([-1.5, 0.001, 1]).view(3, 1, 1, 1).expand(-1, 1, 28, 28))

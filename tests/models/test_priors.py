@@ -311,9 +311,9 @@ def test_a_flow_computes_in_the_precision_that_was_asked_for(monkeypatch):
     seen = []
     forward = FlowPrior.added_velocity
 
-    def record(flow, points, times):
+    def record(flow, points, times, condition):
         seen.append(torch.is_autocast_enabled("cpu"))
-        return forward(flow, points, times)
+        return forward(flow, points, times, condition)
 
     monkeypatch.setattr(FlowPrior, "added_velocity", record)
     latents = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
@@ -368,7 +368,7 @@ def test_more_steps_of_a_flow_are_more_exact_and_other_priors_ignore_them():
 
 def test_the_sizes_of_a_model_s_prior_are_those_of_its_configuration(images, tmp_path):
     sizes = {"num_directions": 5, "num_gaussians": 3, "flow_mlp_width": 32, "flow_depth": 1, "flow_directions": 4}
-    model = tiny_model("vae", **sizes)
+    model = tiny_model("vae", prior="flow", **sizes)
     shapes = {name: tuple(value.shape) for name, value in model.latent_prior.state_dict().items()}
     assert shapes["directions"] == (5, 8) and shapes["mixture.means"] == (3, 5)
     assert shapes["flow.directions"] == (4, 8) and shapes["flow.network.first.weight"] == (32, 8)

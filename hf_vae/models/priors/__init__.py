@@ -10,6 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from ..interpolation import slerp
 from ..principal_components import NUM_DIRECTIONS, PrincipalComponents
 from .base import DEFAULT_STEPS, Learning, Prior
+from .code import CodePrior
 from .flow import FlowPrior
 from .gaussian import GaussianPrior
 from .mixture import MixturePrior
@@ -17,15 +18,15 @@ from .standard import StandardPrior
 
 
 PRIORS: dict[str, type[Prior]] = {
+    "code": CodePrior,
     "flow": FlowPrior,
     "mixture": MixturePrior,
     "gaussian": GaussianPrior,
     "standard": StandardPrior,
 }
 
-LINE, CIRCLE = "lerp", "slerp"
+LINE, CIRCLE, CODE = "lerp", "slerp", "code"
 PATHS = (LINE, CIRCLE, *(kind for kind, prior in PRIORS.items() if prior.is_invertible))
-DEFAULT_PATH = CIRCLE  # halfway, most shipped models draw sharper images on it than on a line; docs/latents.md
 
 if TYPE_CHECKING:  # type checkers read only literals that are written out
     PriorKind = str
@@ -85,6 +86,19 @@ class LatentPrior(PrincipalComponents):
         """The kinds of path that `path` can take."""
         return [kind for kind in PATHS if kind not in PRIORS or kind in self.kinds]
 
+    @property
+    def default_path(self) -> str:
+        """The kind of path that is taken unless another one is asked for: through the code where there is one. Among
+        the others, most shipped models draw sharper images halfway on the circle than on the line."""
+        return CODE if CODE in self.kinds else CIRCLE
+
+    @property
+    def sliders(self) -> PrincipalComponents:
+        """What `move` moves along: the principal components of the code where there is one, else those of the
+        latents."""
+        code = self._modules.get(CODE)
+        return code.code if isinstance(code, CodePrior) else self
+
     def get(self, kind: str) -> Prior:
         """The prior of a kind.
 
@@ -122,6 +136,7 @@ class LatentPrior(PrincipalComponents):
         with torch.random.fork_rng(devices=[]):
             return self._new(self.kind)
 
+    @torch.no_grad()
     def sample(
         self,
         num_samples: int,
@@ -129,6 +144,7 @@ class LatentPrior(PrincipalComponents):
         generator: torch.Generator | list[torch.Generator] | None = None,
         temperature: float = 1.0,
         num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
     ) -> torch.Tensor:
         """Draws latents `(num_samples, Z)`.
 
@@ -139,6 +155,8 @@ class LatentPrior(PrincipalComponents):
             temperature: Scale of the noise. At 0 a Gaussian gives its mean, a mixture the mean of one of its
                 Gaussians, and a flow the latents of zero noise.
             num_steps: Number of steps of a flow. Other priors ignore it.
+            guidance: Strength of what a flow's network adds to its Gaussian; the model's own if None. Other priors
+                ignore it.
 
         Raises:
             ValueError: If the model has no prior of this kind, or `num_samples` or `num_steps` is below 1.
@@ -154,7 +172,7 @@ class LatentPrior(PrincipalComponents):
         ]
         num_scaled = len(noise) - prior.num_choices
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
-        return prior.from_noise(noise, self, num_steps)
+        return prior.from_noise(noise, self, num_steps, guidance=guidance)
 
     @torch.no_grad()
     def path(
@@ -162,20 +180,21 @@ class LatentPrior(PrincipalComponents):
         starts: torch.Tensor,
         ends: torch.Tensor,
         num_points: int,
-        kind: str = DEFAULT_PATH,
+        kind: str | None = None,
         num_steps: int = DEFAULT_STEPS,
     ) -> torch.Tensor:
         """Evenly spaced points from `starts` (..., Z) to `ends` (..., Z), both included: `(..., num_points, Z)`.
 
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
-        the two from. Every point of it is as likely as the ends, and is not a double exposure of both.
+        the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
+        of these, with a circle for the code and another for the noise of the rest.
 
         Args:
             starts: Latents.
             ends: As many latents.
             num_points: Number of points, at least 2.
-            kind: One of `paths`.
+            kind: One of `paths`; `default_path` if None.
             num_steps: Number of steps of a flow, there and back.
 
         Raises:
@@ -183,6 +202,7 @@ class LatentPrior(PrincipalComponents):
         """
         if num_points < 2:
             raise ValueError(f"A path needs at least 2 points; got {num_points}.")
+        kind = kind or self.default_path
         if kind not in PATHS:
             raise ValueError(f"Interpolation {kind!r} is unknown; choose one of {', '.join(PATHS)}.")
         if kind not in self.paths:
@@ -196,10 +216,28 @@ class LatentPrior(PrincipalComponents):
         if kind == CIRCLE:
             return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
         prior = self.get(kind)
-        first, last = (prior.to_noise(latents, self, num_steps) for latents in (starts, ends))
-        points = prior.from_noise([slerp(first, last, weights)], self, num_steps)
+        parts = zip(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), strict=True)
+        points = prior.from_noise([slerp(first, last, weights) for first, last in parts], self, num_steps)
         # there and back in steps is not quite the identity: the error at either end is subtracted
         return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
+
+    @torch.no_grad()
+    def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+        """Moves latents `(B, Z)`, or one `(1, Z)` for all, along the first K components of `sliders` by `shifts`
+        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn anew for the moved code, from the same
+        noise."""
+        shifts = shifts.to(latents)
+        count = shifts.shape[1]
+        prior = self._modules.get(CODE)
+        if prior is None:
+            return latents + (shifts * self.stds[:count]) @ self.directions[:count]
+        assert isinstance(prior, CodePrior)
+        code, noise = prior.to_noise(latents, self, num_steps)
+        size = max(len(latents), len(shifts))
+        positions = torch.cat([code.expand(size, -1)[:, :count] + shifts, code.expand(size, -1)[:, count:]], 1)
+        moved = prior.from_noise([positions, noise.expand(size, -1)], self, num_steps)
+        # as on a path: without a shift, latents stay as they are
+        return moved + latents - prior.from_noise([code, noise], self, num_steps)
 
 
 def _choose(names: list[str]) -> str:

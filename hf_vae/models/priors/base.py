@@ -12,6 +12,8 @@ from ..principal_components import PrincipalComponents
 
 DEFAULT_STEPS = 10  # of a prior that follows a path from noise to latents
 
+# Latents (B, Z) that are to come near to others (B, Z), to the error of their images (B,).
+ImageError = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 State = tuple[torch.Tensor, ...]
 WhileLoop = Callable[[Callable[..., torch.Tensor], Callable[..., State], State], State]
 
@@ -50,12 +52,25 @@ class Learning:
         in_bfloat16: Whether its network computes in bf16.
         state: What `PriorTraining.state` gave after an update of the same training, which resumes from there.
         after_update: Is called after each update.
+        image_error: Maps latents `(B, Z)`, and those that they are to come near to, to the error of their images
+            `(B,)`. A code is learned with it; without it, with the error of the latents alone.
     """
 
     num_updates: int = 0
     in_bfloat16: bool = False
     state: dict[str, Any] | None = None
     after_update: Callable[[PriorTraining], None] | None = None
+    image_error: ImageError | None = None
+
+
+def learn(training: PriorTraining, learning: Learning) -> None:
+    """Makes the updates of `training` that are left."""
+    if learning.state is not None:
+        training.restore(learning.state)
+    for _ in range(len(training.losses), learning.num_updates):
+        training.update()
+        if learning.after_update is not None:
+            learning.after_update(training)
 
 
 class Prior(nn.Module):
@@ -94,6 +109,7 @@ class Prior(nn.Module):
         components: PrincipalComponents,
         num_steps: int = DEFAULT_STEPS,
         while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
     ) -> torch.Tensor:
         """The latents `(B, Z)` of noise of N(0, 1).
 
@@ -103,13 +119,18 @@ class Prior(nn.Module):
             num_steps: Number of steps of a prior that follows a path from noise to latents. Others ignore it.
             while_loop: How such a prior runs its steps. `torch.while_loop` makes one loop of them in an exported
                 graph.
+            guidance: Strength of what the network of such a prior adds to its Gaussian; its own if None.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no from_noise.")
 
     def to_noise(
-        self, latents: torch.Tensor, components: PrincipalComponents, num_steps: int = DEFAULT_STEPS
-    ) -> torch.Tensor:
-        """The noise `(..., size)` that gives `latents` (..., Z), up to the error of the steps, if `is_invertible`."""
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+    ) -> list[torch.Tensor]:
+        """The noise that gives `latents` (..., Z), up to the error of the steps, if `is_invertible`: a part
+        `(..., size)` for each of `noise_sizes`."""
         raise NotImplementedError(f"{type(self).__name__} cannot be inverted.")
 
     def fit(

@@ -1,4 +1,4 @@
-"""The learned prior: a network that carries noise to latents."""
+"""The flow: a network that carries noise to latents, and the prior that is such a flow."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch import nn
 
 from ..principal_components import PrincipalComponents, principal_components
 from ..running_average import move_average
-from .base import DEFAULT_STEPS, Learning, Prior, PriorTraining, State, WhileLoop, run_while
+from .base import DEFAULT_STEPS, Learning, Prior, PriorTraining, State, WhileLoop, learn, run_while
 
 
 UNET_GROUPS = 16
@@ -23,9 +23,10 @@ AVERAGE_DECAY = 0.999
 CALIBRATION_SAMPLES = 2048
 
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Draw = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor | None]]
 
 
-class FlowPrior(Prior):
+class Flow(nn.Module):
     """Flow matching (Lipman et al. 2023; the straight paths of Liu et al. 2023) on normalised latents `(B, Z)`: a UNet
     of diffusers for latents on a grid, a residual MLP for latents without a grid.
 
@@ -35,6 +36,11 @@ class FlowPrior(Prior):
     `rest` (1,) along all others. A learned velocity takes latents too close to their mean; so they are normalised once
     more, with the `mean` and `std` (Z,) that `calibrate` finds.
 
+    What the network adds can be strengthened: `gaussian + guidance * added`, the guidance of a model by a weaker one
+    (Karras et al. 2024), in which the Gaussian is the weaker one and costs nothing. Samples are then more typical.
+
+    A flow may have a condition: other latents `(B, Z)`, which its network sees beside the point.
+
     Args:
         latent_dim: Number of latents Z.
         latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
@@ -42,14 +48,12 @@ class FlowPrior(Prior):
         flow_mlp_width: Features of the MLP.
         flow_depth: Residual blocks of the UNet at each scale; the MLP has twice as many.
         flow_directions: The most principal components of the Gaussian; K is the smaller of this and Z.
+        has_condition: Whether it has a condition.
 
     Raises:
         ValueError: If a size is not possible.
     """
 
-    title = "flow (learned)"
-    is_learned = True
-    is_invertible = True
     directions: torch.Tensor
     variances: torch.Tensor
     rest: torch.Tensor
@@ -64,6 +68,7 @@ class FlowPrior(Prior):
         flow_mlp_width: int = 512,
         flow_depth: int = 2,
         flow_directions: int = 512,
+        has_condition: bool = False,
     ):
         super().__init__()
         if not 1 <= flow_depth <= MAX_FLOW_DEPTH:
@@ -74,7 +79,7 @@ class FlowPrior(Prior):
             raise ValueError(f"flow_mlp_width={flow_mlp_width} is not possible; it must be a multiple of 16.")
         if flow_directions < 1:
             raise ValueError(f"flow_directions={flow_directions} is not possible; it must be at least 1.")
-        self.latent_dim, self.latent_size = latent_dim, latent_size
+        self.latent_dim, self.latent_size, self.has_condition = latent_dim, latent_size, has_condition
         self.width, self.mlp_width, self.depth = flow_width, flow_mlp_width, flow_depth
         self.latent_shape = (
             (latent_dim // latent_size**2, latent_size, latent_size) if latent_size > 1 else (latent_dim,)
@@ -88,31 +93,20 @@ class FlowPrior(Prior):
         self.register_buffer("std", torch.ones(latent_dim))
 
     def _new_network(self) -> nn.Module:
+        inputs = 2 if self.has_condition else 1
         if self.latent_size > 1:
-            return _unet(self.latent_shape[0], self.latent_size, self.width, self.depth)
-        return FlowMLP(self.latent_dim, self.mlp_width, 2 * self.depth)
+            return _unet(inputs, self.latent_shape[0], self.latent_size, self.width, self.depth)
+        return FlowMLP(inputs * self.latent_dim, self.latent_dim, self.mlp_width, 2 * self.depth)
 
-    @property
-    def noise_sizes(self) -> list[int]:
-        return [self.latent_dim]
-
-    def from_noise(
+    def forward(
         self,
-        noise: Sequence[torch.Tensor],
-        components: PrincipalComponents,
-        num_steps: int = DEFAULT_STEPS,
-        while_loop: WhileLoop = run_while,
+        points: torch.Tensor,
+        times: torch.Tensor,
+        condition: torch.Tensor | None = None,
+        guidance: float = 1.0,
     ) -> torch.Tensor:
-        return components.denormalised(self.sample(noise[0], num_steps, while_loop))
-
-    def to_noise(
-        self, latents: torch.Tensor, components: PrincipalComponents, num_steps: int = DEFAULT_STEPS
-    ) -> torch.Tensor:
-        return self.noise_of(components.normalised(latents), num_steps)
-
-    def forward(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
-        return self.gaussian_velocity(points, times) + self.added_velocity(points, times)
+        return self.gaussian_velocity(points, times) + guidance * self.added_velocity(points, times, condition)
 
     def gaussian_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """The expectation of `noise - latents` if latents are the Gaussian, `(B, Z)`. Along a direction of the
@@ -124,11 +118,15 @@ class FlowPrior(Prior):
         )  # (B, K) and (B, 1)
         return rest * points + (slopes - rest) * F.linear(points, self.directions) @ self.directions
 
-    def added_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    def added_velocity(
+        self, points: torch.Tensor, times: torch.Tensor, condition: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """What the network adds to that, `(B, Z)`. Its input has the variance 1 at any time (after Karras et al. 2022,
         section 5)."""
         scale = ((1 - times).square() + times.square()).sqrt()[:, None]
         seen = (points / scale).to(points.dtype).unflatten(1, self.latent_shape)
+        if condition is not None:
+            seen = torch.cat([seen, condition.to(points.dtype).unflatten(1, self.latent_shape)], 1)
         added = self.network(seen, 1000 * times, return_dict=False)[0].flatten(1)
         return (added / scale).to(points.dtype)
 
@@ -168,26 +166,94 @@ class FlowPrior(Prior):
         noise: torch.Tensor,
         num_steps: int = DEFAULT_STEPS,
         while_loop: WhileLoop = run_while,
+        condition: torch.Tensor | None = None,
+        guidance: float = 1.0,
     ) -> torch.Tensor:
         """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`. The calibration is for the default
-        number of steps; more steps are more exact and draw about the same latents."""
-        return (self._carry(noise, self.sampling_times(num_steps), while_loop) - self.mean) / self.std
+        number of steps and the guidance of `calibrate`; more steps are more exact and draw about the same latents."""
+        carried = self._carry(noise, self.sampling_times(num_steps), condition, guidance, while_loop)
+        return (carried - self.mean) / self.std
 
-    def noise_of(self, latents: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+    def noise_of(
+        self,
+        latents: torch.Tensor,
+        num_steps: int = DEFAULT_STEPS,
+        condition: torch.Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> torch.Tensor:
         """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, up to the
         error of the steps."""
-        return self._carry(latents * self.std + self.mean, self.sampling_times(num_steps).flip(0))
+        times = self.sampling_times(num_steps).flip(0)
+        return self._carry(latents * self.std + self.mean, times, condition, guidance)
 
-    def calibrate(self, noise: torch.Tensor) -> None:
+    def calibrate(self, noise: torch.Tensor, condition: torch.Tensor | None = None, guidance: float = 1.0) -> None:
         """Sets `mean` and `std` to those of the latents that `noise` (N, Z) becomes. Latents are normalised with them
         from then on, as those are that the flow learned from."""
-        carried = self._carry(noise, self.sampling_times())
+        carried = self._carry(noise, self.sampling_times(), condition, guidance)
         self.mean.copy_(carried.mean(0))
         self.std.copy_(carried.std(0))
 
     @torch.no_grad()
-    def _carry(self, points: torch.Tensor, times: torch.Tensor, while_loop: WhileLoop = run_while) -> torch.Tensor:
-        return integrate(self, points.flatten(0, -2), times, while_loop).view(points.shape)
+    def _carry(
+        self,
+        points: torch.Tensor,
+        times: torch.Tensor,
+        condition: torch.Tensor | None,
+        guidance: float,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        condition = None if condition is None else condition.expand_as(points).flatten(0, -2)
+
+        def velocity(points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+            return self(points, times, condition, guidance)
+
+        return integrate(velocity, points.flatten(0, -2), times, while_loop).view(points.shape)
+
+
+class FlowPrior(Flow, Prior):
+    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`."""
+
+    title = "flow (learned)"
+    is_learned = True
+    is_invertible = True
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
+        guidance: float = 1.0,
+    ):
+        super().__init__(latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
+        self.guidance = guidance
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        return [self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        guidance = self.guidance if guidance is None else guidance
+        return components.denormalised(self.sample(noise[0], num_steps, while_loop, guidance=guidance))
+
+    def to_noise(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
+    ) -> list[torch.Tensor]:
+        guidance = self.guidance if guidance is None else guidance
+        return [self.noise_of(components.normalised(latents), num_steps, guidance=guidance)]
 
     def fit(
         self,
@@ -197,16 +263,15 @@ class FlowPrior(Prior):
         learning: Learning = Learning(),  # noqa: B008 (it is frozen)
     ) -> None:
         normalised = components.normalised(latents.to(self.rest.device))
-        training = FlowTraining(self, normalised, learning.num_updates, seed, learning.in_bfloat16)
-        if learning.state is not None:
-            training.restore(learning.state)
-        for _ in range(len(training.losses), learning.num_updates):
-            training.update()
-            if learning.after_update is not None:
-                learning.after_update(training)
-        self.load_state_dict(training.averaged.state_dict())
-        self.eval().requires_grad_(False)
-        self.calibrate(training.noise(CALIBRATION_SAMPLES))
+
+        def draw(count: int, generator: torch.Generator) -> tuple[torch.Tensor, None]:
+            chosen = torch.randint(len(normalised), (count,), generator=generator, device=normalised.device)
+            return normalised[chosen], None
+
+        self.start_from(normalised)
+        training = FlowTraining(self, draw, learning.num_updates, seed, learning.in_bfloat16)
+        learn(training, learning)
+        training.finish(self.guidance)
 
 
 class FlowTraining(PriorTraining):
@@ -216,8 +281,8 @@ class FlowTraining(PriorTraining):
     drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1) and shifted.
 
     Args:
-        flow: What learns, from new random weights.
-        latents: Normalised, `(N, Z)`, on the device of the flow.
+        flow: What learns, from new random weights. Its Gaussian is fitted already.
+        draw: Draws so many normalised latents `(B, Z)`, and the condition `(B, Z)` of each or None, from a generator.
         num_updates: Number of updates in all, which the learning rate follows.
         seed: Seed of the first weights and of all noise.
         in_bfloat16: Whether the network computes in bf16.
@@ -225,19 +290,18 @@ class FlowTraining(PriorTraining):
 
     def __init__(
         self,
-        flow: FlowPrior,
-        latents: torch.Tensor,
+        flow: Flow,
+        draw: Draw,
         num_updates: int,
         seed: int = 0,
         in_bfloat16: bool = False,
     ):
-        device = latents.device
-        self._latents, self._in_bfloat16 = latents, in_bfloat16
+        device = flow.rest.device
+        self._draw, self._device, self._in_bfloat16 = draw, device, in_bfloat16
         self.flow = flow.requires_grad_(True).train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             flow.network = flow._new_network().to(device)
-        flow.start_from(latents)
         self.averaged = copy.deepcopy(flow).requires_grad_(False)
         self._optimizer = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, num_updates)
@@ -245,13 +309,13 @@ class FlowTraining(PriorTraining):
         self.losses: list[torch.Tensor] = []
 
     def update(self) -> None:
-        device, flow = self._latents.device, self.flow
-        chosen = torch.randint(len(self._latents), (LEARNING_BATCH,), generator=self._generator, device=device)
-        latents, noise = self._latents[chosen], self.noise(LEARNING_BATCH)
+        device, flow = self._device, self.flow
+        latents, condition = self._draw(LEARNING_BATCH, self._generator)
+        noise = self.noise(LEARNING_BATCH)
         times = flow.shifted(torch.randn(LEARNING_BATCH, generator=self._generator, device=device).sigmoid())
         points = torch.lerp(latents, noise, times[:, None])
         with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
-            added = flow.added_velocity(points, times)
+            added = flow.added_velocity(points, times, condition)
         velocity = flow.gaussian_velocity(points, times) + added.float()
         loss = (velocity - (noise - latents)).square().mean()
         loss.backward()
@@ -264,7 +328,14 @@ class FlowTraining(PriorTraining):
 
     def noise(self, rows: int) -> torch.Tensor:
         """The next `(rows, Z)` of N(0, I)."""
-        return torch.randn(rows, self._latents.shape[1], generator=self._generator, device=self._latents.device)
+        return torch.randn(rows, self.flow.latent_dim, generator=self._generator, device=self._device)
+
+    def finish(self, guidance: float = 1.0) -> None:
+        """Gives the flow its averaged weights, and calibrates it for sampling with `guidance`."""
+        self.flow.load_state_dict(self.averaged.state_dict())
+        self.flow.eval().requires_grad_(False)
+        _, condition = self._draw(CALIBRATION_SAMPLES, self._generator)
+        self.flow.calibrate(self.noise(CALIBRATION_SAMPLES), condition, guidance)
 
     def state(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self._parts.items()} | {
@@ -276,7 +347,7 @@ class FlowTraining(PriorTraining):
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self._generator.set_state(state["generator"])
-        self.losses = list(state["losses"].to(self._latents.device))
+        self.losses = list(state["losses"].to(self._device))
 
     @property
     def _parts(self) -> dict[str, Any]:
@@ -322,9 +393,9 @@ def integrate(
 
 
 class FlowMLP(nn.Module):
-    """Residual blocks over `(B, Z)`, each of which gets the time."""
+    """Residual blocks over `(B, num_inputs)`, each of which gets the time."""
 
-    def __init__(self, latent_dim: int, width: int, num_blocks: int):
+    def __init__(self, num_inputs: int, num_outputs: int, width: int, num_blocks: int):
         super().__init__()
         time_channels = width // 8
         self.embed_time = nn.Sequential(
@@ -332,12 +403,12 @@ class FlowMLP(nn.Module):
             nn.Linear(time_channels, width),
             nn.SiLU(),
         )
-        self.first = nn.Linear(latent_dim, width)
+        self.first = nn.Linear(num_inputs, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
             for _ in range(num_blocks)
         )
-        self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent_dim))
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_outputs))
 
     def forward(self, points: torch.Tensor, times: torch.Tensor, return_dict: bool = False) -> tuple[torch.Tensor]:
         """Takes and returns what diffusers' UNets do: points, times in [0, 1000], and a tuple of the velocity."""
@@ -348,7 +419,7 @@ class FlowMLP(nn.Module):
         return (self.last(F.silu(hidden)),)
 
 
-def _unet(channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
+def _unet(inputs: int, channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
     """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest scale, each
     cell sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
     # imported here: it takes a second, and only a flow on a grid needs it
@@ -359,7 +430,7 @@ def _unet(channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
         levels += 1
     return UNet2DModel(
         sample_size=latent_size,
-        in_channels=channels,
+        in_channels=inputs * channels,
         out_channels=channels,
         block_out_channels=tuple(width * min(2**level, 2) for level in range(levels)),
         down_block_types=("DownBlock2D",) * levels,

@@ -29,6 +29,7 @@ class GaussianPrior(Prior):
         components: PrincipalComponents,
         num_steps: int = DEFAULT_STEPS,
         while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
     ) -> torch.Tensor:
         position, rest = noise
         return components.mean + (position * components.stds) @ components.directions + rest * components.rest

@@ -50,6 +50,7 @@ class MixturePrior(Prior):
         components: PrincipalComponents,
         num_steps: int = DEFAULT_STEPS,
         while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
     ) -> torch.Tensor:
         position, rest, choice = noise
         chance = torch.special.ndtr(choice)  # uniform on (0, 1)

@@ -30,5 +30,6 @@ class StandardPrior(Prior):
         components: PrincipalComponents,
         num_steps: int = DEFAULT_STEPS,
         while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
     ) -> torch.Tensor:
         return noise[0]

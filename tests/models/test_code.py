@@ -1,0 +1,122 @@
+"""The prior with a code: what it draws, what sliders move, and how it is learned."""
+
+import copy
+
+import pytest
+import torch
+
+from hf_vae.models import LatentPrior
+from hf_vae.models.priors.base import Learning
+from hf_vae.models.priors.code import CODE_SHARE, CodePrior
+
+SIZES = {"code_dim": 4, "code_nats": 3.0, "code_width": 8, "flow_width": 16, "flow_mlp_width": 32, "flow_depth": 1}
+SHAPES = [(6, 1), (128, 8)]  # latents without a grid, and on one
+
+
+def grouped_latents(num_samples: int, latent_dim: int) -> torch.Tensor:
+    """Latents that all follow one number, up to noise of a standard deviation of 0.3."""
+    generator = torch.Generator().manual_seed(0)
+    place = torch.randn(num_samples, 1, generator=generator)
+    return 2 * place * torch.linspace(-1, 1, latent_dim) + 0.3 * torch.randn(
+        num_samples, latent_dim, generator=generator
+    )
+
+
+def fitted(latent_dim: int, latent_size: int, num_updates: int = 40, **learning) -> LatentPrior:
+    prior = LatentPrior(latent_dim, latent_size, "code", SIZES)
+    prior.drop_learned()
+    before = torch.get_rng_state()
+    prior.fit_priors(grouped_latents(400, latent_dim), learning=Learning(num_updates, **learning))
+    assert torch.equal(torch.get_rng_state(), before)
+    return prior
+
+
+@pytest.fixture(params=SHAPES, ids=["flat", "grid"])
+def prior(request) -> LatentPrior:
+    return fitted(*request.param)
+
+
+def test_latents_lead_to_the_noise_that_they_are_drawn_from(prior):
+    latents = grouped_latents(400, prior.latent_dim)[:8]
+    parts = prior.code.to_noise(latents, prior, 100)
+    assert [part.shape for part in parts] == [(8, 4), (8, prior.latent_dim)]
+    again = prior.code.from_noise(parts, prior, 100)
+    assert (again - latents).square().mean() < 0.01 * latents.square().mean()
+
+
+def test_sliders_move_the_code_and_nothing_else_of_the_noise(prior):
+    assert prior.sliders is prior.code.code and prior.default_path == "code"
+    latents = prior.sample(1, "code", torch.Generator().manual_seed(1))
+    shifts = torch.tensor([[0.0, 0.0], [1.5, 0.0], [0.0, -1.0]])
+    moved = prior.move(latents, shifts, num_steps=50)
+    torch.testing.assert_close(moved[:1], latents)
+    code, noise = prior.code.to_noise(latents, prior, 50)
+    wanted = torch.cat([code + torch.nn.functional.pad(shifts, (0, 2)), noise.expand(3, -1)], 1)
+    drawn = prior.code.from_noise(wanted.split([4, prior.latent_dim], 1), prior, 50)
+    torch.testing.assert_close(moved, drawn + latents - drawn[:1], atol=1e-4, rtol=1e-4)
+    assert (moved[1:] - latents).square().mean() > 0
+
+
+def test_without_a_code_sliders_move_latents_along_their_components():
+    prior = LatentPrior(6, kind="gaussian")
+    prior.fit(grouped_latents(100, 6))
+    moved = prior.move(torch.zeros(1, 6), torch.tensor([[2.0]]))
+    torch.testing.assert_close(moved[0], 2 * prior.stds[0] * prior.directions[0])
+    assert prior.sliders is prior and prior.default_path == "slerp"
+
+
+def test_samples_follow_the_latents(prior):
+    samples = prior.sample(500, "code", torch.Generator().manual_seed(1))
+    latents = grouped_latents(400, prior.latent_dim)
+    torch.testing.assert_close(samples.std(0), latents.std(0), atol=0.25, rtol=0.25)
+    # all latents follow one number, which the Gaussian of independent latents would not do
+    assert torch.corrcoef(samples[:, [0, -1]].T)[0, 1] < -0.8
+
+
+def test_the_code_is_held_at_its_nats():
+    """However large or small the error is, as that of other images would be."""
+    nats = []
+    for scale in (0.003, 0.01):
+        prior = fitted(6, 1, 1500, image_error=lambda one, other, scale=scale: scale * (one - other).square().mean(1))
+        latents = prior.normalised(grouped_latents(400, 6))
+        mean, logvar = prior.code.posterior(latents)
+        nats.append((0.5 * (mean.square() + logvar.exp() - 1 - logvar)).sum(1).mean().item())
+    assert all(2 < each < 4.5 for each in nats), nats
+
+
+@pytest.mark.parametrize(("latent_dim", "latent_size"), SHAPES)
+def test_learning_resumes_bit_for_bit_in_the_code_and_in_the_flow(latent_dim, latent_size):
+    states = []
+    whole = fitted(
+        latent_dim, latent_size, 10, after_update=lambda training: states.append(copy.deepcopy(training.state()))
+    )
+    assert len(states) == 10 and round(10 * CODE_SHARE) == 3
+    for done in (1, 3, 4, 7, 10):
+        again = fitted(latent_dim, latent_size, 10, state=states[done - 1]).state_dict()
+        for name, value in whole.state_dict().items():
+            assert torch.equal(value, again[name]), (done, name)
+
+
+def test_more_guidance_changes_samples_and_one_s_own_is_the_default(prior):
+    first, again, guided = (
+        prior.sample(4, "code", torch.Generator().manual_seed(0), guidance=guidance) for guidance in (None, 1.0, 2.0)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, guided)
+
+
+def test_impossible_sizes_are_refused():
+    for sizes, message in (
+        ({"code_dim": 0}, "code_dim=0 is not possible; it must be at least 1"),
+        ({"code_nats": 0.0}, "code_nats=0.0 is not possible; it must be above 0"),
+        ({"code_width": 12}, "code_width=12 is not possible; it must be a multiple of 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CodePrior(64, 8, **sizes)
+
+
+@pytest.mark.parametrize("latent_size", [4, 5, 7, 8, 16, 32])
+def test_every_grid_has_a_code(latent_size):
+    latent_dim = 2 * latent_size**2
+    prior = CodePrior(latent_dim, latent_size, **SIZES)
+    mean, logvar = prior.posterior(torch.zeros(3, latent_dim))
+    assert mean.shape == logvar.shape == (3, 4) and prior.expected(mean).shape == (3, latent_dim)
