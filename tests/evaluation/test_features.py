@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from conftest import draw_picture, tiny_model
 
 from hf_vae.evaluation import features
-from hf_vae.objectives import efficientnet
-from hf_vae.objectives.efficientnet import EfficientNetLite
 from hf_vae.evaluation.evaluate import evaluate
 from hf_vae.evaluation.features import (
     FeatureNetwork,
@@ -21,6 +19,8 @@ from hf_vae.evaluation.features import (
 )
 from hf_vae.evaluation.metrics import DISTANCES, frechet_distance, kernel_distance, precision, recall
 from hf_vae.evaluation.train_features import contrastive_loss, main, view
+from hf_vae.objectives import efficientnet
+from hf_vae.objectives.efficientnet import EfficientNetLite
 from hf_vae.pictures import picture_to_uint8, square_picture, to_float
 
 

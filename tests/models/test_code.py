@@ -9,6 +9,7 @@ from hf_vae.models import LatentPrior
 from hf_vae.models.priors.base import Learning
 from hf_vae.models.priors.code import CODE_SHARE, CodePrior
 
+
 SIZES = {"code_dim": 4, "code_nats": 3.0, "code_width": 8, "flow_width": 16, "flow_mlp_width": 32, "flow_depth": 1}
 SHAPES = [(6, 1), (128, 8)]  # latents without a grid, and on one
 
