@@ -196,9 +196,10 @@ class ImagePipeline:
 
     def move(self, latents: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
         """Moves latents, B of them or one for all, along the first K principal components by `shifts` (B, K), in
-        standard deviations of the training set."""
-        prior, count = self.model.latent_prior, shifts.shape[1]
-        return self.shift(latents, shifts.to(latents.device) * prior.stds[:count] @ prior.directions[:count])
+        standard deviations of the training set. Residual latents stay as they are."""
+        latents = latents.expand(len(shifts), -1)
+        first, residual = latents.tensor_split([self.model.config.latent_dim], dim=1)
+        return torch.cat([self.model.latent_prior.move(first, shifts.to(latents.device)), residual], dim=1)
 
     def shift(self, latents: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         """Adds `steps` (B, Z) to latents, B of them or one for all. Residual latents stay as they are."""

@@ -156,6 +156,12 @@ class LatentPrior(PrincipalComponents):
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
         return prior.from_noise(noise, self, num_steps)
 
+    def move(self, latents: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+        """Moves latents `(B, Z)` along the first K principal components by `shifts` (B, K), in standard deviations:
+        `(B, Z)`."""
+        count = shifts.shape[1]
+        return latents + shifts * self.stds[:count] @ self.directions[:count]
+
     @torch.no_grad()
     def path(
         self,
