@@ -112,8 +112,8 @@ def test_titles_name_the_network_call_fid_what_is_fid_and_do_not_make_a_ratio_a_
 
 
 def disc(latents: torch.Tensor) -> DecoderOutput:
-    """Images `(B, 3, 28, 28)` of a disc. The first latent is the brightness of the image, the third and the fourth move
-    the disc, and the others change nothing."""
+    """Images `(B, 3, 28, 28)` of a disc. The first latent is the brightness of the image, the third and the fourth
+    move the disc, and the others change nothing."""
     brightness, _, x, y = latents[:, :4, None, None].unbind(1)  # (B, 1, 1) each
     places = torch.arange(28.0)
     apart = torch.hypot(places - 14 - 5 * x.tanh(), places[:, None] - 14 - 5 * y.tanh())  # (B, 28, 28)
