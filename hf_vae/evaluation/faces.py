@@ -21,7 +21,7 @@ class Cascade:
 
     Args:
         file: Its name in OpenCV's package.
-        min_neighbors: How many detections, at slightly different places and sizes, make a face. docs/measures.md
+        min_neighbors: A face needs more detections than this, at slightly different places and sizes. docs/measures.md
             has the figures that it was chosen by.
     """
 
@@ -30,8 +30,8 @@ class Cascade:
 
 
 CASCADES = {
-    "human faces": Cascade("haarcascade_frontalface_alt2.xml", 8),
-    "cat faces": Cascade("haarcascade_frontalcatface_extended.xml", 4),
+    "human faces": Cascade("haarcascade_frontalface_alt2.xml", 6),
+    "cat faces": Cascade("haarcascade_frontalcatface_extended.xml", 3),
 }
 SEARCH_EDGE = 192  # pixels; images are searched at this size
 BORDER = SEARCH_EDGE // 3  # around that, because the box that a cascade looks for may be larger than a crop
@@ -90,9 +90,7 @@ def contain_faces(images: torch.Tensor, kind: str) -> torch.Tensor:
 
 def _search_images(images: torch.Tensor) -> np.ndarray:
     size = (SEARCH_EDGE, SEARCH_EDGE)
-    is_larger = images.shape[-1] > SEARCH_EDGE
-    # enlarged without it: its softer kernel hides real cats more often than malformed ones
-    grey = F.interpolate(luma(images)[:, None], size, mode="bicubic", antialias=is_larger)
+    grey = F.interpolate(luma(images)[:, None], size, mode="bicubic", antialias=True)
     grey = F.pad(grey, (BORDER,) * 4, mode="replicate")
     return grey[:, 0].round().clamp(0, 255).byte().cpu().numpy()  # (B, 320, 320)
 
@@ -112,8 +110,9 @@ def open_cascade(kind: str) -> "cv2.CascadeClassifier":
     """
     try:
         import cv2
+        from cv2.data import haarcascades
 
-        return cv2.CascadeClassifier(cv2.data.haarcascades + CASCADES[kind].file)
+        return cv2.CascadeClassifier(haarcascades + CASCADES[kind].file)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             "Faces are found with OpenCV 4, which is not installed: pip install 'opencv-python-headless>=4.10,<5', or "

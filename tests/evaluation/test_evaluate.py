@@ -85,10 +85,8 @@ def test_samples_are_compared_in_two_networks_and_the_second_measures_the_own_pr
         assert found[f"frechet_{network.name}_{own}"] == pytest.approx(distance, rel=1e-2)
         distance = kernel_distance(extracted, references)
         assert found[f"kernel_{network.name}_{own}"] == pytest.approx(distance, rel=1e-2)
-        distance = found[f"frechet_{network.name}_training_images"]
-        assert found[f"frechet_{network.name}_ratio"] == pytest.approx(
-            found[f"frechet_{network.name}_{own}"] / distance
-        )
+        ratio = found[f"frechet_{network.name}_{own}"] / found[f"frechet_{network.name}_training_images"]
+        assert found[f"frechet_{network.name}_ratio"] == pytest.approx(ratio)
     assert not [name for name in evaluate(model, images) if name.startswith("frechet_") and name.endswith("_ratio")]
 
 
