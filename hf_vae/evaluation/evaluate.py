@@ -148,8 +148,8 @@ def _evenness(model: ImageGenerator, latents: torch.Tensor, faces: Faces | None)
 @torch.no_grad()
 def _sliders(model: ImageGenerator, num_samples: int, seed: int, faces: Faces | None) -> Measures:
     """How much each of the first components changes the structure of samples, from -2 to +2 standard deviations, as a
-    ratio to the change from one sample to another; and the share of images at both ends in which `faces` are found, as
-    a ratio to real images."""
+    ratio to the change from one sample to another. Beside it stands the share of images at both ends in which `faces`
+    are found, as a ratio to real images."""
     prior, generator = model.latent_prior, torch.Generator().manual_seed(seed)
     latents = prior.sample(num_samples, model.config.prior, generator)  # (B, Z)
     samples = _decode_all(model, latents)
