@@ -18,11 +18,13 @@ def run_training(run: RunConfig) -> None:
     # imported here, so that --help is quick
     from accelerate import PartialState
 
-    from hf_vae.evaluation import evaluate, features
+    from hf_vae.evaluation import evaluate, faces, features
     from hf_vae.publishing import cards, hub
     from hf_vae.training import dry_run, loop
 
-    features.open_networks()  # if the evaluation lacks a package, fail now and not after hours of training
+    # if the evaluation lacks a package, fail now and not after hours of training
+    features.open_networks()
+    faces.open_cascades()
     if run.train.dry_run:
         print(dry_run.describe(run))
         return

@@ -1,12 +1,11 @@
 """Finds the face in an image and crops it as the images of a dataset were cropped."""
 
 from dataclasses import dataclass
-from functools import cache
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from hf_vae.evaluation.faces import open_cascade
 from hf_vae.pictures import upright_picture
 
 
@@ -19,20 +18,20 @@ class FaceCrop:
     """How the images of a dataset were cropped, measured with OpenCV's cascade on 100 of them.
 
     Args:
-        cascade: Name of the cascade file in OpenCV's package.
+        kind: Which faces they are, in `hf_vae.evaluation.faces.CASCADES`.
         edge: Edge of the crop, as a multiple of the edge of the box that the cascade finds.
         below: Distance from the centre of the box down to the centre of the crop, as a multiple of the crop's edge.
     """
 
-    cascade: str
+    kind: str
     edge: float
     below: float
 
 
 CROPS = {
-    "cats": FaceCrop("haarcascade_frontalcatface_extended.xml", edge=1.06, below=0.0),
-    "lfw": FaceCrop("haarcascade_frontalface_alt2.xml", edge=0.83, below=0.11),
-    "utkface": FaceCrop("haarcascade_frontalface_alt2.xml", edge=0.97, below=0.09),
+    "cats": FaceCrop("cat faces", edge=1.06, below=0.0),
+    "lfw": FaceCrop("human faces", edge=0.83, below=0.11),
+    "utkface": FaceCrop("human faces", edge=0.97, below=0.09),
 }
 
 
@@ -46,7 +45,7 @@ def crop_to_face(picture: Image.Image, data_set: str) -> Image.Image | None:
     grey = picture.convert("L")
     grey.thumbnail((SEARCH_EDGE, SEARCH_EDGE))
     least = max(8, min(grey.size) // LEAST_SHARE)
-    faces = _cascade(crop.cascade).detectMultiScale(np.asarray(grey), 1.05, 4, minSize=(least, least))
+    faces = open_cascade(crop.kind).detectMultiScale(np.asarray(grey), 1.05, 4, minSize=(least, least))
     if len(faces) == 0:
         return None
     left, top, width, _ = max(faces, key=lambda face: face[2]) * (picture.width / grey.width)
@@ -63,8 +62,3 @@ def whole_picture(picture: Image.Image) -> Image.Image:
     """The whole image, centred on a white square."""
     picture = upright_picture(picture)
     return ImageOps.pad(picture, (max(picture.size),) * 2, color="white")
-
-
-@cache
-def _cascade(name: str) -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(cv2.data.haarcascades + name)

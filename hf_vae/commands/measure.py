@@ -40,7 +40,7 @@ def evaluate(
         save: Write the measures to metrics.json in the folder.
         as_json: Print every measure as JSON, as in metrics.json.
     """
-    from ..evaluation import features
+    from ..evaluation import faces, features
     from ..evaluation.evaluate import evaluate_folder
     from ..evaluation.titles import measured
     from ..models.loading import find_folder
@@ -50,6 +50,7 @@ def evaluate(
         raise ValueError(f"--save needs a local folder; {model} is not one.")
     names = features.DEFAULT_NETWORKS if feature_network is None else feature_network
     networks = features.open_networks(names)
+    faces.open_cascades()
     folder = find_folder(model, MODEL_FILES)
     data = recorded_data(folder, train_data_dir, dataset_name)
     with contextlib.redirect_stdout(sys.stderr):  # notes about the images are not JSON

@@ -1,10 +1,12 @@
 """Measures of a model on held-out images, as in `metrics.json`."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from ..config import DataConfig
@@ -17,6 +19,7 @@ from ..models.auto import AutoGenerator
 from ..pictures import to_float
 from ..run_folder import FACTS_FILE, SPLIT_FILE, read_json, save_metrics
 from . import features, metrics
+from .faces import Faces, find_faces
 from .features import Features, open_networks
 
 
@@ -24,6 +27,8 @@ Measures = dict[str, float | int | str | list[str]]
 
 MEASURE_BATCH = 32  # SSIM needs 70 times the memory of the images that it compares
 INTERPOLATIONS = 64
+SLIDERS, SLIDER_SAMPLES = 10, 64
+SLIDER_ENDS = (-2.0, 2.0)  # standard deviations
 PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar on a terminal, after a second
 DISTANCE_IMAGES = 2000  # at most, evenly spread: all pairs are compared
 
@@ -41,7 +46,8 @@ def evaluate(
     N samples are generated from each prior of the model. Those of its own prior are the "samples" of the measures.
     Reconstructions are decoded from posterior means. If the model has residual latents, they are decoded once more
     without these. Pixels are measured at `image_size`, unresized, on values clipped to [-1, 1]. A ratio is left out
-    where its value on the held-out images is 0, as the sharpness of an even colour is.
+    where its value on the held-out images is 0, as the sharpness of an even colour is. Faces are counted if they are
+    found in at least half of the held-out images.
 
     Args:
         model: The model.
@@ -57,14 +63,15 @@ def evaluate(
         The measures, by their names in `metrics.json`.
 
     Raises:
-        ValueError: If the images have another shape than the model's, there are fewer than two, or the package of a
-            default network is not installed.
+        ValueError: If the images have another shape than the model's, there are fewer than two, or OpenCV or the
+            package of a default network is not installed.
     """
     expected = (model.config.image_channels, model.config.image_size, model.config.image_size)
     if tuple(images.shape[1:]) != expected:
         raise ValueError(f"Images of shape {tuple(images.shape[1:])} do not suit this model, which makes {expected}.")
     networks = networks or open_networks()
     model.eval()
+    faces = find_faces(_evenly(images, DISTANCE_IMAGES))
     priors = {prior: _sample_all(model, len(images), prior, seed) for prior in model.priors}
     groups = {"samples": priors[model.config.prior]}
     found: Measures = {
@@ -81,14 +88,24 @@ def evaluate(
         found |= {"num_latents": latents.shape[1], "num_image_values": images[0].numel()}
         groups |= _reconstructions(model, latents)
         found |= _likeness(groups, images)
-        found |= _evenness(model, latents)
+        found |= _evenness(model, latents, faces)
+    if faces is not None:
+        share = faces.share(_evenly(groups["samples"], DISTANCE_IMAGES))
+        found |= {"faces_cascade": faces.kind, "faces_found_real": faces.share_real, "faces_found_samples": share}
+        found["faces_found_samples_ratio"] = share / faces.share_real
+    found |= _sliders(model, min(len(images), SLIDER_SAMPLES), seed, faces)
     found |= _sharpness(groups, images) | _variety(groups["samples"], images, training_images)
     compared = {f"prior_{prior}": samples for prior, samples in priors.items()}
     if training_images is not None:
         compared["training_images"] = to_float(_evenly(training_images, len(images)))
     own = {name: compared[name] for name in compared if name in (f"prior_{model.config.prior}", "training_images")}
     for network in networks:
-        found |= _feature_distances(compared if network is networks[0] else own, images, network)
+        distances = _feature_distances(compared if network is networks[0] else own, images, network)
+        found |= distances
+        if training_images is not None:
+            best = distances[f"frechet_{network.name}_training_images"]
+            reached = distances[f"frechet_{network.name}_prior_{model.config.prior}"]
+            found[f"frechet_{network.name}_ratio"] = _ratio(reached, best)
     return {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
@@ -109,10 +126,11 @@ def _likeness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measures
     return found
 
 
-def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
+def _evenness(model: ImageGenerator, latents: torch.Tensor, faces: Faces | None) -> Measures:
     """Measures of each kind of path between held-out images that the model has. One is the sharpness in the middle, as
     a ratio to that at the ends. The other is the longest of the 8 steps in pixels, as a ratio to the mean step: 1 if
-    all steps are equal. Both are averaged over paths."""
+    all steps are equal. Both are averaged over paths. The third is the share of images in the middle in which `faces`
+    are found, as a ratio to real images."""
     starts, ends = latents[: 2 * (min(len(latents), 2 * INTERPOLATIONS) // 2)].chunk(2)  # (P, Z) each
     found: Measures = {}
     for kind in model.latent_prior.paths:
@@ -122,6 +140,30 @@ def _evenness(model: ImageGenerator, latents: torch.Tensor) -> Measures:
         steps = frames.diff(dim=1).square().flatten(2).mean(2).sqrt()  # (P, 8)
         found[f"interpolation_{kind}_sharpness_middle_ratio"] = _ratio(2 * middle, first + last)
         found[f"interpolation_{kind}_step_unevenness"] = (steps.max(1).values / steps.mean(1)).mean().item()
+        if faces is not None:
+            found[f"interpolation_{kind}_faces_found_ratio"] = faces.ratio(frames[:, 4])
+    return found
+
+
+@torch.no_grad()
+def _sliders(model: ImageGenerator, num_samples: int, seed: int, faces: Faces | None) -> Measures:
+    """How much each of the first components changes the structure of samples, from -2 to +2 standard deviations, as a
+    ratio to the change from one sample to another. Beside it stands the share of images at both ends in which `faces`
+    are found, as a ratio to real images."""
+    prior, generator = model.latent_prior, torch.Generator().manual_seed(seed)
+    latents = prior.sample(num_samples, model.config.prior, generator)  # (B, Z)
+    samples = _decode_all(model, latents)
+    between = metrics.structure_change(samples, samples.roll(1, 0)).mean().item()
+    strengths, shares = [], []
+    for component in range(min(len(prior.sliders.stds), SLIDERS)):
+        direction = F.one_hot(torch.tensor(component, device=latents.device)).expand(num_samples, -1)
+        low, high = (_decode_all(model, prior.move(latents, value * direction)) for value in SLIDER_ENDS)
+        strengths.append(_ratio(metrics.structure_change(low, high).mean().item(), between))
+        shares += [faces.ratio(end) for end in (low, high)] if faces is not None else []
+    found: Measures = {"slider_strength_median": statistics.median(strengths)}
+    found |= {f"slider_strength_component_{number}": strength for number, strength in enumerate(strengths, 1)}
+    if shares:
+        found["slider_faces_found_ratio"] = statistics.fmean(shares)
     return found
 
 
@@ -157,9 +199,9 @@ def _variety(samples: torch.Tensor, images: torch.Tensor, training_images: torch
     return found
 
 
-def _feature_distances(groups: dict[str, torch.Tensor], images: torch.Tensor, network: Features) -> Measures:
+def _feature_distances(groups: dict[str, torch.Tensor], images: torch.Tensor, network: Features) -> dict[str, float]:
     references = features.extract(network, images)
-    found: Measures = {}
+    found: dict[str, float] = {}
     for group, values in groups.items():
         extracted = features.extract(network, values)
         for name, metric in metrics.DISTANCES.items():

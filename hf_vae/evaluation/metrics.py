@@ -14,6 +14,7 @@ import torch.nn.functional as F
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV and Pillow turn colour into grey
 THUMBNAIL_SIZE = 16
 NUM_BANDS = 8
+STRUCTURE_FLOOR = 8  # grey levels
 
 
 def mse(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -50,6 +51,26 @@ def laplacian_variance(images: torch.Tensor) -> torch.Tensor:
     noisier: noise and a checkerboard count as sharpness too."""
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=images.device)
     return F.conv2d(luma(images)[:, None], kernel[None, None]).flatten(1).var(1)
+
+
+def structure(images: torch.Tensor) -> torch.Tensor:
+    """Where edges and shapes are, without light and colour casts: `luma` minus its mean, over its standard deviation
+    plus 8 grey levels, both in a square window with an eighth of the image's edge: `(B, H, W)`. The 8 grey levels keep
+    even areas from becoming noise."""
+    grey = luma(images)[:, None]
+    reach = max(1, grey.shape[-1] // 16)
+
+    def window_mean(values: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(F.pad(values, (reach,) * 4, mode="reflect"), 2 * reach + 1, stride=1)
+
+    centred = grey - window_mean(grey)
+    variance = window_mean(grey.square()) - window_mean(grey).square()
+    return (centred / (variance.clamp(min=0).sqrt() + STRUCTURE_FLOOR))[:, 0]
+
+
+def structure_change(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference between the `structure` of images and that of as many others."""
+    return (structure(images) - structure(others)).square().flatten(1).mean(1)
 
 
 def high_frequency_energy(images: torch.Tensor) -> torch.Tensor:

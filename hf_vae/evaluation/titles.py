@@ -14,9 +14,16 @@ GROUPS = {
 }
 MIDWAY = {kind: f"in the {kind}" for kind in PATHS} | {LINE: "on a line", CIRCLE: "on a circle"}
 OTHER_TITLES = {
+    "faces_found_samples_ratio": "Share of samples with a face that a cascade finds, ratio to real",
+    "slider_strength_median": "Slider strength, median of the first components (at most ten)",
+    "slider_faces_found_ratio": "Share of images with a found face at both ends of these sliders, ratio to real",
     "training_distance_samples_ratio": "Median distance to the nearest training image, samples to held-out",
     **{
         f"interpolation_{kind}_sharpness_middle_ratio": f"Variance of the Laplacian midway {where}, ratio to the ends"
+        for kind, where in MIDWAY.items()
+    },
+    **{
+        f"interpolation_{kind}_faces_found_ratio": f"Share of images with a found face midway {where}, ratio to real"
         for kind, where in MIDWAY.items()
     },
 }
@@ -57,7 +64,9 @@ def measured(found: dict[str, Any]) -> list[Measured]:
                 title = f"FID of {found['num_samples']:,} images"
             for key in (key for key in found if key.startswith(prefix)):
                 group = key.removeprefix(prefix)
-                if name == "frechet" or group in (f"prior_{found['sample_prior']}", "training_images"):
+                if group == "ratio":
+                    rows.append(Measured(key, f"{title}, samples, ratio to training images", found[key]))
+                elif name == "frechet" or group in (f"prior_{found['sample_prior']}", "training_images"):
                     what = "training images" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
                     rows.append(Measured(key, f"{title}, {what}", found[key]))
     return rows

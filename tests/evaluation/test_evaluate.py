@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import draw_picture, tiny_model
 
 from hf_vae.config import DataConfig
@@ -15,6 +16,7 @@ from hf_vae.evaluation.features import extract, open_networks
 from hf_vae.evaluation.metrics import frechet_distance, kernel_distance
 from hf_vae.evaluation.titles import measured
 from hf_vae.latents.fit_detail import fit_detail
+from hf_vae.models.base import DecoderOutput
 from hf_vae.pictures import picture_to_uint8, square_picture, to_float
 
 
@@ -74,7 +76,7 @@ def test_samples_are_compared_in_two_networks_and_the_second_measures_the_own_pr
     assert found["feature_networks"] == ["simclr", "efficientnet"] and found["feature_network"] == "simclr"
     own = f"prior_{model.config.prior}"
     groups = {key.removeprefix("frechet_efficientnet_") for key in found if key.startswith("frechet_efficientnet_")}
-    assert groups == {own, "training_images"}
+    assert groups == {own, "training_images", "ratio"}
     assert found.keys() >= {f"frechet_simclr_prior_{prior}" for prior in ("mixture", "gaussian", "standard")}
     samples = model.sample(len(images), generator=torch.Generator().manual_seed(3))
     for network in open_networks():
@@ -83,12 +85,16 @@ def test_samples_are_compared_in_two_networks_and_the_second_measures_the_own_pr
         assert found[f"frechet_{network.name}_{own}"] == pytest.approx(distance, rel=1e-2)
         distance = kernel_distance(extracted, references)
         assert found[f"kernel_{network.name}_{own}"] == pytest.approx(distance, rel=1e-2)
+        ratio = found[f"frechet_{network.name}_{own}"] / found[f"frechet_{network.name}_training_images"]
+        assert found[f"frechet_{network.name}_ratio"] == pytest.approx(ratio)
+    assert not [name for name in evaluate(model, images) if name.startswith("frechet_") and name.endswith("_ratio")]
 
 
 def test_titles_name_the_network_call_fid_what_is_fid_and_do_not_make_a_ratio_a_frequency():
     found = {"feature_network": "simclr", "feature_networks": ["simclr", "inception"], "sample_prior": "flow"}
     found |= {"num_samples": 1200, "frechet_simclr_prior_flow": 1.0, "frechet_inception_prior_flow": 50.0}
     found |= {"frechet_inception_training_images": 20.0, "kernel_inception_prior_flow": 0.1}
+    found |= {"frechet_inception_ratio": 2.5}
     found |= {f"spectrum_band_{band}_samples_ratio": band / 4 for band in range(1, 9)}
     assert {row.title: row.value for row in measured(found)} == {
         "Power spectrum of samples against real images: smallest ratio over 8 frequency bands": 0.25,
@@ -96,10 +102,48 @@ def test_titles_name_the_network_call_fid_what_is_fid_and_do_not_make_a_ratio_a_
         "Frechet distance (simclr features), samples, flow prior": 1.0,
         "FID of 1,200 images, samples, flow prior": 50.0,
         "FID of 1,200 images, training images": 20.0,
+        "FID of 1,200 images, samples, ratio to training images": 2.5,
         "Kernel distance (inception features), samples, flow prior": 0.1,
     }
     old = {key: value for key, value in found.items() if key != "feature_networks"}
     assert "FID of 1,200 images, samples, flow prior" not in [row.title for row in measured(old)]
+
+
+def disc(latents: torch.Tensor) -> DecoderOutput:
+    """Images `(B, 3, 28, 28)` of a disc. The first latent is the brightness of the image, the third and the fourth
+    move the disc, and the others change nothing."""
+    brightness, _, x, y = latents[:, :4, None, None].unbind(1)  # (B, 1, 1) each
+    places = torch.arange(28.0)
+    apart = torch.hypot(places - 14 - 5 * x.tanh(), places[:, None] - 14 - 5 * y.tanh())  # (B, 28, 28)
+    images = 0.4 * torch.sigmoid(6 - apart) + 0.05 * brightness
+    return DecoderOutput(images[:, None].expand(-1, 3, -1, -1))
+
+
+def test_the_strength_of_a_slider_is_how_far_it_moves_shapes(family, images, monkeypatch):
+    model = tiny_model(family)  # not trained: the components are the latents
+    monkeypatch.setattr(model, "decode", disc)
+    found = evaluate(model, images)
+    strengths = [found[f"slider_strength_component_{number}"] for number in range(1, 9)]
+    assert "slider_strength_component_9" not in found
+    brightness, nothing, across, down, *others = strengths
+    assert brightness == pytest.approx(0, abs=1e-6) and [nothing, *others] == [0] * 5
+    assert across > 0.5 and down > 0.5
+    assert found["slider_strength_median"] == pytest.approx(0, abs=1e-6)
+    assert "Slider strength, median of the first components (at most ten)" in {row.title for row in measured(found)}
+
+
+def test_sliders_are_moved_as_the_prior_says(images, monkeypatch):
+    model = tiny_model("vae")
+    monkeypatch.setattr(model, "decode", disc)
+    monkeypatch.setattr(model.latent_prior, "move", lambda latents, shifts: latents + F.pad(shifts[:, -1:], (2, 5)))
+    strengths = {value for name, value in evaluate(model, images).items() if "slider_strength" in name}
+    assert len(strengths) == 1 and strengths.pop() > 0.5
+
+
+def test_samples_that_are_all_alike_have_no_slider_strength(family, images, monkeypatch):
+    model = tiny_model(family)
+    monkeypatch.setattr(model, "decode", lambda latents: disc(torch.zeros(len(latents), 8)))
+    assert not [name for name in evaluate(model, images) if name.startswith("slider")]
 
 
 def test_measuring_again_gives_the_same(family, images):

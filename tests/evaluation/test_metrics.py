@@ -38,6 +38,19 @@ def test_blur_lowers_sharpness_and_noise_raises_it(sharpness, images):
     assert (sharpness(noisy(images)) > values).all()
 
 
+def test_structure_is_blind_to_brightness_and_nearly_to_light_and_colour_but_not_to_shape(images):
+    images = 0.5 * images
+    assert metrics.structure(images).shape == (len(images), 48, 48)
+    moved = metrics.structure_change(images, images.roll(4, 3))
+    assert metrics.structure_change(images, images).tolist() == [0] * len(images)
+    assert metrics.structure_change(images, images + 0.2).tolist() == pytest.approx([0] * len(images), abs=1e-6)
+    light = torch.linspace(-0.3, 0.3, 48)
+    warmth = torch.tensor([0.2, 0.0, -0.2])[:, None, None]
+    for cast in (light, warmth):
+        assert (metrics.structure_change(images, images + cast) < 0.15 * moved).all()
+    assert metrics.structure(torch.full((1, 1, 32, 32), 0.3)).abs().max() < 1e-3
+
+
 @pytest.mark.parametrize("sharpness", SHARPNESS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_plain_image_has_no_sharpness(sharpness, channels):

@@ -405,3 +405,14 @@ def test_a_preview_draws_from_a_prior_that_is_fitted_in_seconds(prior, shown, im
     assert fit_for_preview(model, [images]) == shown
     assert bool(model.latent_prior.mean.any()) == (shown == "gaussian")
     assert fit_for_preview(tiny_model("dcgan"), [images]) == "standard"
+
+
+def test_latents_move_along_the_components_in_standard_deviations():
+    prior = LatentPrior(8)
+    prior.fit(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 9))
+    latents = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
+    moved = prior.move(latents, torch.tensor([[0.0, 2.0, 0.0], [-1.0, 0.0, 0.5]]))
+    changes = prior.coordinates(moved) - prior.coordinates(latents)
+    expected = torch.zeros(2, 8)
+    expected[0, 1], expected[1, 0], expected[1, 2] = 2.0, -1.0, 0.5
+    torch.testing.assert_close(changes, expected, atol=1e-5, rtol=0)

@@ -189,6 +189,23 @@ def test_a_card_tells_of_labelled_directions_and_how_they_are_learned(finished_r
     assert_filled_in_and_true(folder)
 
 
+def test_a_card_explains_faces_and_sliders_where_they_were_measured(finished_runs, tmp_path):
+    folder = shutil.copytree(finished_runs["vae"], tmp_path / "measured")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    faces = {"faces_cascade": "cat faces", "faces_found_real": 0.9, "faces_found_samples": 0.45}
+    faces |= {"faces_found_samples_ratio": 0.5, "slider_faces_found_ratio": 0.4}
+    sliders = {"slider_strength_median": 0.3, "slider_strength_component_1": 0.3}
+    metrics = {name: value for name, value in metrics.items() if not name.startswith(("faces", "slider"))}
+    for measures, explained in (({}, []), (faces, ["cat faces"]), (sliders, ["strength of a slider"])):
+        (folder / "metrics.json").write_text(json.dumps(metrics | measures))
+        write_card(folder)
+        assert_filled_in_and_true(folder)
+        text = (folder / "README.md").read_text()
+        for sentence in ("cat faces", "strength of a slider"):
+            assert (sentence in text) == (sentence in explained)
+        assert ("finds them in 90.0% of the" in text) == ("cat faces" in explained)
+
+
 @pytest.mark.parametrize("missing", ["metrics.json", "training.json", "train_config.json"])
 def test_an_unfinished_run_gets_no_card(missing, finished_runs, tmp_path):
     for path in finished_runs["vae"].glob("*.json"):
