@@ -181,7 +181,7 @@ from typing import Any
 import torch
 
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 VERSION_KEY = "format_version"  # in config.json; versions 1 to 4 did not write it
 
 
@@ -212,17 +212,22 @@ CHANGES: dict[int, FormatChange] = {
     4: FormatChange(
         renamed={f"latent_prior.mixture_{name}": f"latent_prior.mixture.{name}" for name in MIXTURE_NAMES}
     ),
+    # 2026-11-26: the prior with a code, in weights of its own; guidance.
+    5: FormatChange(),
 }
-# The arguments that versions 1 to 4 did not have, or did not write yet, and the values that they stood for.
-FIRST_VALUES: dict[str, Any] = {
-    "shortcut": False,
-    "detail_dim": 0,
-    "num_directions": 128,
-    "num_gaussians": 16,
-    "flow_width": 48,
-    "flow_mlp_width": 512,
-    "flow_depth": 2,
-    "flow_directions": 512,
+# The arguments that versions up to this one did not have, or did not write yet, and the values that they stood for.
+FIRST_VALUES: dict[int, dict[str, Any]] = {
+    4: {
+        "shortcut": False,
+        "detail_dim": 0,
+        "num_directions": 128,
+        "num_gaussians": 16,
+        "flow_width": 48,
+        "flow_mlp_width": 512,
+        "flow_depth": 2,
+        "flow_directions": 512,
+    },
+    5: {"guidance": 1.0},
 }
 
 
@@ -247,12 +252,12 @@ def upgraded_config(config: dict[str, Any], arguments: Collection[str]) -> dict[
         ValueError: If the version is newer than this code.
     """
     refuse_newer_format(config, "The configuration")
-    if VERSION_KEY in config:
-        return {name: value for name, value in config.items() if name != VERSION_KEY}
-    values = dict(FIRST_VALUES)
-    if "decoder_layers" not in config and "latent_dim" in config:  # version 1
+    version = config.get(VERSION_KEY, 4)
+    values = {name: value for last, first in FIRST_VALUES.items() if version <= last for name, value in first.items()}
+    if VERSION_KEY not in config and "decoder_layers" not in config and "latent_dim" in config:  # version 1
         values |= {"latent_size": 1, "num_directions": config["latent_dim"]}
-    return {name: value for name, value in values.items() if name in arguments} | config
+    upgraded = {name: value for name, value in values.items() if name in arguments} | config
+    return {name: value for name, value in upgraded.items() if name != VERSION_KEY}
 
 
 def version_of(config: dict[str, Any], names: Collection[str]) -> int:
@@ -629,6 +634,8 @@ from torch import nn
 
 DEFAULT_STEPS = 10  # of a prior that follows a path from noise to latents
 
+# Latents (B, Z) that are to come near to others (B, Z), to the error of their images (B,).
+ImageError = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 State = tuple[torch.Tensor, ...]
 WhileLoop = Callable[[Callable[..., torch.Tensor], Callable[..., State], State], State]
 
@@ -667,12 +674,25 @@ class Learning:
         in_bfloat16: Whether its network computes in bf16.
         state: What `PriorTraining.state` gave after an update of the same training, which resumes from there.
         after_update: Is called after each update.
+        image_error: Maps latents `(B, Z)`, and those that they are to come near to, to the error of their images
+            `(B,)`. A code is learned with it; without it, with the error of the latents alone.
     """
 
     num_updates: int = 0
     in_bfloat16: bool = False
     state: dict[str, Any] | None = None
     after_update: Callable[[PriorTraining], None] | None = None
+    image_error: ImageError | None = None
+
+
+def learn(training: PriorTraining, learning: Learning) -> None:
+    """Makes the updates of `training` that are left."""
+    if learning.state is not None:
+        training.restore(learning.state)
+    for _ in range(len(training.losses), learning.num_updates):
+        training.update()
+        if learning.after_update is not None:
+            learning.after_update(training)
 
 
 class Prior(nn.Module):
@@ -711,6 +731,7 @@ class Prior(nn.Module):
         components: PrincipalComponents,
         num_steps: int = DEFAULT_STEPS,
         while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
     ) -> torch.Tensor:
         """The latents `(B, Z)` of noise of N(0, 1).
 
@@ -720,13 +741,18 @@ class Prior(nn.Module):
             num_steps: Number of steps of a prior that follows a path from noise to latents. Others ignore it.
             while_loop: How such a prior runs its steps. `torch.while_loop` makes one loop of them in an exported
                 graph.
+            guidance: Strength of what the network of such a prior adds to its Gaussian; its own if None.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no from_noise.")
 
     def to_noise(
-        self, latents: torch.Tensor, components: PrincipalComponents, num_steps: int = DEFAULT_STEPS
-    ) -> torch.Tensor:
-        """The noise `(..., size)` that gives `latents` (..., Z), up to the error of the steps, if `is_invertible`."""
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+    ) -> list[torch.Tensor]:
+        """The noise that gives `latents` (..., Z), up to the error of the steps, if `is_invertible`: a part
+        `(..., size)` for each of `noise_sizes`."""
         raise NotImplementedError(f"{type(self).__name__} cannot be inverted.")
 
     def fit(
@@ -744,1167 +770,6 @@ class Prior(nn.Module):
             seed: Seed of all randomness.
             learning: How a prior is learned that needs training updates.
         """
-
-
-"""The running average of weights, of a training and of a prior that is learned."""
-
-from collections.abc import Mapping
-
-import torch
-
-
-@torch.no_grad()
-def move_average(
-    averaged: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor], num_updates: int, decay: float
-) -> None:
-    """Moves the tensors of `averaged` towards those of `values`, by name and in place: `decay` of each stays. In the
-    first updates less stays, `(1 + n) / (10 + n)` after n updates, so that the average soon forgets the random weights
-    that it starts from. Integers, such as BatchNorm's counter of batches, are copied.
-
-    Args:
-        averaged: The running average, a state dict.
-        values: The current weights and buffers, with the same names.
-        num_updates: How many updates came before this one.
-        decay: The share of the average that stays, from 0 to 1.
-    """
-    moving = [name for name, value in averaged.items() if value.is_floating_point()]
-    speed = 1 - min(decay, (1 + num_updates) / (10 + num_updates))
-    torch._foreach_lerp_([averaged[name] for name in moving], [values[name] for name in moving], speed)
-    for name in averaged.keys() - moving:
-        averaged[name].copy_(values[name])
-
-
-"""The learned prior: a network that carries noise to latents."""
-
-import copy
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from diffusers.models.embeddings import Timesteps
-from torch import nn
-
-
-
-UNET_GROUPS = 16
-MAX_FLOW_DEPTH = 64  # what bounds the number of layers that a few bytes of configuration can ask for
-MIN_VARIANCE = 1e-6  # along the directions, so that the velocity is finite at the latents themselves
-LEARNING_BATCH = 128
-LEARNING_RATE = 1e-3
-AVERAGE_DECAY = 0.999
-CALIBRATION_SAMPLES = 2048
-
-Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-class FlowPrior(Prior):
-    """Flow matching (Lipman et al. 2023; the straight paths of Liu et al. 2023) on normalised latents `(B, Z)`: a UNet
-    of diffusers for latents on a grid, a residual MLP for latents without a grid.
-
-    It predicts the velocity `noise - latents` at the point `(1 - t) latents + t noise`. Following it backwards from
-    noise, at `t = 1`, to `t = 0` gives latents. The velocity is that of a Gaussian plus what the network adds. The
-    Gaussian has the variances `variances` (K,) along its principal components `directions` (K, Z), and their mean
-    `rest` (1,) along all others. A learned velocity takes latents too close to their mean; so they are normalised once
-    more, with the `mean` and `std` (Z,) that `calibrate` finds.
-
-    Args:
-        latent_dim: Number of latents Z.
-        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
-        flow_width: Channels of the UNet at its finest scale, a multiple of 16.
-        flow_mlp_width: Features of the MLP.
-        flow_depth: Residual blocks of the UNet at each scale; the MLP has twice as many.
-        flow_directions: The most principal components of the Gaussian; K is the smaller of this and Z.
-
-    Raises:
-        ValueError: If a size is not possible.
-    """
-
-    title = "flow (learned)"
-    is_learned = True
-    is_invertible = True
-    directions: torch.Tensor
-    variances: torch.Tensor
-    rest: torch.Tensor
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(
-        self,
-        latent_dim: int,
-        latent_size: int = 1,
-        flow_width: int = 48,
-        flow_mlp_width: int = 512,
-        flow_depth: int = 2,
-        flow_directions: int = 512,
-    ):
-        super().__init__()
-        if not 1 <= flow_depth <= MAX_FLOW_DEPTH:
-            raise ValueError(f"flow_depth={flow_depth} is not possible; it must be from 1 to {MAX_FLOW_DEPTH}.")
-        if flow_width < UNET_GROUPS or flow_width % UNET_GROUPS:
-            raise ValueError(f"flow_width={flow_width} is not possible; it must be a multiple of {UNET_GROUPS}.")
-        if flow_mlp_width < 16 or flow_mlp_width % 16:
-            raise ValueError(f"flow_mlp_width={flow_mlp_width} is not possible; it must be a multiple of 16.")
-        if flow_directions < 1:
-            raise ValueError(f"flow_directions={flow_directions} is not possible; it must be at least 1.")
-        self.latent_dim, self.latent_size = latent_dim, latent_size
-        self.width, self.mlp_width, self.depth = flow_width, flow_mlp_width, flow_depth
-        self.latent_shape = (
-            (latent_dim // latent_size**2, latent_size, latent_size) if latent_size > 1 else (latent_dim,)
-        )
-        self.network = self._new_network()
-        num_directions = min(latent_dim, flow_directions)
-        self.register_buffer("directions", torch.eye(num_directions, latent_dim))
-        self.register_buffer("variances", torch.ones(num_directions))
-        self.register_buffer("rest", torch.ones(1))
-        self.register_buffer("mean", torch.zeros(latent_dim))
-        self.register_buffer("std", torch.ones(latent_dim))
-
-    def _new_network(self) -> nn.Module:
-        if self.latent_size > 1:
-            return _unet(self.latent_shape[0], self.latent_size, self.width, self.depth)
-        return FlowMLP(self.latent_dim, self.mlp_width, 2 * self.depth)
-
-    @property
-    def noise_sizes(self) -> list[int]:
-        return [self.latent_dim]
-
-    def from_noise(
-        self,
-        noise: Sequence[torch.Tensor],
-        components: PrincipalComponents,
-        num_steps: int = DEFAULT_STEPS,
-        while_loop: WhileLoop = run_while,
-    ) -> torch.Tensor:
-        return components.denormalised(self.sample(noise[0], num_steps, while_loop))
-
-    def to_noise(
-        self, latents: torch.Tensor, components: PrincipalComponents, num_steps: int = DEFAULT_STEPS
-    ) -> torch.Tensor:
-        return self.noise_of(components.normalised(latents), num_steps)
-
-    def forward(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
-        return self.gaussian_velocity(points, times) + self.added_velocity(points, times)
-
-    def gaussian_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """The expectation of `noise - latents` if latents are the Gaussian, `(B, Z)`. Along a direction of the
-        variance v it is `(t - (1 - t) v) / ((1 - t)^2 v + t^2)` times the point."""
-        kept, noise = 1 - times[:, None], times[:, None]
-        slopes, rest = (
-            ((noise - kept * variance) / (kept.square() * variance + noise.square())).to(points.dtype)
-            for variance in (self.variances, self.rest)
-        )  # (B, K) and (B, 1)
-        return rest * points + (slopes - rest) * F.linear(points, self.directions) @ self.directions
-
-    def added_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """What the network adds to that, `(B, Z)`. Its input has the variance 1 at any time (after Karras et al. 2022,
-        section 5)."""
-        scale = ((1 - times).square() + times.square()).sqrt()[:, None]
-        seen = (points / scale).to(points.dtype).unflatten(1, self.latent_shape)
-        added = self.network(seen, 1000 * times, return_dict=False)[0].flatten(1)
-        return (added / scale).to(points.dtype)
-
-    @torch.no_grad()
-    def start_from(self, latents: torch.Tensor) -> None:
-        """Takes the Gaussian from normalised `latents` (N, Z)."""
-        variances, directions = principal_components(latents.cpu().double().T.cov().reshape(2 * [self.latent_dim]))
-        count = len(self.variances)
-        self.directions.copy_(directions[:count])
-        self.variances.copy_(variances[:count].clamp(min=MIN_VARIANCE))
-        if count < len(variances):
-            self.rest.copy_(variances[count:].mean().clamp(min=MIN_VARIANCE))
-
-    def shifted(self, times: torch.Tensor) -> torch.Tensor:
-        """Times in [0, 1] of any shape, moved to where latents take shape (Esser et al. 2024, section 5.3.2).
-
-        A direction of the standard deviation s emerges from the noise where `t / (1 - t)` is s. So that ratio is
-        multiplied by the geometric mean of s over the directions of the Gaussian, weighted by their variance. Times
-        move towards the noise where few directions hold most of the variance. For N(0, I) they stay.
-        """
-        variances = torch.cat([self.variances, self.rest.expand(self.directions.shape[1] - len(self.variances))])
-        ratio = ((variances * variances.log()).sum() / variances.sum() / 2).exp()
-        return (times * ratio / (1 - times + times * ratio)).to(times.dtype)
-
-    def sampling_times(self, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
-        """The times `(num_steps + 1,)` from noise, 1, to latents, 0, between which the steps of `sample` lie.
-
-        Raises:
-            ValueError: If `num_steps` is below 1.
-        """
-        if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
-        return self.shifted(torch.linspace(1, 0, num_steps + 1, device=self.rest.device))
-
-    def sample(
-        self,
-        noise: torch.Tensor,
-        num_steps: int = DEFAULT_STEPS,
-        while_loop: WhileLoop = run_while,
-    ) -> torch.Tensor:
-        """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`. The calibration is for the default
-        number of steps; more steps are more exact and draw about the same latents."""
-        return (self._carry(noise, self.sampling_times(num_steps), while_loop) - self.mean) / self.std
-
-    def noise_of(self, latents: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
-        """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, up to the
-        error of the steps."""
-        return self._carry(latents * self.std + self.mean, self.sampling_times(num_steps).flip(0))
-
-    def calibrate(self, noise: torch.Tensor) -> None:
-        """Sets `mean` and `std` to those of the latents that `noise` (N, Z) becomes. Latents are normalised with them
-        from then on, as those are that the flow learned from."""
-        carried = self._carry(noise, self.sampling_times())
-        self.mean.copy_(carried.mean(0))
-        self.std.copy_(carried.std(0))
-
-    @torch.no_grad()
-    def _carry(self, points: torch.Tensor, times: torch.Tensor, while_loop: WhileLoop = run_while) -> torch.Tensor:
-        return integrate(self, points.flatten(0, -2), times, while_loop).view(points.shape)
-
-    def fit(
-        self,
-        latents: torch.Tensor,
-        components: PrincipalComponents,
-        seed: int = 0,
-        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
-    ) -> None:
-        normalised = components.normalised(latents.to(self.rest.device))
-        training = FlowTraining(self, normalised, learning.num_updates, seed, learning.in_bfloat16)
-        if learning.state is not None:
-            training.restore(learning.state)
-        for _ in range(len(training.losses), learning.num_updates):
-            training.update()
-            if learning.after_update is not None:
-                learning.after_update(training)
-        self.load_state_dict(training.averaged.state_dict())
-        self.eval().requires_grad_(False)
-        self.calibrate(training.noise(CALIBRATION_SAMPLES))
-
-
-class FlowTraining(PriorTraining):
-    """A flow that is being learned, with its optimizer and its running average.
-
-    The loss is the squared error of the velocity, averaged over latents (Lipman et al. 2023, equation 23), at times
-    drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1) and shifted.
-
-    Args:
-        flow: What learns, from new random weights.
-        latents: Normalised, `(N, Z)`, on the device of the flow.
-        num_updates: Number of updates in all, which the learning rate follows.
-        seed: Seed of the first weights and of all noise.
-        in_bfloat16: Whether the network computes in bf16.
-    """
-
-    def __init__(
-        self,
-        flow: FlowPrior,
-        latents: torch.Tensor,
-        num_updates: int,
-        seed: int = 0,
-        in_bfloat16: bool = False,
-    ):
-        device = latents.device
-        self._latents, self._in_bfloat16 = latents, in_bfloat16
-        self.flow = flow.requires_grad_(True).train()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            flow.network = flow._new_network().to(device)
-        flow.start_from(latents)
-        self.averaged = copy.deepcopy(flow).requires_grad_(False)
-        self._optimizer = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, num_updates)
-        self._generator = torch.Generator(device).manual_seed(seed)
-        self.losses: list[torch.Tensor] = []
-
-    def update(self) -> None:
-        device, flow = self._latents.device, self.flow
-        chosen = torch.randint(len(self._latents), (LEARNING_BATCH,), generator=self._generator, device=device)
-        latents, noise = self._latents[chosen], self.noise(LEARNING_BATCH)
-        times = flow.shifted(torch.randn(LEARNING_BATCH, generator=self._generator, device=device).sigmoid())
-        points = torch.lerp(latents, noise, times[:, None])
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
-            added = flow.added_velocity(points, times)
-        velocity = flow.gaussian_velocity(points, times) + added.float()
-        loss = (velocity - (noise - latents)).square().mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self._schedule.step()
-        move_average(self.averaged.state_dict(), flow.state_dict(), len(self.losses), AVERAGE_DECAY)
-        self.losses.append(loss.detach())
-
-    def noise(self, rows: int) -> torch.Tensor:
-        """The next `(rows, Z)` of N(0, I)."""
-        return torch.randn(rows, self._latents.shape[1], generator=self._generator, device=self._latents.device)
-
-    def state(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._parts.items()} | {
-            "generator": self._generator.get_state(),
-            "losses": torch.stack(self.losses),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        self._generator.set_state(state["generator"])
-        self.losses = list(state["losses"].to(self._latents.device))
-
-    @property
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "flow": self.flow,
-            "averaged": self.averaged,
-            "optimizer": self._optimizer,
-            "schedule": self._schedule,
-        }
-
-
-def integrate(
-    velocity: Velocity,
-    points: torch.Tensor,
-    times: torch.Tensor,
-    while_loop: WhileLoop = run_while,
-) -> torch.Tensor:
-    """Carries points along a velocity field by the two-step Adams-Bashforth method: each step is as cheap as one of
-    Euler's, and its error is of second order.
-
-    Args:
-        velocity: Takes points `(B, Z)` and times `(B,)`, and gives the velocity `(B, Z)`.
-        points: Where they start, `(B, Z)`.
-        times: From the first to the last one, `(N + 1,)` for N steps.
-        while_loop: `torch.while_loop` for a graph that holds one loop instead of N steps in a row.
-
-    Returns:
-        The points at the last time, `(B, Z)`.
-    """
-    steps = times.diff()
-
-    def is_unfinished(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        return (index < len(steps)).all()
-
-    def advance(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> State:
-        now = velocity(points, times[index].expand(len(points)))
-        step, last_step = steps[index], steps[(index - 1).clamp(min=0)]
-        slope = torch.where(index == 0, 0, (now - before) / last_step)
-        return index + 1, (points + step * (now + step / 2 * slope)).to(points.dtype), now
-
-    first = torch.zeros(1, dtype=torch.long, device=points.device)
-    return while_loop(is_unfinished, advance, (first, points.clone(), torch.zeros_like(points)))[1]
-
-
-class FlowMLP(nn.Module):
-    """Residual blocks over `(B, Z)`, each of which gets the time."""
-
-    def __init__(self, latent_dim: int, width: int, num_blocks: int):
-        super().__init__()
-        time_channels = width // 8
-        self.embed_time = nn.Sequential(
-            Timesteps(time_channels, flip_sin_to_cos=True, downscale_freq_shift=0),
-            nn.Linear(time_channels, width),
-            nn.SiLU(),
-        )
-        self.first = nn.Linear(latent_dim, width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-            for _ in range(num_blocks)
-        )
-        self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent_dim))
-
-    def forward(self, points: torch.Tensor, times: torch.Tensor, return_dict: bool = False) -> tuple[torch.Tensor]:
-        """Takes and returns what diffusers' UNets do: points, times in [0, 1000], and a tuple of the velocity."""
-        time = self.embed_time[1:](self.embed_time[0](times).to(points.dtype))
-        hidden = self.first(points)
-        for block in self.blocks:
-            hidden = hidden + block(hidden + time)
-        return (self.last(F.silu(hidden)),)
-
-
-def _unet(channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
-    """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest scale, each
-    cell sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
-    # imported here: it takes a second, and only a flow on a grid needs it
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
-    levels = 1
-    while latent_size % 2**levels == 0 and latent_size >> levels >= 4 and levels < 3:
-        levels += 1
-    return UNet2DModel(
-        sample_size=latent_size,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=tuple(width * min(2**level, 2) for level in range(levels)),
-        down_block_types=("DownBlock2D",) * levels,
-        up_block_types=("UpBlock2D",) * levels,
-        layers_per_block=depth,
-        norm_num_groups=UNET_GROUPS,
-        add_attention=False,
-    )
-
-
-"""A Gaussian along the principal components."""
-
-from collections.abc import Sequence
-
-import torch
-
-
-
-class GaussianPrior(Prior):
-    """The Gaussian that the principal components describe. All of it is in these, so there is nothing more to fit."""
-
-    title = "Gaussian"
-    needs_encoder = False  # before it is fitted it is N(0, I)
-
-    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS):
-        super().__init__()
-        self.latent_dim, self.num_directions = latent_dim, min(latent_dim, num_directions)
-
-    @property
-    def noise_sizes(self) -> list[int]:
-        """Of the position along the directions, and of what the directions do not explain."""
-        return [self.num_directions, self.latent_dim]
-
-    def from_noise(
-        self,
-        noise: Sequence[torch.Tensor],
-        components: PrincipalComponents,
-        num_steps: int = DEFAULT_STEPS,
-        while_loop: WhileLoop = run_while,
-    ) -> torch.Tensor:
-        position, rest = noise
-        return components.mean + (position * components.stds) @ components.directions + rest * components.rest
-
-
-"""A mixture of Gaussians along the principal components."""
-
-import math
-from collections.abc import Sequence
-
-import torch
-
-
-
-NUM_GAUSSIANS = 16
-HELDOUT = 0.1  # the share of the latents that the number of Gaussians is chosen on
-MAX_ROUNDS = 100  # of expectation and maximisation, and of k-means before these
-TOLERANCE = 1e-3  # rounds end when the mean log-likelihood rises by less
-MIN_MIXTURE_VARIANCE = 1e-6  # added to every variance, so that no Gaussian collapses onto one latent
-
-
-class MixturePrior(Prior):
-    """A mixture of up to `num_gaussians` Gaussians with diagonal covariances, over the coordinates along the
-    directions: `weights` (M,), `means` and `stds` (M, K). What the directions do not explain is drawn as in
-    `GaussianPrior`. Before it is fitted it is one Gaussian, the same as there."""
-
-    title = "mixture of Gaussians"
-    num_choices = 1
-    weights: torch.Tensor
-    means: torch.Tensor
-    stds: torch.Tensor
-
-    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS, num_gaussians: int = NUM_GAUSSIANS):
-        super().__init__()
-        if num_gaussians < 1:
-            raise ValueError(f"num_gaussians={num_gaussians} is not possible; it must be at least 1.")
-        self.gaussian = GaussianPrior(latent_dim, num_directions)
-        num_directions = min(latent_dim, num_directions)
-        self.register_buffer("weights", torch.eye(1, num_gaussians)[0])
-        self.register_buffer("means", torch.zeros(num_gaussians, num_directions))
-        self.register_buffer("stds", torch.ones(num_gaussians, num_directions))
-
-    @property
-    def noise_sizes(self) -> list[int]:
-        """Of the position within a Gaussian, of what the directions do not explain, and of what chooses the
-        Gaussian."""
-        return [*self.gaussian.noise_sizes, 1]
-
-    def from_noise(
-        self,
-        noise: Sequence[torch.Tensor],
-        components: PrincipalComponents,
-        num_steps: int = DEFAULT_STEPS,
-        while_loop: WhileLoop = run_while,
-    ) -> torch.Tensor:
-        position, rest, choice = noise
-        chance = torch.special.ndtr(choice)  # uniform on (0, 1)
-        chosen = (chance > self.weights.cumsum(0)[:-1]).sum(1)
-        position = self.means[chosen] + position * self.stds[chosen]
-        return self.gaussian.from_noise([position, rest], components)
-
-    @torch.no_grad()
-    def fit(
-        self,
-        latents: torch.Tensor,
-        components: PrincipalComponents,
-        seed: int = 0,
-        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
-    ) -> None:
-        """Fits mixtures of 1, 2, 4 and more Gaussians, up to `num_gaussians`, and keeps the one that gives the highest
-        likelihood to a tenth of the latents that none of them was fitted to."""
-        coordinates = components.coordinates(latents).cpu().double()
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(coordinates), generator=generator)
-        num_heldout = max(1, round(HELDOUT * len(order)))
-        heldout, fitted = coordinates[order[:num_heldout]], coordinates[order[num_heldout:]]
-        most = len(self.weights)
-        sizes = [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
-        mixtures = [fit_mixture(fitted, size, generator) for size in sizes if size <= len(fitted)]
-        self.set(*max(mixtures, key=lambda mixture: log_likelihoods(heldout, *mixture).mean()))
-
-    @torch.no_grad()
-    def set(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor) -> None:
-        """Stores a mixture of M <= `num_gaussians` Gaussians over coordinates: `weights` (M,) that sum to 1, `means`
-        and `stds` (M, K)."""
-        count = len(weights)
-        for buffer, values, unused in ((self.weights, weights, 0.0), (self.means, means, 0.0), (self.stds, stds, 1.0)):
-            buffer.fill_(unused)
-            buffer[:count] = values
-
-
-Gaussians = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-def fit_mixture(points: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> Gaussians:
-    """Fits a mixture of M Gaussians with diagonal covariances to `points` (N, K), by expectation and maximisation
-    (Dempster et al. 1977) from the clusters of k-means. Returns weights (M,), means and standard deviations (M, K)."""
-    shares = torch.nn.functional.one_hot(_clusters(points, num_gaussians, generator), num_gaussians).to(points.dtype)
-    mixture, before = _maximise(points, shares), -math.inf
-    for _ in range(MAX_ROUNDS):
-        joint = _joint_log_likelihoods(points, *mixture)
-        found = joint.logsumexp(1).mean().item()
-        if found - before < TOLERANCE:
-            break
-        mixture, before = _maximise(points, joint.softmax(1)), found
-    return mixture
-
-
-def log_likelihoods(
-    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
-) -> torch.Tensor:
-    """The natural logarithm of a mixture's density at `points` (N, K): `(N,)`."""
-    return _joint_log_likelihoods(points, weights, means, stds).logsumexp(1)
-
-
-def _joint_log_likelihoods(
-    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
-) -> torch.Tensor:
-    """The logarithm of each Gaussian's weight times its density at `points` (N, K): `(N, M)`."""
-    precisions = stds.reciprocal()
-    distances = torch.stack(
-        [((points - mean) * precision).square().sum(1) for mean, precision in zip(means, precisions, strict=True)], 1
-    )
-    return weights.log() + precisions.log().sum(1) - 0.5 * (points.shape[1] * math.log(2 * math.pi) + distances)
-
-
-def _maximise(points: torch.Tensor, shares: torch.Tensor) -> Gaussians:
-    """The mixture of highest likelihood for `points` (N, K) of which each Gaussian takes `shares` (N, M)."""
-    counts = shares.sum(0) + 10 * torch.finfo(points.dtype).eps  # (M,)
-    means = shares.T @ points / counts[:, None]
-    variances = (
-        torch.stack([share @ (points - mean).square() for share, mean in zip(shares.T, means, strict=True)])
-        / counts[:, None]
-    )
-    return counts / counts.sum(), means, (variances + MIN_MIXTURE_VARIANCE).sqrt()
-
-
-def _clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator) -> torch.Tensor:
-    """The cluster of each of `points` (N, K), from 0, by k-means: Lloyd's rounds from the centres of k-means++
-    (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
-    before."""
-    centres = points[torch.randint(len(points), (1,), generator=generator)]
-    while len(centres) < num_clusters:
-        distances = torch.cdist(points, centres).square().amin(1)
-        chances = distances if distances.sum() > 0 else torch.ones_like(distances)  # all points are centres already
-        centres = torch.cat([centres, points[torch.multinomial(chances, 1, generator=generator)]])
-    clusters = torch.cdist(points, centres).argmin(1)
-    for _ in range(MAX_ROUNDS):
-        for number in clusters.unique().tolist():  # a cluster that lost all its points keeps its centre
-            centres[number] = points[clusters == number].mean(0)
-        before, clusters = clusters, torch.cdist(points, centres).argmin(1)
-        if torch.equal(before, clusters):
-            break
-    return clusters
-
-
-"""The standard normal distribution."""
-
-from collections.abc import Sequence
-
-import torch
-
-
-
-class StandardPrior(Prior):
-    """N(0, I): the distribution that a GAN is trained on, and the one that a VAE's posterior is pulled towards."""
-
-    title = "N(0, I)"
-    is_fitted = False
-    needs_encoder = False
-    preview_kind = "standard"
-
-    def __init__(self, latent_dim: int):
-        super().__init__()
-        self.latent_dim = latent_dim
-
-    @property
-    def noise_sizes(self) -> list[int]:
-        return [self.latent_dim]
-
-    def from_noise(
-        self,
-        noise: Sequence[torch.Tensor],
-        components: PrincipalComponents,
-        num_steps: int = DEFAULT_STEPS,
-        while_loop: WhileLoop = run_while,
-    ) -> torch.Tensor:
-        return noise[0]
-
-
-"""The priors of a model: the one table of them, and the module that holds those of one model."""
-
-import inspect
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
-from diffusers.utils.torch_utils import randn_tensor
-
-
-
-PRIORS: dict[str, type[Prior]] = {
-    "flow": FlowPrior,
-    "mixture": MixturePrior,
-    "gaussian": GaussianPrior,
-    "standard": StandardPrior,
-}
-
-LINE, CIRCLE = "lerp", "slerp"
-PATHS = (LINE, CIRCLE, *(kind for kind, prior in PRIORS.items() if prior.is_invertible))
-DEFAULT_PATH = CIRCLE  # halfway, most shipped models draw sharper images on it than on a line; docs/latents.md
-
-if TYPE_CHECKING:  # type checkers read only literals that are written out
-    PriorKind = str
-    DecoderPriorKind = str
-    PathKind = str
-else:
-    PriorKind = Literal[tuple(PRIORS)]
-    # of a family without an encoder, whose latents are N(0, I)
-    DecoderPriorKind = Literal[tuple(kind for kind, prior in PRIORS.items() if not prior.needs_encoder)]
-    PathKind = Literal[PATHS]
-
-
-def priors_of(own: str, has_encoder: bool) -> list[str]:
-    """The priors that a model's samples can usefully be drawn from, given its own one: more than that only where there
-    were encoded images to fit them to."""
-    return [kind for kind, prior in PRIORS.items() if kind == own or (has_encoder and not prior.is_learned)]
-
-
-class LatentPrior(PrincipalComponents):
-    """What a model knows of its latents `(B, Z)`: their principal components, and the priors that samples are drawn
-    from. It holds every prior of `PRIORS` except those that take training updates; of these it holds the model's own.
-
-    Args:
-        latent_dim: Number of latents Z.
-        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
-        kind: The model's own prior.
-        sizes: Sizes of the priors, by the names of their arguments. Other names are ignored, so that a model's whole
-            configuration can be passed. Sizes that are missing have their defaults.
-    """
-
-    def __init__(
-        self,
-        latent_dim: int,
-        latent_size: int = 1,
-        kind: str = "standard",
-        sizes: Mapping[str, Any] | None = None,
-    ):
-        sizes = sizes or {}
-        super().__init__(latent_dim, sizes.get("num_directions", NUM_DIRECTIONS))
-        self.kind = kind
-        self._sizes = {**sizes, "latent_dim": latent_dim, "latent_size": latent_size}
-        for name, prior in PRIORS.items():
-            if name == kind or not prior.is_learned:
-                self.add_module(name, self._new(name))
-
-    def _new(self, kind: str) -> Prior:
-        arguments = inspect.signature(PRIORS[kind].__init__).parameters
-        return PRIORS[kind](**{name: value for name, value in self._sizes.items() if name in arguments})
-
-    @property
-    def kinds(self) -> list[str]:
-        """The priors that are there, in the order of `PRIORS`."""
-        return [kind for kind in PRIORS if getattr(self, kind, None) is not None]
-
-    @property
-    def paths(self) -> list[str]:
-        """The kinds of path that `path` can take."""
-        return [kind for kind in PATHS if kind not in PRIORS or kind in self.kinds]
-
-    def get(self, kind: str) -> Prior:
-        """The prior of a kind.
-
-        Raises:
-            ValueError: If there is no such kind, or this model has no prior of it.
-        """
-        if kind not in PRIORS:
-            raise ValueError(f"prior={kind!r} is unknown; choose one of {', '.join(PRIORS)}.")
-        if kind not in self.kinds:
-            raise ValueError(f"prior={kind!r} is not possible: this model has no {kind} prior. {_choose(self.kinds)}")
-        return getattr(self, kind)
-
-    def drop_learned(self) -> None:
-        """Removes the priors that take training updates. `fit_priors` makes the model's own one again."""
-        for kind in self.kinds:
-            if PRIORS[kind].is_learned:
-                delattr(self, kind)
-
-    def fit_priors(self, latents: torch.Tensor, seed: int = 0, learning: Learning | None = None) -> None:
-        """Fits the principal components and every prior to `latents` (N, Z). A prior that takes training updates is
-        fitted if `learning` says how.
-
-        Raises:
-            ValueError: If there are fewer than two latents.
-        """
-        self.fit(latents)
-        if learning is not None and self.kind not in self.kinds:
-            self.add_module(self.kind, self._new_without_a_trace().to(self.mean.device))
-        for kind in self.kinds:
-            if learning is not None or not PRIORS[kind].is_learned:
-                getattr(self, kind).fit(latents, self, seed, learning or Learning())
-
-    def _new_without_a_trace(self) -> Prior:
-        """A new prior of the model's own kind, without a change of the global random state."""
-        with torch.random.fork_rng(devices=[]):
-            return self._new(self.kind)
-
-    def sample(
-        self,
-        num_samples: int,
-        kind: str = "gaussian",
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        temperature: float = 1.0,
-        num_steps: int = DEFAULT_STEPS,
-    ) -> torch.Tensor:
-        """Draws latents `(num_samples, Z)`.
-
-        Args:
-            num_samples: How many.
-            kind: The prior to draw from, one of `kinds`.
-            generator: Source of the noise: one generator, or one for each sample; the global one if None.
-            temperature: Scale of the noise. At 0 a Gaussian gives its mean, a mixture the mean of one of its
-                Gaussians, and a flow the latents of zero noise.
-            num_steps: Number of steps of a flow. Other priors ignore it.
-
-        Raises:
-            ValueError: If the model has no prior of this kind, or `num_samples` or `num_steps` is below 1.
-        """
-        if num_samples < 1:
-            raise ValueError(f"{num_samples} samples cannot be drawn; ask for at least 1.")
-        if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
-        prior = self.get(kind)
-        noise = [
-            randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
-            for size in prior.noise_sizes
-        ]
-        num_scaled = len(noise) - prior.num_choices
-        noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
-        return prior.from_noise(noise, self, num_steps)
-
-    @torch.no_grad()
-    def path(
-        self,
-        starts: torch.Tensor,
-        ends: torch.Tensor,
-        num_points: int,
-        kind: str = DEFAULT_PATH,
-        num_steps: int = DEFAULT_STEPS,
-    ) -> torch.Tensor:
-        """Evenly spaced points from `starts` (..., Z) to `ends` (..., Z), both included: `(..., num_points, Z)`.
-
-        "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
-        deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
-        the two from. Every point of it is as likely as the ends, and is not a double exposure of both.
-
-        Args:
-            starts: Latents.
-            ends: As many latents.
-            num_points: Number of points, at least 2.
-            kind: One of `paths`.
-            num_steps: Number of steps of a flow, there and back.
-
-        Raises:
-            ValueError: If the model has no such path, or `num_points` is below 2.
-        """
-        if num_points < 2:
-            raise ValueError(f"A path needs at least 2 points; got {num_points}.")
-        if kind not in PATHS:
-            raise ValueError(f"Interpolation {kind!r} is unknown; choose one of {', '.join(PATHS)}.")
-        if kind not in self.paths:
-            raise ValueError(
-                f"Interpolation {kind!r} is not possible: this model has no {kind} prior. {_choose(self.paths)}"
-            )
-        weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
-        starts, ends = starts[..., None, :], ends[..., None, :]  # (..., 1, Z)
-        if kind == LINE:
-            return torch.lerp(starts, ends, weights)
-        if kind == CIRCLE:
-            return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
-        prior = self.get(kind)
-        first, last = (prior.to_noise(latents, self, num_steps) for latents in (starts, ends))
-        points = prior.from_noise([slerp(first, last, weights)], self, num_steps)
-        # there and back in steps is not quite the identity: the error at either end is subtracted
-        return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
-
-
-def _choose(names: list[str]) -> str:
-    return f"Choose {', '.join(names[:-1])} or {names[-1]}." if len(names) > 1 else f"Choose {names[0]}."
-
-
-"""The code that travels with the weights: a model's module and all that it is built from, as one file."""
-
-import re
-import sys
-from collections.abc import Iterator
-from importlib.util import resolve_name
-from pathlib import Path
-
-
-RELATIVE_IMPORT = re.compile(r"^from (\.+\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
-
-
-def standalone_source(module_name: str) -> str:
-    """The source of an imported module, after that of every module that it imports relatively, sub-packages included:
-    one file that imports only libraries. It is one file because diffusers follows the imports of a folder's first file
-    no further, and on the Hub asks again for each of them."""
-    return "\n\n".join(_sources(module_name, set()))
-
-
-def _sources(module_name: str, seen: set[str]) -> Iterator[str]:
-    seen.add(module_name)
-    module = sys.modules[module_name]
-    if module.__file__ is None:
-        raise ValueError(f"{module_name} has no file, and so no source that can travel with the weights.")
-    source = Path(module.__file__).read_text()
-    for name in RELATIVE_IMPORT.findall(source):
-        imported = resolve_name(name, module.__package__)
-        if imported not in seen:
-            yield from _sources(imported, seen)
-    yield RELATIVE_IMPORT.sub("", source)
-
-
-"""The contract of every family: images to flat latents and back, and samples from the prior inside the model."""
-
-import inspect
-import os
-import shutil
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-import torch
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.models.modeling_utils import ModelMixin
-from diffusers.utils import CONFIG_NAME, BaseOutput
-
-
-
-FITTED_PARTS = ("latent_prior", "detail")  # of a model: what is fitted once its networks are trained
-
-
-@dataclass
-class EncoderOutput(BaseOutput):
-    """What `encode` returns.
-
-    Args:
-        latents: The latents of each image, `(B, Z)`, without noise: the posterior mean where there is a posterior. In
-            a model with residual latents these follow, `(B, Z + D)`.
-        logvar: Log-variance of the posterior around the first Z latents, `(B, Z)`, or None in a family without a
-            posterior. Residual latents have no variance.
-    """
-
-    latents: torch.Tensor
-    logvar: torch.Tensor | None = None
-
-
-@dataclass
-class DecoderOutput(BaseOutput):
-    """The output of `decode`. diffusers' class of this name is the same, but its import takes a second.
-
-    Args:
-        sample: Images `(B, C, H, W)`, in [-1, 1] up to what the network overshoots.
-    """
-
-    sample: torch.Tensor
-
-
-class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two disagree about config_name
-    """A small image generator with a latent space you can explore by hand.
-
-    Images are `(B, C, H, W)` floats in [-1, 1]. Latents are flat, `(B, Z)`. A family's `__init__` signature is its
-    configuration. It has at least `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`, and builds
-    `self.decoder` and, if the family encodes, `self.encoder`. The `LatentPrior` is a part of the model, so that
-    `config.json` and one safetensors file are the whole model. A family may also have `self.detail`, whose residual
-    latents follow the Z that the networks know, `(B, Z + D)`. `decode` takes latents with or without them; samples
-    have none. `forward` is the training path, and returns every tensor that the family's objective needs.
-
-    Args:
-        image_size: Edge of the square images that the network works at, in pixels.
-        image_channels: 3 for colour, 1 for greyscale.
-        latent_dim: Number of latents Z.
-        latent_size: Edge of the grid of cells that the latents lie on, where each cell sees its own part of the image.
-            1 for latents without a grid, each of which describes the whole image.
-        width: Channels at the finest scale; doubled at each coarser one.
-        max_width: Maximum number of channels.
-        block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (4x4 strided and transposed convolutions
-            and BatchNorm).
-        shortcut: Add a linear path from each cell's pixels to its latents and back, in parallel with the networks.
-            Plain blocks, and latents without a grid, have none.
-        detail_dim: Number of residual latents, which store the part of an encoded image that the networks miss, by a
-            linear map of each cell of the grid. They are fitted after training, and samples have none. 0 for none.
-        output_size: Edge of the generated images, in pixels, if it differs from image_size.
-        prior: The distribution that samples are drawn from. It is fitted after training: "flow" (a network that learns
-            the latents), "mixture" (of Gaussians) or "gaussian". "standard" is N(0, I) and is not fitted.
-        num_directions: Maximum number of principal components, which sliders move along.
-        num_gaussians: Maximum number of Gaussians in the mixture prior.
-        flow_width: Channels of the flow's UNet at its finest scale, for latents on a grid.
-        flow_mlp_width: Features of the flow's MLP, for latents without a grid.
-        flow_depth: Residual blocks at each scale of the flow's UNet; its MLP has twice as many.
-        flow_directions: Maximum number of principal components of the Gaussian that the flow starts from.
-        encoder_layers: The encoder layer by layer, see `hf_vae.models.listed_layers`. It replaces width, max_width,
-            block, shortcut and latent_size.
-        decoder_layers: The same for the decoder.
-    """
-
-    has_encoder: ClassVar[bool] = True
-    config: Any  # the arguments of `__init__`, as keys and as attributes
-    decoder: torch.nn.Module
-
-    if TYPE_CHECKING:  # diffusers wraps it so that a type checker loses its type
-
-        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        # only of our own modules is it known that they can travel; a class of a notebook stays where it is
-        cls._auto_class = "AutoModel" if cls.__module__.rpartition(".")[0] == __package__ else None
-
-    def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard"):
-        super().__init__()
-        self.register_to_config(**{VERSION_KEY: FORMAT_VERSION})
-        self.latent_prior = LatentPrior(latent_dim, latent_size, prior, self.config)
-        self.detail: Detail | None = None
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]  # of diffusers' classes, which also take None
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> Self:
-        """Loads a model from a folder or a Hub id, in evaluation mode. It works as in diffusers' models, but reads
-        only safetensors, and only a model as this class, or an earlier version of it, writes it. No code of the folder
-        is run.
-
-        Args:
-            pretrained_model_name_or_path: Folder or Hub id.
-            kwargs: Those of diffusers' `from_pretrained`. The whole model goes to the one device of `device_map`;
-                "auto" is the accelerator, if there is one.
-
-        Raises:
-            ValueError: If there is no such model, it is of another class or a newer format, or its configuration or
-                weights are incomplete, too large or not finite; see `hf_vae.models.loading`. If `device_map` does not
-                name one device of this machine.
-        """
-        if not kwargs.pop("use_safetensors", True):
-            raise ValueError("use_safetensors=False is not possible: a pickle can hold any program.")
-        device_map = kwargs.pop("device_map", None)
-        device = None if device_map is None else device_of_map(device_map)
-        folder = checked_folder(cls, pretrained_model_name_or_path, **kwargs)
-        options = {name: value for name, value in kwargs.items() if name not in (*HUB_OPTIONS, "subfolder")}
-        options.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
-        model = super().from_pretrained(folder, use_safetensors=True, **options)
-        is_here = Path(os.path.expanduser(pretrained_model_name_or_path)).is_dir()
-        # what the next config.json says: a Hub id, or the name of a folder without its path on this machine
-        model.register_to_config(
-            _name_or_path=folder.resolve().name if is_here else str(pretrained_model_name_or_path)
-        )
-        return model if device is None else model.to(device)
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
-    ) -> None:
-        """Saves the model to a folder as diffusers' models do, and the code that it needs beside the weights. Where
-        this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
-        save_directory = os.path.expanduser(save_directory)
-        if is_main_process and self._auto_class:
-            Path(save_directory).mkdir(parents=True, exist_ok=True)
-            self.save_source(Path(save_directory))
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-        if is_main_process:
-            for weights in Path(save_directory).glob("diffusion_pytorch_model*.safetensors"):
-                shutil.copymode(Path(save_directory, CONFIG_NAME), weights)  # made for its owner alone by safetensors
-
-    @classmethod
-    def save_source(cls, folder: Path) -> None:
-        """Writes only that code, under the name that diffusers writes into `config.json`."""
-        (folder / f"{cls.__module__.rpartition('.')[2]}.py").write_text(standalone_source(cls.__module__))
-
-    @classmethod
-    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """As diffusers', without the Hub client's warning about an argument that diffusers itself passes."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument")
-            return super().load_config(*args, **kwargs)
-
-    @classmethod
-    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
-        """As diffusers', for a configuration of any format version. diffusers would warn of `auto_map`, which is for
-        `AutoModel` alone."""
-        config_dict = upgraded_config(config_dict, inspect.signature(cls.__init__).parameters)
-        return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        """As PyTorch's, for weights of any format version."""
-        return super().load_state_dict(self._upgraded(state_dict), *args, **kwargs)
-
-    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, torch.Tensor]) -> None:
-        """What diffusers calls on the weights that it read: renames those of an earlier format version, in place."""
-        upgraded = dict(self._upgraded(state_dict))
-        state_dict.clear()
-        state_dict.update(upgraded)
-
-    def _upgraded(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        return upgraded_weights(weights, version_of({}, weights.keys()), self.state_dict())
-
-    @property
-    def num_latents(self) -> int:
-        """Number of latents that `encode` gives: `latent_dim`, and the residual ones where a family has them. `decode`
-        takes as many, or `latent_dim`."""
-        return self.config.latent_dim + (0 if self.detail is None else self.detail.detail_dim)
-
-    @property
-    def priors(self) -> list[str]:
-        """The priors that samples can usefully be drawn from, in the order of `PRIORS`."""
-        return [kind for kind in priors_of(self.config.prior, self.has_encoder) if kind in self.latent_prior.kinds]
-
-    @property
-    def output_size(self) -> int:
-        """Edge in pixels of the generated images: the network's own `image_size`, unless configured."""
-        return self.config.output_size or self.config.image_size
-
-    def encode(self, images: torch.Tensor) -> EncoderOutput:
-        """Images `(B, C, H, W)` in [-1, 1] to `EncoderOutput`.
-
-        Raises:
-            ValueError: If the family has no encoder (`has_encoder`).
-        """
-        raise ValueError(f"{type(self).__name__} has no encoder: it can generate images, but not encode them.")
-
-    def decode(self, latents: torch.Tensor) -> DecoderOutput:
-        """Latents `(B, Z)`, or with residual latents `(B, Z + D)`, to `DecoderOutput`. Its `sample` is `(B, C, H, W)`,
-        in [-1, 1] except where the network overshoots."""
-        return DecoderOutput(sample=self.decoder(latents.to(self.dtype)))
-
-    @torch.no_grad()
-    def sample(
-        self,
-        num_images: int,
-        generator: torch.Generator | None = None,
-        temperature: float = 1.0,
-        prior: str | None = None,
-        num_steps: int = DEFAULT_STEPS,
-    ) -> torch.Tensor:
-        """Generates images `(num_images, C, H, W)` in [-1, 1].
-
-        Args:
-            num_images: How many.
-            generator: Source of the latents' noise; the global one if None.
-            temperature: Scale of that noise. Below 1 samples are more typical and less varied.
-            prior: The prior to draw latents from, one of `priors`; `config.prior` if None.
-            num_steps: Number of steps from noise to latents, for a flow. Other priors ignore it.
-
-        Raises:
-            ValueError: If the model has no such prior, or `num_images` or `num_steps` is below 1.
-        """
-        kind = prior or self.config.prior
-        latents = self.latent_prior.sample(num_images, kind, generator, temperature, num_steps)
-        return self.decode(latents).sample.float().clamp(-1, 1)
-
-    @torch.no_grad()
-    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
-        """Encodes images `(B, C, H, W)` in [-1, 1] without noise, and decodes them again.
-
-        Raises:
-            ValueError: If the family has no encoder, or `images` are not such a tensor.
-        """
-        return self.decode(self._latents_of(images)).sample.float().clamp(-1, 1)
-
-    @torch.no_grad()
-    def interpolate(
-        self,
-        start: torch.Tensor,
-        end: torch.Tensor,
-        num_images: int = 8,
-        kind: str = DEFAULT_PATH,
-        num_steps: int = DEFAULT_STEPS,
-    ) -> torch.Tensor:
-        """Morphs one image into another, along a path through latent space.
-
-        Args:
-            start: Image `(C, H, W)` in [-1, 1].
-            end: Another one.
-            num_images: Number of images, at least 2. The first and the last are the reconstructions of both.
-            kind: The path, see `path`.
-            num_steps: Number of steps of a flow, see `path`.
-
-        Returns:
-            Images `(num_images, C, H, W)` in [-1, 1].
-
-        Raises:
-            ValueError: If the family has no encoder, the model has no such path, `num_images` is below 2, or `start`
-                and `end` are not such tensors.
-        """
-        if num_images < 2:
-            raise ValueError(f"A path needs at least 2 images; got {num_images}.")
-        latents = torch.cat([self._latents_of(image, 3) for image in (start, end)])  # (2, Z)
-        path = self.path(latents[0], latents[1], num_images, kind, num_steps)  # (num_images, Z)
-        return self.decode(path).sample.float().clamp(-1, 1)
-
-    def path(
-        self,
-        starts: torch.Tensor,
-        ends: torch.Tensor,
-        num_points: int,
-        kind: str = DEFAULT_PATH,
-        num_steps: int = DEFAULT_STEPS,
-    ) -> torch.Tensor:
-        """Evenly spaced points from `starts` to `ends`, both `(..., Z)`, or `(..., Z + D)` with residual latents:
-        `(..., num_points, Z)` or `(..., num_points, Z + D)`. The arguments are those of `LatentPrior.path`, which
-        describes the kinds. Residual latents go along the straight line on all of them.
-
-        Raises:
-            ValueError: As `LatentPrior.path` does.
-        """
-        size = self.config.latent_dim
-        points = self.latent_prior.path(starts[..., :size], ends[..., :size], num_points, kind, num_steps)
-        weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
-        details = torch.lerp(starts[..., None, size:], ends[..., None, size:], weights)
-        return torch.cat([points, details], -1)
-
-    def _latents_of(self, images: torch.Tensor, ndim: int = 4) -> torch.Tensor:
-        """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. Others are refused:
-        a network would also take bytes, and return noise."""
-        size = (self.config.image_channels, self.config.image_size, self.config.image_size)
-        is_float = isinstance(images, torch.Tensor) and images.is_floating_point()
-        if self.has_encoder and not (is_float and images.ndim == ndim and images.shape[-3:] == size):
-            of_shape = f"{images.dtype} of {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images)
-            raise ValueError(
-                f"A float tensor ({'B, ' if ndim == 4 else ''}{', '.join(map(str, size))}) in [-1, 1] is needed; got "
-                f"{of_shape}. hf_vae.ImagePipeline takes PIL images, paths and arrays of any size."
-            )
-        return self.encode(images if ndim == 4 else images[None]).latents
 
 
 """The three convolution stacks that every family is built from, and the rule for the image sizes that they can
@@ -2168,6 +1033,1627 @@ class Discriminator(nn.Module):
         return std.expand(len(group), 1, 1, 1)
 
 
+"""The running average of weights, of a training and of a prior that is learned."""
+
+from collections.abc import Mapping
+
+import torch
+
+
+@torch.no_grad()
+def move_average(
+    averaged: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor], num_updates: int, decay: float
+) -> None:
+    """Moves the tensors of `averaged` towards those of `values`, by name and in place: `decay` of each stays. In the
+    first updates less stays, `(1 + n) / (10 + n)` after n updates, so that the average soon forgets the random weights
+    that it starts from. Integers, such as BatchNorm's counter of batches, are copied.
+
+    Args:
+        averaged: The running average, a state dict.
+        values: The current weights and buffers, with the same names.
+        num_updates: How many updates came before this one.
+        decay: The share of the average that stays, from 0 to 1.
+    """
+    moving = [name for name, value in averaged.items() if value.is_floating_point()]
+    speed = 1 - min(decay, (1 + num_updates) / (10 + num_updates))
+    torch._foreach_lerp_([averaged[name] for name in moving], [values[name] for name in moving], speed)
+    for name in averaged.keys() - moving:
+        averaged[name].copy_(values[name])
+
+
+"""The flow: a network that carries noise to latents, and the prior that is such a flow."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.embeddings import Timesteps
+from torch import nn
+
+
+
+UNET_GROUPS = 16
+MAX_FLOW_DEPTH = 64  # what bounds the number of layers that a few bytes of configuration can ask for
+MIN_VARIANCE = 1e-6  # along the directions, so that the velocity is finite at the latents themselves
+LEARNING_BATCH = 128
+LEARNING_RATE = 1e-3
+AVERAGE_DECAY = 0.999
+CALIBRATION_SAMPLES = 2048
+
+Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Draw = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor | None]]
+
+
+class Flow(nn.Module):
+    """Flow matching (Lipman et al. 2023; the straight paths of Liu et al. 2023) on normalised latents `(B, Z)`: a UNet
+    of diffusers for latents on a grid, a residual MLP for latents without a grid.
+
+    It predicts the velocity `noise - latents` at the point `(1 - t) latents + t noise`. Following it backwards from
+    noise, at `t = 1`, to `t = 0` gives latents. The velocity is that of a Gaussian plus what the network adds. The
+    Gaussian has the variances `variances` (K,) along its principal components `directions` (K, Z), and their mean
+    `rest` (1,) along all others. A learned velocity takes latents too close to their mean; so they are normalised once
+    more, with the `mean` and `std` (Z,) that `calibrate` finds.
+
+    What the network adds can be strengthened: `gaussian + guidance * added`, the guidance of a model by a weaker one
+    (Karras et al. 2024), in which the Gaussian is the weaker one and costs nothing. Samples are then more typical.
+
+    A flow may have a condition: other latents `(B, Z)`, which its network sees beside the point.
+
+    Args:
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
+        flow_width: Channels of the UNet at its finest scale, a multiple of 16.
+        flow_mlp_width: Features of the MLP.
+        flow_depth: Residual blocks of the UNet at each scale; the MLP has twice as many.
+        flow_directions: The most principal components of the Gaussian; K is the smaller of this and Z.
+        has_condition: Whether it has a condition.
+
+    Raises:
+        ValueError: If a size is not possible.
+    """
+
+    directions: torch.Tensor
+    variances: torch.Tensor
+    rest: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
+        has_condition: bool = False,
+    ):
+        super().__init__()
+        if not 1 <= flow_depth <= MAX_FLOW_DEPTH:
+            raise ValueError(f"flow_depth={flow_depth} is not possible; it must be from 1 to {MAX_FLOW_DEPTH}.")
+        if flow_width < UNET_GROUPS or flow_width % UNET_GROUPS:
+            raise ValueError(f"flow_width={flow_width} is not possible; it must be a multiple of {UNET_GROUPS}.")
+        if flow_mlp_width < 16 or flow_mlp_width % 16:
+            raise ValueError(f"flow_mlp_width={flow_mlp_width} is not possible; it must be a multiple of 16.")
+        if flow_directions < 1:
+            raise ValueError(f"flow_directions={flow_directions} is not possible; it must be at least 1.")
+        self.latent_dim, self.latent_size, self.has_condition = latent_dim, latent_size, has_condition
+        self.width, self.mlp_width, self.depth = flow_width, flow_mlp_width, flow_depth
+        self.latent_shape = (
+            (latent_dim // latent_size**2, latent_size, latent_size) if latent_size > 1 else (latent_dim,)
+        )
+        self.network = self._new_network()
+        num_directions = min(latent_dim, flow_directions)
+        self.register_buffer("directions", torch.eye(num_directions, latent_dim))
+        self.register_buffer("variances", torch.ones(num_directions))
+        self.register_buffer("rest", torch.ones(1))
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("std", torch.ones(latent_dim))
+
+    def _new_network(self) -> nn.Module:
+        inputs = 2 if self.has_condition else 1
+        if self.latent_size > 1:
+            return _unet(inputs, self.latent_shape[0], self.latent_size, self.width, self.depth)
+        return FlowMLP(inputs * self.latent_dim, self.latent_dim, self.mlp_width, 2 * self.depth)
+
+    def forward(
+        self,
+        points: torch.Tensor,
+        times: torch.Tensor,
+        condition: torch.Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> torch.Tensor:
+        """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
+        return self.gaussian_velocity(points, times) + guidance * self.added_velocity(points, times, condition)
+
+    def gaussian_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """The expectation of `noise - latents` if latents are the Gaussian, `(B, Z)`. Along a direction of the
+        variance v it is `(t - (1 - t) v) / ((1 - t)^2 v + t^2)` times the point."""
+        kept, noise = 1 - times[:, None], times[:, None]
+        slopes, rest = (
+            ((noise - kept * variance) / (kept.square() * variance + noise.square())).to(points.dtype)
+            for variance in (self.variances, self.rest)
+        )  # (B, K) and (B, 1)
+        return rest * points + (slopes - rest) * F.linear(points, self.directions) @ self.directions
+
+    def added_velocity(
+        self, points: torch.Tensor, times: torch.Tensor, condition: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What the network adds to that, `(B, Z)`. Its input has the variance 1 at any time (after Karras et al. 2022,
+        section 5)."""
+        scale = ((1 - times).square() + times.square()).sqrt()[:, None]
+        seen = (points / scale).to(points.dtype).unflatten(1, self.latent_shape)
+        if condition is not None:
+            seen = torch.cat([seen, condition.to(points.dtype).unflatten(1, self.latent_shape)], 1)
+        added = self.network(seen, 1000 * times, return_dict=False)[0].flatten(1)
+        return (added / scale).to(points.dtype)
+
+    @torch.no_grad()
+    def start_from(self, latents: torch.Tensor) -> None:
+        """Takes the Gaussian from normalised `latents` (N, Z)."""
+        variances, directions = principal_components(latents.cpu().double().T.cov().reshape(2 * [self.latent_dim]))
+        count = len(self.variances)
+        self.directions.copy_(directions[:count])
+        self.variances.copy_(variances[:count].clamp(min=MIN_VARIANCE))
+        if count < len(variances):
+            self.rest.copy_(variances[count:].mean().clamp(min=MIN_VARIANCE))
+
+    def shifted(self, times: torch.Tensor) -> torch.Tensor:
+        """Times in [0, 1] of any shape, moved to where latents take shape (Esser et al. 2024, section 5.3.2).
+
+        A direction of the standard deviation s emerges from the noise where `t / (1 - t)` is s. So that ratio is
+        multiplied by the geometric mean of s over the directions of the Gaussian, weighted by their variance. Times
+        move towards the noise where few directions hold most of the variance. For N(0, I) they stay.
+        """
+        variances = torch.cat([self.variances, self.rest.expand(self.directions.shape[1] - len(self.variances))])
+        ratio = ((variances * variances.log()).sum() / variances.sum() / 2).exp()
+        return (times * ratio / (1 - times + times * ratio)).to(times.dtype)
+
+    def sampling_times(self, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+        """The times `(num_steps + 1,)` from noise, 1, to latents, 0, between which the steps of `sample` lie.
+
+        Raises:
+            ValueError: If `num_steps` is below 1.
+        """
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
+        return self.shifted(torch.linspace(1, 0, num_steps + 1, device=self.rest.device))
+
+    def sample(
+        self,
+        noise: torch.Tensor,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        condition: torch.Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> torch.Tensor:
+        """Carries `noise` (..., Z) of N(0, I) to normalised latents `(..., Z)`. The calibration is for the default
+        number of steps and the guidance of `calibrate`; more steps are more exact and draw about the same latents."""
+        carried = self._carry(noise, self.sampling_times(num_steps), condition, guidance, while_loop)
+        return (carried - self.mean) / self.std
+
+    def noise_of(
+        self,
+        latents: torch.Tensor,
+        num_steps: int = DEFAULT_STEPS,
+        condition: torch.Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> torch.Tensor:
+        """Carries normalised `latents` (..., Z) back to the noise `(..., Z)` that `sample` makes them from, up to the
+        error of the steps."""
+        times = self.sampling_times(num_steps).flip(0)
+        return self._carry(latents * self.std + self.mean, times, condition, guidance)
+
+    def calibrate(self, noise: torch.Tensor, condition: torch.Tensor | None = None, guidance: float = 1.0) -> None:
+        """Sets `mean` and `std` to those of the latents that `noise` (N, Z) becomes. Latents are normalised with them
+        from then on, as those are that the flow learned from."""
+        carried = self._carry(noise, self.sampling_times(), condition, guidance)
+        self.mean.copy_(carried.mean(0))
+        self.std.copy_(carried.std(0))
+
+    @torch.no_grad()
+    def _carry(
+        self,
+        points: torch.Tensor,
+        times: torch.Tensor,
+        condition: torch.Tensor | None,
+        guidance: float,
+        while_loop: WhileLoop = run_while,
+    ) -> torch.Tensor:
+        condition = None if condition is None else condition.expand_as(points).flatten(0, -2)
+
+        def velocity(points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+            return self(points, times, condition, guidance)
+
+        return integrate(velocity, points.flatten(0, -2), times, while_loop).view(points.shape)
+
+
+class FlowPrior(Flow, Prior):
+    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`."""
+
+    title = "flow (learned)"
+    is_learned = True
+    is_invertible = True
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
+        guidance: float = 1.0,
+    ):
+        super().__init__(latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
+        self.guidance = guidance
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        return [self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        guidance = self.guidance if guidance is None else guidance
+        return components.denormalised(self.sample(noise[0], num_steps, while_loop, guidance=guidance))
+
+    def to_noise(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
+    ) -> list[torch.Tensor]:
+        guidance = self.guidance if guidance is None else guidance
+        return [self.noise_of(components.normalised(latents), num_steps, guidance=guidance)]
+
+    def fit(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        seed: int = 0,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        normalised = components.normalised(latents.to(self.rest.device))
+
+        def draw(count: int, generator: torch.Generator) -> tuple[torch.Tensor, None]:
+            chosen = torch.randint(len(normalised), (count,), generator=generator, device=normalised.device)
+            return normalised[chosen], None
+
+        self.start_from(normalised)
+        training = FlowTraining(self, draw, learning.num_updates, seed, learning.in_bfloat16)
+        learn(training, learning)
+        training.finish(self.guidance)
+
+
+class FlowTraining(PriorTraining):
+    """A flow that is being learned, with its optimizer and its running average.
+
+    The loss is the squared error of the velocity, averaged over latents (Lipman et al. 2023, equation 23), at times
+    drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1) and shifted.
+
+    Args:
+        flow: What learns, from new random weights. Its Gaussian is fitted already.
+        draw: Draws so many normalised latents `(B, Z)`, and the condition `(B, Z)` of each or None, from a generator.
+        num_updates: Number of updates in all, which the learning rate follows.
+        seed: Seed of the first weights and of all noise.
+        in_bfloat16: Whether the network computes in bf16.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        draw: Draw,
+        num_updates: int,
+        seed: int = 0,
+        in_bfloat16: bool = False,
+    ):
+        device = flow.rest.device
+        self._draw, self._device, self._in_bfloat16 = draw, device, in_bfloat16
+        self.flow = flow.requires_grad_(True).train()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            flow.network = flow._new_network().to(device)
+        self.averaged = copy.deepcopy(flow).requires_grad_(False)
+        self._optimizer = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, num_updates)
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self.losses: list[torch.Tensor] = []
+
+    def update(self) -> None:
+        device, flow = self._device, self.flow
+        latents, condition = self._draw(LEARNING_BATCH, self._generator)
+        noise = self.noise(LEARNING_BATCH)
+        times = flow.shifted(torch.randn(LEARNING_BATCH, generator=self._generator, device=device).sigmoid())
+        points = torch.lerp(latents, noise, times[:, None])
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            added = flow.added_velocity(points, times, condition)
+        velocity = flow.gaussian_velocity(points, times) + added.float()
+        loss = (velocity - (noise - latents)).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._schedule.step()
+        move_average(self.averaged.state_dict(), flow.state_dict(), len(self.losses), AVERAGE_DECAY)
+        self.losses.append(loss.detach())
+
+    def noise(self, rows: int) -> torch.Tensor:
+        """The next `(rows, Z)` of N(0, I)."""
+        return torch.randn(rows, self.flow.latent_dim, generator=self._generator, device=self._device)
+
+    def finish(self, guidance: float = 1.0) -> None:
+        """Gives the flow its averaged weights, and calibrates it for sampling with `guidance`."""
+        self.flow.load_state_dict(self.averaged.state_dict())
+        self.flow.eval().requires_grad_(False)
+        _, condition = self._draw(CALIBRATION_SAMPLES, self._generator)
+        self.flow.calibrate(self.noise(CALIBRATION_SAMPLES), condition, guidance)
+
+    def state(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()} | {
+            "generator": self._generator.get_state(),
+            "losses": torch.stack(self.losses),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self._generator.set_state(state["generator"])
+        self.losses = list(state["losses"].to(self._device))
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "flow": self.flow,
+            "averaged": self.averaged,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+        }
+
+
+def integrate(
+    velocity: Velocity,
+    points: torch.Tensor,
+    times: torch.Tensor,
+    while_loop: WhileLoop = run_while,
+) -> torch.Tensor:
+    """Carries points along a velocity field by the two-step Adams-Bashforth method: each step is as cheap as one of
+    Euler's, and its error is of second order.
+
+    Args:
+        velocity: Takes points `(B, Z)` and times `(B,)`, and gives the velocity `(B, Z)`.
+        points: Where they start, `(B, Z)`.
+        times: From the first to the last one, `(N + 1,)` for N steps.
+        while_loop: `torch.while_loop` for a graph that holds one loop instead of N steps in a row.
+
+    Returns:
+        The points at the last time, `(B, Z)`.
+    """
+    steps = times.diff()
+
+    def is_unfinished(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        return (index < len(steps)).all()
+
+    def advance(index: torch.Tensor, points: torch.Tensor, before: torch.Tensor) -> State:
+        now = velocity(points, times[index].expand(len(points)))
+        step, last_step = steps[index], steps[(index - 1).clamp(min=0)]
+        slope = torch.where(index == 0, 0, (now - before) / last_step)
+        return index + 1, (points + step * (now + step / 2 * slope)).to(points.dtype), now
+
+    first = torch.zeros(1, dtype=torch.long, device=points.device)
+    return while_loop(is_unfinished, advance, (first, points.clone(), torch.zeros_like(points)))[1]
+
+
+class FlowMLP(nn.Module):
+    """Residual blocks over `(B, num_inputs)`, each of which gets the time."""
+
+    def __init__(self, num_inputs: int, num_outputs: int, width: int, num_blocks: int):
+        super().__init__()
+        time_channels = width // 8
+        self.embed_time = nn.Sequential(
+            Timesteps(time_channels, flip_sin_to_cos=True, downscale_freq_shift=0),
+            nn.Linear(time_channels, width),
+            nn.SiLU(),
+        )
+        self.first = nn.Linear(num_inputs, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+            for _ in range(num_blocks)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_outputs))
+
+    def forward(self, points: torch.Tensor, times: torch.Tensor, return_dict: bool = False) -> tuple[torch.Tensor]:
+        """Takes and returns what diffusers' UNets do: points, times in [0, 1000], and a tuple of the velocity."""
+        time = self.embed_time[1:](self.embed_time[0](times).to(points.dtype))
+        hidden = self.first(points)
+        for block in self.blocks:
+            hidden = hidden + block(hidden + time)
+        return (self.last(F.silu(hidden)),)
+
+
+def _unet(inputs: int, channels: int, latent_size: int, width: int, depth: int) -> nn.Module:
+    """A UNet that halves the grid while it is even, down to 4 cells. It has no attention: at its coarsest scale, each
+    cell sees nearly all others anyway, and on a CPU attention would take as long as all the rest."""
+    # imported here: it takes a second, and only a flow on a grid needs it
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    levels = 1
+    while latent_size % 2**levels == 0 and latent_size >> levels >= 4 and levels < 3:
+        levels += 1
+    return UNet2DModel(
+        sample_size=latent_size,
+        in_channels=inputs * channels,
+        out_channels=channels,
+        block_out_channels=tuple(width * min(2**level, 2) for level in range(levels)),
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        layers_per_block=depth,
+        norm_num_groups=UNET_GROUPS,
+        add_attention=False,
+    )
+
+
+"""The prior with a code: a few numbers for the whole image first, then a flow of the latents given them."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+
+
+CODE_SHARE = 0.3  # of the training updates; the flow takes the others
+CODE_BATCH = 32
+CODE_LEARNING_RATE = 1e-3
+CODE_WEIGHT = 4096.0  # of the error against the KL, at the start
+WEIGHT_RATE = 0.02  # how fast that weight follows the nats
+LATENTS_WEIGHT = 0.02  # of the error of latents, beside that of images
+CODE_LOGVAR_RANGE = (-10.0, 4.0)
+AVERAGE_DECAY = 0.998
+ENCODE_BATCH = 512
+COARSEST = 4  # cells
+MAX_WIDENING = 4  # of the channels, from the grid's own scale to the coarsest
+
+
+class CodePrior(Prior):
+    """A code and a flow: a Gaussian draws the code `(B, code_dim)`, which says what the image as a whole is, a network
+    turns it into the latents that it leads to expect, and a flow draws the rest of the latents, given these.
+
+    The code is that of a small VAE of the latents, whose error is measured in images. It is held at `code_nats` of
+    information, so that it keeps to what matters most, and so that a Gaussian suffices to draw it. What people move
+    along are the principal components of the code: the flow then makes the rest anew, from the same noise. The latents
+    given the code are drawn as in diffusion autoencoders (Preechakul et al. 2022).
+
+    Args:
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
+        code_dim: Numbers in the code.
+        code_nats: Information of the code about an image, in nats, that training holds it at.
+        code_width: Channels of its networks at the grid's own scale, a multiple of 8. They double at each coarser one.
+        guidance: Strength of what the flow's network adds to its Gaussian, see `Flow`.
+        flow_width: As in `Flow`.
+        flow_mlp_width: As in `Flow`; also the features of the code's networks for latents without a grid.
+        flow_depth: As in `Flow`.
+        flow_directions: As in `Flow`.
+
+    Raises:
+        ValueError: If a size is not possible.
+    """
+
+    title = "code and flow (learned)"
+    is_learned = True
+    is_invertible = True
+    shift: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        code_dim: int = 128,
+        code_nats: float = 60.0,
+        code_width: int = 64,
+        guidance: float = 1.0,
+        flow_width: int = 48,
+        flow_mlp_width: int = 512,
+        flow_depth: int = 2,
+        flow_directions: int = 512,
+    ):
+        super().__init__()
+        if code_dim < 1:
+            raise ValueError(f"code_dim={code_dim} is not possible; it must be at least 1.")
+        if not code_nats > 0:
+            raise ValueError(f"code_nats={code_nats} is not possible; it must be above 0.")
+        if code_width < GROUPS or code_width % GROUPS:
+            raise ValueError(f"code_width={code_width} is not possible; it must be a multiple of {GROUPS}.")
+        self.flow = Flow(
+            latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions, has_condition=True
+        )
+        self.latent_dim, self.latent_shape, self.code_dim = latent_dim, self.flow.latent_shape, code_dim
+        self.code_nats, self.code_width, self.guidance = code_nats, code_width, guidance
+        self.encoder, self.decoder = self._new_networks()
+        self.code = PrincipalComponents(code_dim, code_dim)
+        self.register_buffer("shift", torch.zeros(latent_dim))
+        self.register_buffer("scale", torch.ones(latent_dim))
+
+    def _new_networks(self) -> tuple[nn.Module, nn.Module]:
+        if len(self.latent_shape) == 1:
+            width = self.flow.mlp_width
+            return _mlp(self.latent_dim, width, 2 * self.code_dim), _mlp(self.code_dim, width, self.latent_dim)
+        channels, size, _ = self.latent_shape
+        return (
+            _grid_encoder(channels, size, 2 * self.code_dim, self.code_width),
+            _grid_decoder(channels, size, self.code_dim, self.code_width),
+        )
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """Of the code, along its principal components, and of the flow."""
+        return [self.code_dim, self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        position, rest = noise  # (..., code_dim) and (..., Z)
+        code = self.code.mean + (position * self.code.stds) @ self.code.directions
+        expected = self.expected(code)
+        guidance = self.guidance if guidance is None else guidance
+        drawn = self.flow.sample(rest, num_steps, while_loop, expected, guidance)
+        return components.denormalised(expected + self.shift + self.scale * drawn)
+
+    def to_noise(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
+    ) -> list[torch.Tensor]:
+        normalised = components.normalised(latents)
+        code, _ = self.posterior(normalised)
+        expected = self.expected(code)
+        rest = (normalised - expected - self.shift) / self.scale
+        guidance = self.guidance if guidance is None else guidance
+        return [self.code.coordinates(code), self.flow.noise_of(rest, num_steps, expected, guidance)]
+
+    def posterior(self, normalised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean and log-variance of the code, `(..., code_dim)` each, of normalised latents `(..., Z)`."""
+        grids = normalised.flatten(0, -2).unflatten(1, self.latent_shape)
+        mean, logvar = self.encoder(grids).float().unflatten(0, normalised.shape[:-1]).chunk(2, -1)
+        return mean, logvar.clamp(*CODE_LOGVAR_RANGE)
+
+    def expected(self, code: torch.Tensor) -> torch.Tensor:
+        """The normalised latents `(..., Z)` that a code `(..., code_dim)` leads to expect."""
+        return self.decoder(code.flatten(0, -2)).float().flatten(1).unflatten(0, code.shape[:-1])
+
+    def fit(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        seed: int = 0,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        training = CodeTraining(self, latents.to(self.shift.device), components, seed, learning)
+        learn(training, learning)
+        training.finish()
+
+
+class CodeTraining(PriorTraining):
+    """A code that is being learned, and then the flow of the latents given it.
+
+    The code's loss is that of a VAE (Kingma and Welling 2014), `weight * error + KL` in nats, where the weight follows
+    the KL so that this becomes the prior's `code_nats`. The error is `Learning.image_error` between the images of the
+    latents and of those that the code leads to expect, plus a small share of the squared error of the latents.
+
+    Args:
+        prior: What learns, from new random weights.
+        latents: `(N, Z)`, on the device of the prior.
+        components: Their principal components.
+        seed: Seed of the first weights and of all noise.
+        learning: How it is learned.
+    """
+
+    def __init__(
+        self, prior: CodePrior, latents: torch.Tensor, components: PrincipalComponents, seed: int, learning: Learning
+    ):
+        device = latents.device
+        self._latents, self._components, self._learning = components.normalised(latents), components, learning
+        self._num_code_updates = round(CODE_SHARE * learning.num_updates)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            prior.encoder, prior.decoder = (network.to(device) for network in prior._new_networks())
+        self._seed, self.prior = seed, prior
+        self._networks = nn.ModuleList([prior.encoder, prior.decoder]).requires_grad_(True).train()
+        self._averaged = copy.deepcopy(self._networks).requires_grad_(False)
+        self._log_weight = torch.tensor(CODE_WEIGHT, device=device).log()
+        self._optimizer = torch.optim.AdamW(
+            self._networks.parameters(), lr=CODE_LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+        )
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, max(1, self._num_code_updates))
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._flow_training: FlowTraining | None = None
+        self._codes: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.losses: list[torch.Tensor] = []
+
+    def update(self) -> None:
+        if len(self.losses) < self._num_code_updates:
+            self._update_code()
+        else:
+            flow = self._flow()
+            flow.update()
+            self.losses.append(flow.losses[-1])
+
+    def _update_code(self) -> None:
+        learning, prior, device = self._learning, self.prior, self._latents.device
+        chosen = torch.randint(len(self._latents), (CODE_BATCH,), generator=self._generator, device=device)
+        latents = self._latents[chosen]
+        with torch.autocast(device.type, torch.bfloat16, enabled=learning.in_bfloat16):
+            mean, logvar = prior.posterior(latents)
+            code = self._drawn(mean, logvar)
+            expected = prior.expected(code)
+            error = LATENTS_WEIGHT * (expected - latents).square().mean(1)
+            if learning.image_error is not None:
+                error = error + learning.image_error(
+                    self._components.denormalised(expected), self._components.denormalised(latents)
+                )
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
+        loss = self._log_weight.exp() * error.mean() + kl
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._networks.parameters(), 2000.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._schedule.step()
+        with torch.no_grad():
+            self._log_weight += WEIGHT_RATE * (1 - kl / prior.code_nats).clamp(-1, 1)
+        move_average(self._averaged.state_dict(), self._networks.state_dict(), len(self.losses), AVERAGE_DECAY)
+        self.losses.append(loss.detach() / prior.latent_dim)
+
+    def _drawn(self, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+        """A draw from N(mean, exp(logvar)), `(B, code_dim)`."""
+        noise = torch.randn(mean.shape, generator=self._generator, device=mean.device)
+        return mean + torch.exp(0.5 * logvar) * noise
+
+    def _flow(self) -> FlowTraining:
+        """The training of the flow, which starts when the code is learned."""
+        if self._flow_training is None:
+            self._finish_code()
+            num_updates = max(1, self._learning.num_updates - self._num_code_updates)
+            in_bfloat16 = self._learning.in_bfloat16
+            self._flow_training = FlowTraining(self.prior.flow, self._draw, num_updates, self._seed, in_bfloat16)
+        return self._flow_training
+
+    @torch.no_grad()
+    def _finish_code(self) -> None:
+        """Gives the code's networks their averaged weights, and fits the Gaussians of the code and of the rest."""
+        prior = self.prior
+        self._networks.load_state_dict(self._averaged.state_dict())
+        self._networks.eval().requires_grad_(False)
+        parts = [prior.posterior(some) for some in self._latents.split(ENCODE_BATCH)]
+        mean, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
+        self._codes = mean, logvar
+        generator = torch.Generator(mean.device).manual_seed(self._seed)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        codes = mean + torch.exp(0.5 * logvar) * noise
+        prior.code.fit(codes)
+        rests = torch.cat(
+            [
+                latents - prior.expected(code)
+                for latents, code in zip(self._latents.split(ENCODE_BATCH), codes.split(ENCODE_BATCH), strict=True)
+            ]
+        )
+        prior.shift.copy_(rests.mean(0))
+        prior.scale.copy_(rests.std(0).clamp(min=1e-6))
+        prior.flow.start_from((rests - prior.shift) / prior.scale)
+
+    @torch.no_grad()
+    def _draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """The normalised rest of so many latents and, as the condition, what a draw of their code leads to expect."""
+        assert self._codes is not None
+        prior, device = self.prior, self._latents.device
+        chosen = torch.randint(len(self._latents), (count,), generator=generator, device=device)
+        mean, logvar = (part[chosen] for part in self._codes)
+        code = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
+            expected = prior.expected(code)
+        return (self._latents[chosen] - expected - prior.shift) / prior.scale, expected
+
+    def finish(self) -> None:
+        """Leaves the prior as samples are drawn from it."""
+        self._flow().finish(self.prior.guidance)
+        self.prior.eval().requires_grad_(False)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "networks": self._networks.state_dict(),
+            "averaged": self._averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "log_weight": self._log_weight,
+            "generator": self._generator.get_state(),
+            "losses": torch.stack(self.losses),
+            "flow": None if self._flow_training is None else self._flow_training.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, part in (
+            ("networks", self._networks),
+            ("averaged", self._averaged),
+            ("optimizer", self._optimizer),
+            ("schedule", self._schedule),
+        ):
+            part.load_state_dict(state[name])
+        self._log_weight.copy_(state["log_weight"])
+        self._generator.set_state(state["generator"])
+        self.losses = list(state["losses"].to(self._latents.device))
+        if state["flow"] is not None:
+            self._flow().restore(state["flow"])
+
+
+def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs)
+    )
+
+
+def _scales(size: int, width: int) -> list[tuple[int, int]]:
+    """Edge and channels of a grid at each scale. It is halved while it is even, down to 4 cells."""
+    scales, widest = [(size, width)], MAX_WIDENING * width
+    while size > COARSEST and size % 2 == 0:
+        size, width = size // 2, min(2 * width, widest)
+        scales.append((size, width))
+    return scales
+
+
+def _grid_encoder(channels: int, size: int, outputs: int, width: int) -> nn.Sequential:
+    """Latents on a grid `(B, C, S, S)` to `(B, outputs)`."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), ResidualBlock(width), ResidualBlock(width)]
+    for coarse_size, coarse in _scales(size, width)[1:]:
+        layers += [nn.Conv2d(width, coarse, 4, stride=2, padding=1), ResidualBlock(coarse)]
+        size, width = coarse_size, coarse
+    layers += [nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Flatten(), nn.Linear(width * size**2, outputs)]
+    return nn.Sequential(*layers)
+
+
+def _grid_decoder(channels: int, size: int, inputs: int, width: int) -> nn.Sequential:
+    """`(B, inputs)` to latents on a grid `(B, C, S, S)`."""
+    (size, width), *finer = reversed(_scales(size, width))
+    layers: list[nn.Module] = [nn.Linear(inputs, width * size**2), nn.Unflatten(1, (width, size, size))]
+    layers += [ResidualBlock(width), ResidualBlock(width)]
+    for _, fine in finer:
+        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, fine, 3, padding=1)]
+        layers += [ResidualBlock(fine), ResidualBlock(fine)]
+        width = fine
+    layers += [nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)]
+    return nn.Sequential(*layers)
+
+
+"""A Gaussian along the principal components."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+
+class GaussianPrior(Prior):
+    """The Gaussian that the principal components describe. All of it is in these, so there is nothing more to fit."""
+
+    title = "Gaussian"
+    needs_encoder = False  # before it is fitted it is N(0, I)
+
+    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS):
+        super().__init__()
+        self.latent_dim, self.num_directions = latent_dim, min(latent_dim, num_directions)
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """Of the position along the directions, and of what the directions do not explain."""
+        return [self.num_directions, self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        position, rest = noise
+        return components.mean + (position * components.stds) @ components.directions + rest * components.rest
+
+
+"""A mixture of Gaussians along the principal components."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+
+NUM_GAUSSIANS = 16
+HELDOUT = 0.1  # the share of the latents that the number of Gaussians is chosen on
+MAX_ROUNDS = 100  # of expectation and maximisation, and of k-means before these
+TOLERANCE = 1e-3  # rounds end when the mean log-likelihood rises by less
+MIN_MIXTURE_VARIANCE = 1e-6  # added to every variance, so that no Gaussian collapses onto one latent
+
+
+class MixturePrior(Prior):
+    """A mixture of up to `num_gaussians` Gaussians with diagonal covariances, over the coordinates along the
+    directions: `weights` (M,), `means` and `stds` (M, K). What the directions do not explain is drawn as in
+    `GaussianPrior`. Before it is fitted it is one Gaussian, the same as there."""
+
+    title = "mixture of Gaussians"
+    num_choices = 1
+    weights: torch.Tensor
+    means: torch.Tensor
+    stds: torch.Tensor
+
+    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS, num_gaussians: int = NUM_GAUSSIANS):
+        super().__init__()
+        if num_gaussians < 1:
+            raise ValueError(f"num_gaussians={num_gaussians} is not possible; it must be at least 1.")
+        self.gaussian = GaussianPrior(latent_dim, num_directions)
+        num_directions = min(latent_dim, num_directions)
+        self.register_buffer("weights", torch.eye(1, num_gaussians)[0])
+        self.register_buffer("means", torch.zeros(num_gaussians, num_directions))
+        self.register_buffer("stds", torch.ones(num_gaussians, num_directions))
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """Of the position within a Gaussian, of what the directions do not explain, and of what chooses the
+        Gaussian."""
+        return [*self.gaussian.noise_sizes, 1]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        position, rest, choice = noise
+        chance = torch.special.ndtr(choice)  # uniform on (0, 1)
+        chosen = (chance > self.weights.cumsum(0)[:-1]).sum(1)
+        position = self.means[chosen] + position * self.stds[chosen]
+        return self.gaussian.from_noise([position, rest], components)
+
+    @torch.no_grad()
+    def fit(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        seed: int = 0,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        """Fits mixtures of 1, 2, 4 and more Gaussians, up to `num_gaussians`, and keeps the one that gives the highest
+        likelihood to a tenth of the latents that none of them was fitted to."""
+        coordinates = components.coordinates(latents).cpu().double()
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(coordinates), generator=generator)
+        num_heldout = max(1, round(HELDOUT * len(order)))
+        heldout, fitted = coordinates[order[:num_heldout]], coordinates[order[num_heldout:]]
+        most = len(self.weights)
+        sizes = [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
+        mixtures = [fit_mixture(fitted, size, generator) for size in sizes if size <= len(fitted)]
+        self.set(*max(mixtures, key=lambda mixture: log_likelihoods(heldout, *mixture).mean()))
+
+    @torch.no_grad()
+    def set(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor) -> None:
+        """Stores a mixture of M <= `num_gaussians` Gaussians over coordinates: `weights` (M,) that sum to 1, `means`
+        and `stds` (M, K)."""
+        count = len(weights)
+        for buffer, values, unused in ((self.weights, weights, 0.0), (self.means, means, 0.0), (self.stds, stds, 1.0)):
+            buffer.fill_(unused)
+            buffer[:count] = values
+
+
+Gaussians = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def fit_mixture(points: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> Gaussians:
+    """Fits a mixture of M Gaussians with diagonal covariances to `points` (N, K), by expectation and maximisation
+    (Dempster et al. 1977) from the clusters of k-means. Returns weights (M,), means and standard deviations (M, K)."""
+    shares = torch.nn.functional.one_hot(_clusters(points, num_gaussians, generator), num_gaussians).to(points.dtype)
+    mixture, before = _maximise(points, shares), -math.inf
+    for _ in range(MAX_ROUNDS):
+        joint = _joint_log_likelihoods(points, *mixture)
+        found = joint.logsumexp(1).mean().item()
+        if found - before < TOLERANCE:
+            break
+        mixture, before = _maximise(points, joint.softmax(1)), found
+    return mixture
+
+
+def log_likelihoods(
+    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
+) -> torch.Tensor:
+    """The natural logarithm of a mixture's density at `points` (N, K): `(N,)`."""
+    return _joint_log_likelihoods(points, weights, means, stds).logsumexp(1)
+
+
+def _joint_log_likelihoods(
+    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
+) -> torch.Tensor:
+    """The logarithm of each Gaussian's weight times its density at `points` (N, K): `(N, M)`."""
+    precisions = stds.reciprocal()
+    distances = torch.stack(
+        [((points - mean) * precision).square().sum(1) for mean, precision in zip(means, precisions, strict=True)], 1
+    )
+    return weights.log() + precisions.log().sum(1) - 0.5 * (points.shape[1] * math.log(2 * math.pi) + distances)
+
+
+def _maximise(points: torch.Tensor, shares: torch.Tensor) -> Gaussians:
+    """The mixture of highest likelihood for `points` (N, K) of which each Gaussian takes `shares` (N, M)."""
+    counts = shares.sum(0) + 10 * torch.finfo(points.dtype).eps  # (M,)
+    means = shares.T @ points / counts[:, None]
+    variances = (
+        torch.stack([share @ (points - mean).square() for share, mean in zip(shares.T, means, strict=True)])
+        / counts[:, None]
+    )
+    return counts / counts.sum(), means, (variances + MIN_MIXTURE_VARIANCE).sqrt()
+
+
+def _clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator) -> torch.Tensor:
+    """The cluster of each of `points` (N, K), from 0, by k-means: Lloyd's rounds from the centres of k-means++
+    (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
+    before."""
+    centres = points[torch.randint(len(points), (1,), generator=generator)]
+    while len(centres) < num_clusters:
+        distances = torch.cdist(points, centres).square().amin(1)
+        chances = distances if distances.sum() > 0 else torch.ones_like(distances)  # all points are centres already
+        centres = torch.cat([centres, points[torch.multinomial(chances, 1, generator=generator)]])
+    clusters = torch.cdist(points, centres).argmin(1)
+    for _ in range(MAX_ROUNDS):
+        for number in clusters.unique().tolist():  # a cluster that lost all its points keeps its centre
+            centres[number] = points[clusters == number].mean(0)
+        before, clusters = clusters, torch.cdist(points, centres).argmin(1)
+        if torch.equal(before, clusters):
+            break
+    return clusters
+
+
+"""The standard normal distribution."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+
+class StandardPrior(Prior):
+    """N(0, I): the distribution that a GAN is trained on, and the one that a VAE's posterior is pulled towards."""
+
+    title = "N(0, I)"
+    is_fitted = False
+    needs_encoder = False
+    preview_kind = "standard"
+
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        return [self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        return noise[0]
+
+
+"""The priors of a model: the one table of them, and the module that holds those of one model."""
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+
+
+PRIORS: dict[str, type[Prior]] = {
+    "code": CodePrior,
+    "flow": FlowPrior,
+    "mixture": MixturePrior,
+    "gaussian": GaussianPrior,
+    "standard": StandardPrior,
+}
+
+LINE, CIRCLE, CODE = "lerp", "slerp", "code"
+PATHS = (LINE, CIRCLE, *(kind for kind, prior in PRIORS.items() if prior.is_invertible))
+
+if TYPE_CHECKING:  # type checkers read only literals that are written out
+    PriorKind = str
+    DecoderPriorKind = str
+    PathKind = str
+else:
+    PriorKind = Literal[tuple(PRIORS)]
+    # of a family without an encoder, whose latents are N(0, I)
+    DecoderPriorKind = Literal[tuple(kind for kind, prior in PRIORS.items() if not prior.needs_encoder)]
+    PathKind = Literal[PATHS]
+
+
+def priors_of(own: str, has_encoder: bool) -> list[str]:
+    """The priors that a model's samples can usefully be drawn from, given its own one: more than that only where there
+    were encoded images to fit them to."""
+    return [kind for kind, prior in PRIORS.items() if kind == own or (has_encoder and not prior.is_learned)]
+
+
+class LatentPrior(PrincipalComponents):
+    """What a model knows of its latents `(B, Z)`: their principal components, and the priors that samples are drawn
+    from. It holds every prior of `PRIORS` except those that take training updates; of these it holds the model's own.
+
+    Args:
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
+        kind: The model's own prior.
+        sizes: Sizes of the priors, by the names of their arguments. Other names are ignored, so that a model's whole
+            configuration can be passed. Sizes that are missing have their defaults.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        latent_size: int = 1,
+        kind: str = "standard",
+        sizes: Mapping[str, Any] | None = None,
+    ):
+        sizes = sizes or {}
+        super().__init__(latent_dim, sizes.get("num_directions", NUM_DIRECTIONS))
+        self.kind = kind
+        self._sizes = {**sizes, "latent_dim": latent_dim, "latent_size": latent_size}
+        for name, prior in PRIORS.items():
+            if name == kind or not prior.is_learned:
+                self.add_module(name, self._new(name))
+
+    def _new(self, kind: str) -> Prior:
+        arguments = inspect.signature(PRIORS[kind].__init__).parameters
+        return PRIORS[kind](**{name: value for name, value in self._sizes.items() if name in arguments})
+
+    @property
+    def kinds(self) -> list[str]:
+        """The priors that are there, in the order of `PRIORS`."""
+        return [kind for kind in PRIORS if getattr(self, kind, None) is not None]
+
+    @property
+    def paths(self) -> list[str]:
+        """The kinds of path that `path` can take."""
+        return [kind for kind in PATHS if kind not in PRIORS or kind in self.kinds]
+
+    @property
+    def default_path(self) -> str:
+        """The kind of path that is taken unless another one is asked for: through the code where there is one. Among
+        the others, most shipped models draw sharper images halfway on the circle than on the line."""
+        return CODE if CODE in self.kinds else CIRCLE
+
+    @property
+    def sliders(self) -> PrincipalComponents:
+        """What `move` moves along: the principal components of the code where there is one, else those of the
+        latents."""
+        code = self._modules.get(CODE)
+        return code.code if isinstance(code, CodePrior) else self
+
+    def get(self, kind: str) -> Prior:
+        """The prior of a kind.
+
+        Raises:
+            ValueError: If there is no such kind, or this model has no prior of it.
+        """
+        if kind not in PRIORS:
+            raise ValueError(f"prior={kind!r} is unknown; choose one of {', '.join(PRIORS)}.")
+        if kind not in self.kinds:
+            raise ValueError(f"prior={kind!r} is not possible: this model has no {kind} prior. {_choose(self.kinds)}")
+        return getattr(self, kind)
+
+    def drop_learned(self) -> None:
+        """Removes the priors that take training updates. `fit_priors` makes the model's own one again."""
+        for kind in self.kinds:
+            if PRIORS[kind].is_learned:
+                delattr(self, kind)
+
+    def fit_priors(self, latents: torch.Tensor, seed: int = 0, learning: Learning | None = None) -> None:
+        """Fits the principal components and every prior to `latents` (N, Z). A prior that takes training updates is
+        fitted if `learning` says how.
+
+        Raises:
+            ValueError: If there are fewer than two latents.
+        """
+        self.fit(latents)
+        if learning is not None and self.kind not in self.kinds:
+            self.add_module(self.kind, self._new_without_a_trace().to(self.mean.device))
+        for kind in self.kinds:
+            if learning is not None or not PRIORS[kind].is_learned:
+                getattr(self, kind).fit(latents, self, seed, learning or Learning())
+
+    def _new_without_a_trace(self) -> Prior:
+        """A new prior of the model's own kind, without a change of the global random state."""
+        with torch.random.fork_rng(devices=[]):
+            return self._new(self.kind)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_samples: int,
+        kind: str = "gaussian",
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        temperature: float = 1.0,
+        num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        """Draws latents `(num_samples, Z)`.
+
+        Args:
+            num_samples: How many.
+            kind: The prior to draw from, one of `kinds`.
+            generator: Source of the noise: one generator, or one for each sample; the global one if None.
+            temperature: Scale of the noise. At 0 a Gaussian gives its mean, a mixture the mean of one of its
+                Gaussians, and a flow the latents of zero noise.
+            num_steps: Number of steps of a flow. Other priors ignore it.
+            guidance: Strength of what a flow's network adds to its Gaussian; the model's own if None. Other priors
+                ignore it.
+
+        Raises:
+            ValueError: If the model has no prior of this kind, or `num_samples` or `num_steps` is below 1.
+        """
+        if num_samples < 1:
+            raise ValueError(f"{num_samples} samples cannot be drawn; ask for at least 1.")
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
+        prior = self.get(kind)
+        noise = [
+            randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
+            for size in prior.noise_sizes
+        ]
+        num_scaled = len(noise) - prior.num_choices
+        noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
+        return prior.from_noise(noise, self, num_steps, guidance=guidance)
+
+    @torch.no_grad()
+    def path(
+        self,
+        starts: torch.Tensor,
+        ends: torch.Tensor,
+        num_points: int,
+        kind: str | None = None,
+        num_steps: int = DEFAULT_STEPS,
+    ) -> torch.Tensor:
+        """Evenly spaced points from `starts` (..., Z) to `ends` (..., Z), both included: `(..., num_points, Z)`.
+
+        "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
+        deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
+        the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
+        of these, with a circle for the code and another for the noise of the rest.
+
+        Args:
+            starts: Latents.
+            ends: As many latents.
+            num_points: Number of points, at least 2.
+            kind: One of `paths`; `default_path` if None.
+            num_steps: Number of steps of a flow, there and back.
+
+        Raises:
+            ValueError: If the model has no such path, or `num_points` is below 2.
+        """
+        if num_points < 2:
+            raise ValueError(f"A path needs at least 2 points; got {num_points}.")
+        kind = kind or self.default_path
+        if kind not in PATHS:
+            raise ValueError(f"Interpolation {kind!r} is unknown; choose one of {', '.join(PATHS)}.")
+        if kind not in self.paths:
+            raise ValueError(
+                f"Interpolation {kind!r} is not possible: this model has no {kind} prior. {_choose(self.paths)}"
+            )
+        weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
+        starts, ends = starts[..., None, :], ends[..., None, :]  # (..., 1, Z)
+        if kind == LINE:
+            return torch.lerp(starts, ends, weights)
+        if kind == CIRCLE:
+            return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
+        prior = self.get(kind)
+        parts = zip(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), strict=True)
+        points = prior.from_noise([slerp(first, last, weights) for first, last in parts], self, num_steps)
+        # there and back in steps is not quite the identity: the error at either end is subtracted
+        return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
+
+    @torch.no_grad()
+    def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+        """Moves latents `(B, Z)`, or one `(1, Z)` for all, along the first K components of `sliders` by `shifts`
+        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn anew for the moved code, from the same
+        noise."""
+        shifts = shifts.to(latents)
+        count = shifts.shape[1]
+        prior = self._modules.get(CODE)
+        if prior is None:
+            return latents + (shifts * self.stds[:count]) @ self.directions[:count]
+        assert isinstance(prior, CodePrior)
+        code, noise = prior.to_noise(latents, self, num_steps)
+        size = max(len(latents), len(shifts))
+        positions = torch.cat([code.expand(size, -1)[:, :count] + shifts, code.expand(size, -1)[:, count:]], 1)
+        moved = prior.from_noise([positions, noise.expand(size, -1)], self, num_steps)
+        # as on a path: without a shift, latents stay as they are
+        return moved + latents - prior.from_noise([code, noise], self, num_steps)
+
+
+def _choose(names: list[str]) -> str:
+    return f"Choose {', '.join(names[:-1])} or {names[-1]}." if len(names) > 1 else f"Choose {names[0]}."
+
+
+"""The code that travels with the weights: a model's module and all that it is built from, as one file."""
+
+import re
+import sys
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+
+RELATIVE_IMPORT = re.compile(r"^from (\.+\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
+
+
+def standalone_source(module_name: str) -> str:
+    """The source of an imported module, after that of every module that it imports relatively, sub-packages included:
+    one file that imports only libraries. It is one file because diffusers follows the imports of a folder's first file
+    no further, and on the Hub asks again for each of them."""
+    return "\n\n".join(_sources(module_name, set()))
+
+
+def _sources(module_name: str, seen: set[str]) -> Iterator[str]:
+    seen.add(module_name)
+    module = sys.modules[module_name]
+    if module.__file__ is None:
+        raise ValueError(f"{module_name} has no file, and so no source that can travel with the weights.")
+    source = Path(module.__file__).read_text()
+    for name in RELATIVE_IMPORT.findall(source):
+        imported = resolve_name(name, module.__package__)
+        if imported not in seen:
+            yield from _sources(imported, seen)
+    yield RELATIVE_IMPORT.sub("", source)
+
+
+"""The contract of every family: images to flat latents and back, and samples from the prior inside the model."""
+
+import inspect
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import CONFIG_NAME, BaseOutput
+
+
+
+FITTED_PARTS = ("latent_prior", "detail")  # of a model: what is fitted once its networks are trained
+
+
+@dataclass
+class EncoderOutput(BaseOutput):
+    """What `encode` returns.
+
+    Args:
+        latents: The latents of each image, `(B, Z)`, without noise: the posterior mean where there is a posterior. In
+            a model with residual latents these follow, `(B, Z + D)`.
+        logvar: Log-variance of the posterior around the first Z latents, `(B, Z)`, or None in a family without a
+            posterior. Residual latents have no variance.
+    """
+
+    latents: torch.Tensor
+    logvar: torch.Tensor | None = None
+
+
+@dataclass
+class DecoderOutput(BaseOutput):
+    """The output of `decode`. diffusers' class of this name is the same, but its import takes a second.
+
+    Args:
+        sample: Images `(B, C, H, W)`, in [-1, 1] up to what the network overshoots.
+    """
+
+    sample: torch.Tensor
+
+
+class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two disagree about config_name
+    """A small image generator with a latent space you can explore by hand.
+
+    Images are `(B, C, H, W)` floats in [-1, 1]. Latents are flat, `(B, Z)`. A family's `__init__` signature is its
+    configuration. It has at least `image_size`, `image_channels`, `latent_dim`, `output_size` and `prior`, and builds
+    `self.decoder` and, if the family encodes, `self.encoder`. The `LatentPrior` is a part of the model, so that
+    `config.json` and one safetensors file are the whole model. A family may also have `self.detail`, whose residual
+    latents follow the Z that the networks know, `(B, Z + D)`. `decode` takes latents with or without them; samples
+    have none. `forward` is the training path, and returns every tensor that the family's objective needs.
+
+    Args:
+        image_size: Edge of the square images that the network works at, in pixels.
+        image_channels: 3 for colour, 1 for greyscale.
+        latent_dim: Number of latents Z.
+        latent_size: Edge of the grid of cells that the latents lie on, where each cell sees its own part of the image.
+            1 for latents without a grid, each of which describes the whole image.
+        width: Channels at the finest scale; doubled at each coarser one.
+        max_width: Maximum number of channels.
+        block: "residual" (GroupNorm, nearest-neighbour upsampling) or "plain" (4x4 strided and transposed convolutions
+            and BatchNorm).
+        shortcut: Add a linear path from each cell's pixels to its latents and back, in parallel with the networks.
+            Plain blocks, and latents without a grid, have none.
+        detail_dim: Number of residual latents, which store the part of an encoded image that the networks miss, by a
+            linear map of each cell of the grid. They are fitted after training, and samples have none. 0 for none.
+        output_size: Edge of the generated images, in pixels, if it differs from image_size.
+        prior: The distribution that samples are drawn from. It is fitted after training: "code" (a few numbers for the
+            whole image, which sliders move, and a network that draws the latents given these), "flow" (a network that
+            draws the latents), "mixture" (of Gaussians) or "gaussian". "standard" is N(0, I) and is not fitted.
+        code_dim: Numbers in the code.
+        code_nats: Information of the code about an image, in nats.
+        code_width: Channels of the code's networks, at the scale of the grid.
+        guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
+            typical, below 1 more varied.
+        num_directions: Maximum number of principal components, which sliders move along.
+        num_gaussians: Maximum number of Gaussians in the mixture prior.
+        flow_width: Channels of the flow's UNet at its finest scale, for latents on a grid.
+        flow_mlp_width: Features of the flow's MLP, for latents without a grid.
+        flow_depth: Residual blocks at each scale of the flow's UNet; its MLP has twice as many.
+        flow_directions: Maximum number of principal components of the Gaussian that the flow starts from.
+        encoder_layers: The encoder layer by layer, see `hf_vae.models.listed_layers`. It replaces width, max_width,
+            block, shortcut and latent_size.
+        decoder_layers: The same for the decoder.
+    """
+
+    has_encoder: ClassVar[bool] = True
+    config: Any  # the arguments of `__init__`, as keys and as attributes
+    decoder: torch.nn.Module
+
+    if TYPE_CHECKING:  # diffusers wraps it so that a type checker loses its type
+
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        # only of our own modules is it known that they can travel; a class of a notebook stays where it is
+        cls._auto_class = "AutoModel" if cls.__module__.rpartition(".")[0] == __package__ else None
+
+    def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard"):
+        super().__init__()
+        self.register_to_config(**{VERSION_KEY: FORMAT_VERSION})
+        self.latent_prior = LatentPrior(latent_dim, latent_size, prior, self.config)
+        self.detail: Detail | None = None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # of diffusers' classes, which also take None
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> Self:
+        """Loads a model from a folder or a Hub id, in evaluation mode. It works as in diffusers' models, but reads
+        only safetensors, and only a model as this class, or an earlier version of it, writes it. No code of the folder
+        is run.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            kwargs: Those of diffusers' `from_pretrained`. The whole model goes to the one device of `device_map`;
+                "auto" is the accelerator, if there is one.
+
+        Raises:
+            ValueError: If there is no such model, it is of another class or a newer format, or its configuration or
+                weights are incomplete, too large or not finite; see `hf_vae.models.loading`. If `device_map` does not
+                name one device of this machine.
+        """
+        if not kwargs.pop("use_safetensors", True):
+            raise ValueError("use_safetensors=False is not possible: a pickle can hold any program.")
+        device_map = kwargs.pop("device_map", None)
+        device = None if device_map is None else device_of_map(device_map)
+        folder = checked_folder(cls, pretrained_model_name_or_path, **kwargs)
+        options = {name: value for name, value in kwargs.items() if name not in (*HUB_OPTIONS, "subfolder")}
+        options.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
+        model = super().from_pretrained(folder, use_safetensors=True, **options)
+        is_here = Path(os.path.expanduser(pretrained_model_name_or_path)).is_dir()
+        # what the next config.json says: a Hub id, or the name of a folder without its path on this machine
+        model.register_to_config(
+            _name_or_path=folder.resolve().name if is_here else str(pretrained_model_name_or_path)
+        )
+        return model if device is None else model.to(device)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Saves the model to a folder as diffusers' models do, and the code that it needs beside the weights. Where
+        this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
+        save_directory = os.path.expanduser(save_directory)
+        if is_main_process and self._auto_class:
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            self.save_source(Path(save_directory))
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process:
+            for weights in Path(save_directory).glob("diffusion_pytorch_model*.safetensors"):
+                shutil.copymode(Path(save_directory, CONFIG_NAME), weights)  # made for its owner alone by safetensors
+
+    @classmethod
+    def save_source(cls, folder: Path) -> None:
+        """Writes only that code, under the name that diffusers writes into `config.json`."""
+        (folder / f"{cls.__module__.rpartition('.')[2]}.py").write_text(standalone_source(cls.__module__))
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """As diffusers', without the Hub client's warning about an argument that diffusers itself passes."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument")
+            return super().load_config(*args, **kwargs)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
+        """As diffusers', for a configuration of any format version. diffusers would warn of `auto_map`, which is for
+        `AutoModel` alone."""
+        config_dict = upgraded_config(config_dict, inspect.signature(cls.__init__).parameters)
+        return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """As PyTorch's, for weights of any format version."""
+        return super().load_state_dict(self._upgraded(state_dict), *args, **kwargs)
+
+    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, torch.Tensor]) -> None:
+        """What diffusers calls on the weights that it read: renames those of an earlier format version, in place."""
+        upgraded = dict(self._upgraded(state_dict))
+        state_dict.clear()
+        state_dict.update(upgraded)
+
+    def _upgraded(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        return upgraded_weights(weights, version_of({}, weights.keys()), self.state_dict())
+
+    @property
+    def num_latents(self) -> int:
+        """Number of latents that `encode` gives: `latent_dim`, and the residual ones where a family has them. `decode`
+        takes as many, or `latent_dim`."""
+        return self.config.latent_dim + (0 if self.detail is None else self.detail.detail_dim)
+
+    @property
+    def priors(self) -> list[str]:
+        """The priors that samples can usefully be drawn from, in the order of `PRIORS`."""
+        return [kind for kind in priors_of(self.config.prior, self.has_encoder) if kind in self.latent_prior.kinds]
+
+    @property
+    def output_size(self) -> int:
+        """Edge in pixels of the generated images: the network's own `image_size`, unless configured."""
+        return self.config.output_size or self.config.image_size
+
+    def encode(self, images: torch.Tensor) -> EncoderOutput:
+        """Images `(B, C, H, W)` in [-1, 1] to `EncoderOutput`.
+
+        Raises:
+            ValueError: If the family has no encoder (`has_encoder`).
+        """
+        raise ValueError(f"{type(self).__name__} has no encoder: it can generate images, but not encode them.")
+
+    def decode(self, latents: torch.Tensor) -> DecoderOutput:
+        """Latents `(B, Z)`, or with residual latents `(B, Z + D)`, to `DecoderOutput`. Its `sample` is `(B, C, H, W)`,
+        in [-1, 1] except where the network overshoots."""
+        return DecoderOutput(sample=self.decoder(latents.to(self.dtype)))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_images: int,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        prior: str | None = None,
+        num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        """Generates images `(num_images, C, H, W)` in [-1, 1].
+
+        Args:
+            num_images: How many.
+            generator: Source of the latents' noise; the global one if None.
+            temperature: Scale of that noise. Below 1 samples are more typical and less varied.
+            prior: The prior to draw latents from, one of `priors`; `config.prior` if None.
+            num_steps: Number of steps from noise to latents, for a flow. Other priors ignore it.
+            guidance: Strength of what a flow's network adds to its Gaussian; `config.guidance` if None. Above 1
+                samples are more typical. Other priors ignore it.
+
+        Raises:
+            ValueError: If the model has no such prior, or `num_images` or `num_steps` is below 1.
+        """
+        kind = prior or self.config.prior
+        latents = self.latent_prior.sample(num_images, kind, generator, temperature, num_steps, guidance)
+        return self.decode(latents).sample.float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
+        """Encodes images `(B, C, H, W)` in [-1, 1] without noise, and decodes them again.
+
+        Raises:
+            ValueError: If the family has no encoder, or `images` are not such a tensor.
+        """
+        return self.decode(self._latents_of(images)).sample.float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def interpolate(
+        self,
+        start: torch.Tensor,
+        end: torch.Tensor,
+        num_images: int = 8,
+        kind: str | None = None,
+        num_steps: int = DEFAULT_STEPS,
+    ) -> torch.Tensor:
+        """Morphs one image into another, along a path through latent space.
+
+        Args:
+            start: Image `(C, H, W)` in [-1, 1].
+            end: Another one.
+            num_images: Number of images, at least 2. The first and the last are the reconstructions of both.
+            kind: The path, see `path`; the model's default if None.
+            num_steps: Number of steps of a flow, see `path`.
+
+        Returns:
+            Images `(num_images, C, H, W)` in [-1, 1].
+
+        Raises:
+            ValueError: If the family has no encoder, the model has no such path, `num_images` is below 2, or `start`
+                and `end` are not such tensors.
+        """
+        if num_images < 2:
+            raise ValueError(f"A path needs at least 2 images; got {num_images}.")
+        latents = torch.cat([self._latents_of(image, 3) for image in (start, end)])  # (2, Z)
+        path = self.path(latents[0], latents[1], num_images, kind, num_steps)  # (num_images, Z)
+        return self.decode(path).sample.float().clamp(-1, 1)
+
+    def path(
+        self,
+        starts: torch.Tensor,
+        ends: torch.Tensor,
+        num_points: int,
+        kind: str | None = None,
+        num_steps: int = DEFAULT_STEPS,
+    ) -> torch.Tensor:
+        """Evenly spaced points from `starts` to `ends`, both `(..., Z)`, or `(..., Z + D)` with residual latents:
+        `(..., num_points, Z)` or `(..., num_points, Z + D)`. The arguments are those of `LatentPrior.path`, which
+        describes the kinds. Residual latents go along the straight line on all of them.
+
+        Raises:
+            ValueError: As `LatentPrior.path` does.
+        """
+        size = self.config.latent_dim
+        points = self.latent_prior.path(starts[..., :size], ends[..., :size], num_points, kind, num_steps)
+        weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
+        details = torch.lerp(starts[..., None, size:], ends[..., None, size:], weights)
+        return torch.cat([points, details], -1)
+
+    def _latents_of(self, images: torch.Tensor, ndim: int = 4) -> torch.Tensor:
+        """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. Others are refused:
+        a network would also take bytes, and return noise."""
+        size = (self.config.image_channels, self.config.image_size, self.config.image_size)
+        is_float = isinstance(images, torch.Tensor) and images.is_floating_point()
+        if self.has_encoder and not (is_float and images.ndim == ndim and images.shape[-3:] == size):
+            of_shape = f"{images.dtype} of {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images)
+            raise ValueError(
+                f"A float tensor ({'B, ' if ndim == 4 else ''}{', '.join(map(str, size))}) in [-1, 1] is needed; got "
+                f"{of_shape}. hf_vae.ImagePipeline takes PIL images, paths and arrays of any size."
+            )
+        return self.encode(images if ndim == 4 else images[None]).latents
+
+
 """Networks that are defined layer by layer, as the recipe of a published system lists them."""
 
 import math
@@ -2371,7 +2857,11 @@ class Autoencoder(ImageGenerator):
         block: Literal["residual", "plain"] = "residual",
         shortcut: bool = True,
         output_size: int | None = None,
-        prior: PriorKind = "flow",
+        prior: PriorKind = "code",
+        code_dim: int = 128,
+        code_nats: float = 60.0,
+        code_width: int = 64,
+        guidance: float = 1.0,
         num_directions: int = 128,
         num_gaussians: int = 16,
         flow_width: int = 48,
