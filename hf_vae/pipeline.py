@@ -199,10 +199,8 @@ class ImagePipeline:
 
     def move(self, latents: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
         """Moves latents, B of them or one for all, along the first K principal components by `shifts` (B, K), in
-        standard deviations of the training set. Residual latents stay as they are."""
-        size = self.model.config.latent_dim
-        moved = self.model.latent_prior.move(latents[:, :size], shifts)
-        return torch.cat([moved, latents[:, size:].expand(len(moved), -1)], 1)
+        standard deviations of the training set; see `ImageGenerator.move`."""
+        return self.model.move(latents, shifts.to(latents.device))
 
     def shift(self, latents: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         """Adds `steps` (B, Z) to latents, B of them or one for all. Residual latents stay as they are."""

@@ -17,7 +17,7 @@ from diffusers.utils import CONFIG_NAME, BaseOutput
 from .detail import Detail
 from .formats import FORMAT_VERSION, VERSION_KEY, upgraded_config, upgraded_weights, version_of
 from .loading import HUB_OPTIONS, checked_folder, device_of_map
-from .priors import DEFAULT_STEPS, LatentPrior, priors_of
+from .priors import CODE, DEFAULT_STEPS, LatentPrior, priors_of
 from .standalone import standalone_source
 
 
@@ -299,16 +299,39 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
     ) -> torch.Tensor:
         """Evenly spaced points from `starts` to `ends`, both `(..., Z)`, or `(..., Z + D)` with residual latents:
         `(..., num_points, Z)` or `(..., num_points, Z + D)`. The arguments are those of `LatentPrior.path`, which
-        describes the kinds. Residual latents go along the straight line on all of them.
+        describes the kinds. Residual latents go along the straight line on all of them. Through the code they fade
+        where the image differs from the end that they belong to.
 
         Raises:
             ValueError: As `LatentPrior.path` does.
         """
-        size = self.config.latent_dim
+        size, kind = self.config.latent_dim, kind or self.latent_prior.default_path
         points = self.latent_prior.path(starts[..., :size], ends[..., :size], num_points, kind, num_steps)
         weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
-        details = torch.lerp(starts[..., None, size:], ends[..., None, size:], weights)
-        return torch.cat([points, details], -1)
+        first, last = (
+            self._details(latents[..., None, :].expand(*points.shape[:-1], -1), points, kind == CODE)
+            for latents in (starts, ends)
+        )
+        return torch.cat([points, torch.lerp(first, last, weights)], -1)
+
+    @torch.no_grad()
+    def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+        """Moves latents `(B, Z)` or `(B, Z + D)`, or one for all, by `shifts` (B, K), in standard deviations, along
+        the first K components of `latent_prior.sliders`: see `LatentPrior.move`. Residual latents stay as they are.
+        With a code they fade where the image changes."""
+        size = self.config.latent_dim
+        moved = self.latent_prior.move(latents[:, :size], shifts, num_steps)
+        has_code = CODE in self.latent_prior.kinds
+        return torch.cat([moved, self._details(latents.expand(len(moved), -1), moved, has_code)], 1)
+
+    def _details(self, latents: torch.Tensor, moved: torch.Tensor, fades: bool) -> torch.Tensor:
+        """The residual latents in `latents` (..., Z + D), if there are any, for the image of `moved` (..., Z). If they
+        fade, they fade where it differs from the image of `latents`."""
+        before, details = latents.tensor_split([self.config.latent_dim], -1)
+        if not fades or self.detail is None or not details.shape[-1]:
+            return details
+        images, changed = (self.decode(points.flatten(0, -2)).sample for points in (before, moved))
+        return self.detail.faded(details.flatten(0, -2), changed - images).view(details.shape)
 
     def _latents_of(self, images: torch.Tensor, ndim: int = 4) -> torch.Tensor:
         """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. Others are refused:

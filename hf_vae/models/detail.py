@@ -50,6 +50,15 @@ class Detail(nn.Module):
         maps = (self.components * self.stds[:, None]).T
         return F.pixel_shuffle(F.conv2d(grids, maps[..., None, None]), self.cell)
 
+    def faded(self, details: torch.Tensor, changes: torch.Tensor) -> torch.Tensor:
+        """Residual latents `(B, D)` of images that have changed since by `changes` (B, C, H, W), so that no ghost of
+        what was there before stays. In each cell they are multiplied by `exp(-(c / s)^2)`, where c is the root mean
+        square of the cell's changes, and s that of the residuals which this was fitted to."""
+        squares = F.avg_pool2d(changes.square().mean(1, keepdim=True), self.cell)  # (B, 1, S, S)
+        residuals = self.stds.square().sum() / self.components.shape[1]
+        grids = details.unflatten(1, (-1, self.latent_size, self.latent_size))
+        return (grids * torch.exp(-squares / residuals)).flatten(1)
+
     @torch.no_grad()
     def fit(self, covariance: torch.Tensor) -> None:
         """Takes the components from the `covariance` (C * cell^2, C * cell^2) of a cell's residuals."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..interpolation import slerp
@@ -234,10 +235,10 @@ class LatentPrior(PrincipalComponents):
         assert isinstance(prior, CodePrior)
         code, noise = prior.to_noise(latents, self, num_steps)
         size = max(len(latents), len(shifts))
-        positions = torch.cat([code.expand(size, -1)[:, :count] + shifts, code.expand(size, -1)[:, count:]], 1)
-        moved = prior.from_noise([positions, noise.expand(size, -1)], self, num_steps)
-        # as on a path: without a shift, latents stay as they are
-        return moved + latents - prior.from_noise([code, noise], self, num_steps)
+        moved = code.expand(size, -1) + F.pad(shifts, (0, code.shape[1] - count))
+        codes, noises = torch.cat([moved, code]), torch.cat([noise.expand(size, -1), noise])
+        drawn, as_before = prior.from_noise([codes, noises], self, num_steps).tensor_split([size])
+        return latents + drawn - as_before  # as on a path: without a shift, latents stay as they are
 
 
 def _choose(names: list[str]) -> str:
