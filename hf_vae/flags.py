@@ -36,6 +36,7 @@ MODEL_RANGES: dict[str, dict[str, Any]] = {
     "code_dim": {"least": 1},
     "code_nats": {"above": 0},
     "code_width": {"least": 8},
+    "rest_temperature": {"least": 0},
     "guidance": {"least": 0},
     "num_directions": {"least": 1},
     "num_gaussians": {"least": 1},

@@ -81,6 +81,8 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         code_dim: Numbers in the code.
         code_nats: Information of the code about an image, in nats.
         code_width: Channels of the code's networks, at the scale of the grid.
+        rest_temperature: Scale of the noise in samples that what the code does not say is drawn from. Below 1, samples
+            are whole more often, and softer.
         guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
             typical, below 1 more varied.
         num_directions: Maximum number of principal components, which sliders move along.

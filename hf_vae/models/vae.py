@@ -52,6 +52,7 @@ class VAE(ImageGenerator):
         code_dim: int = 128,
         code_nats: float = 60.0,
         code_width: int = 64,
+        rest_temperature: float = 1.0,
         guidance: float = 1.0,
         num_directions: int = 128,
         num_gaussians: int = 16,

@@ -33,7 +33,7 @@ class PerceptualError:
 
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The normalised features of images `(B, C, H, W)` in [-1, 1], each `(B, F, h, w)`."""
-        hidden = images.expand(-1, 3, -1, -1)
+        hidden = images.float().expand(-1, 3, -1, -1)  # bf16 cannot be resized
         if images.shape[-1] != IMAGE_SIZE:
             hidden = F.interpolate(hidden, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True)
         hidden, found = hidden.contiguous(memory_format=torch.channels_last), []

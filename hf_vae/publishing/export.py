@@ -50,7 +50,8 @@ class PriorGraph(nn.Module):
         self.num_details = model.num_latents - model.config.latent_dim
 
     def forward(self, noise: torch.Tensor) -> torch.Tensor:
-        parts = noise.clone().split(self.prior.noise_sizes, 1)
+        split = noise.clone().split(self.prior.noise_sizes, 1)
+        parts = [scale * part for scale, part in zip(self.prior.noise_scales, split, strict=True)]
         latents = self.prior.from_noise(parts, self.components, while_loop=torch.while_loop)
         return F.pad(latents, (0, self.num_details))
 

@@ -105,10 +105,21 @@ def test_more_guidance_changes_samples_and_one_s_own_is_the_default(prior):
     assert torch.equal(first, again) and not torch.equal(first, guided)
 
 
+def test_samples_are_what_the_code_leads_to_expect_where_the_rest_has_no_noise(prior):
+    before = prior.sample(4, "code", torch.Generator().manual_seed(0))
+    prior.code.rest_temperature = 0.5
+    half = prior.sample(4, "code", torch.Generator().manual_seed(0))
+    assert not torch.equal(before, half)
+    noise = [torch.randn(4, size, generator=torch.Generator().manual_seed(0)) for size in (4, prior.latent_dim)]
+    parts = prior.code.to_noise(prior.code.from_noise(noise, prior, 100), prior, 100)
+    assert (parts[1] - noise[1]).square().mean() < 0.3  # encoded latents keep all of their noise
+
+
 def test_impossible_sizes_are_refused():
     for sizes, message in (
         ({"code_dim": 0}, "code_dim=0 is not possible; it must be at least 1"),
         ({"code_nats": 0.0}, "code_nats=0.0 is not possible; it must be above 0"),
+        ({"rest_temperature": -1.0}, "rest_temperature=-1.0 is not possible; it must be at least 0"),
         ({"code_width": 12}, "code_width=12 is not possible; it must be a multiple of 8"),
     ):
         with pytest.raises(ValueError, match=message):

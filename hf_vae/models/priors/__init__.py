@@ -168,8 +168,8 @@ class LatentPrior(PrincipalComponents):
             raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
         prior = self.get(kind)
         noise = [
-            randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
-            for size in prior.noise_sizes
+            scale * randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
+            for size, scale in zip(prior.noise_sizes, prior.noise_scales, strict=True)
         ]
         num_scaled = len(noise) - prior.num_choices
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]

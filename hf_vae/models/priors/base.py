@@ -103,6 +103,11 @@ class Prior(nn.Module):
         """The size of each part of the noise that one latent is drawn from."""
         raise NotImplementedError(f"{type(self).__name__} defines no noise_sizes.")
 
+    @property
+    def noise_scales(self) -> list[float]:
+        """What each part of the noise is multiplied by when samples are drawn, at a temperature of 1."""
+        return [1.0] * len(self.noise_sizes)
+
     def from_noise(
         self,
         noise: Sequence[torch.Tensor],

@@ -42,6 +42,7 @@ class CodePrior(Prior):
         code_dim: Numbers in the code.
         code_nats: Information of the code about an image, in nats, that training holds it at.
         code_width: Channels of its networks at the grid's own scale, a multiple of 8. They double at each coarser one.
+        rest_temperature: Scale of the flow's noise in samples. Below 1, what the code does not say is more typical.
         guidance: Strength of what the flow's network adds to its Gaussian, see `Flow`.
         flow_width: As in `Flow`.
         flow_mlp_width: As in `Flow`; also the features of the code's networks for latents without a grid.
@@ -65,6 +66,7 @@ class CodePrior(Prior):
         code_dim: int = 128,
         code_nats: float = 60.0,
         code_width: int = 64,
+        rest_temperature: float = 1.0,
         guidance: float = 1.0,
         flow_width: int = 48,
         flow_mlp_width: int = 512,
@@ -76,6 +78,8 @@ class CodePrior(Prior):
             raise ValueError(f"code_dim={code_dim} is not possible; it must be at least 1.")
         if not code_nats > 0:
             raise ValueError(f"code_nats={code_nats} is not possible; it must be above 0.")
+        if not rest_temperature >= 0:
+            raise ValueError(f"rest_temperature={rest_temperature} is not possible; it must be at least 0.")
         if code_width < GROUPS or code_width % GROUPS:
             raise ValueError(f"code_width={code_width} is not possible; it must be a multiple of {GROUPS}.")
         self.flow = Flow(
@@ -83,6 +87,7 @@ class CodePrior(Prior):
         )
         self.latent_dim, self.latent_shape, self.code_dim = latent_dim, self.flow.latent_shape, code_dim
         self.code_nats, self.code_width, self.guidance = code_nats, code_width, guidance
+        self.rest_temperature = rest_temperature
         self.encoder, self.decoder = self._new_networks()
         self.code = PrincipalComponents(code_dim, code_dim)
         self.register_buffer("shift", torch.zeros(latent_dim))
@@ -102,6 +107,10 @@ class CodePrior(Prior):
     def noise_sizes(self) -> list[int]:
         """Of the code, along its principal components, and of the flow."""
         return [self.code_dim, self.latent_dim]
+
+    @property
+    def noise_scales(self) -> list[float]:
+        return [1.0, self.rest_temperature]
 
     def from_noise(
         self,
