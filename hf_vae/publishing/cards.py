@@ -13,7 +13,7 @@ from ..data.presets import with_preset
 from ..evaluation.titles import Measured, measured, network_notes
 from ..families import FAMILIES
 from ..flags import run_from_recipe, training_command
-from ..latents.directions import Direction, read_directions
+from ..latents.directions import Direction, direction_size, read_directions
 from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
 from ..pictures import picture_grid
@@ -93,7 +93,7 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
     name = folder.resolve().name
     rows = measured(metrics)
     has_timelapse = (folder / TIMELAPSES[0]).is_file()
-    directions = read_directions(folder, model.config.latent_dim)
+    directions = read_directions(folder, direction_size(model.config))
     card = ModelCard.from_template(
         _metadata(name, run, rows, training, has_timelapse),
         template_path=str(TEMPLATE),
