@@ -116,8 +116,8 @@ class Sides:
 
 
 def sides(name: str, values: list[Any], training: list[int]) -> Iterator[Sides]:
-    """What to tell apart in a column of labels, one pair of sides for each direction. `training` are the indices of the
-    training images.
+    """What to tell apart in a column of labels, one pair of sides for each direction. `training` are the indices of
+    the training images.
 
     Raises:
         ValueError: If the column has only one value, or more than ten words.

@@ -49,9 +49,7 @@ class NumberLabel:
         except (TypeError, ValueError):
             number = math.nan
         if not self.lowest <= number <= self.highest:  # NaN is in no range
-            raise ValueError(
-                f"The label {self.name!r} is {value!r}; it must be {self.allowed}, as in the training images."
-            )
+            raise ValueError(f"The label {self.name!r} is {value!r}; it must be {self.allowed}.")
         standardised = (number - self.mean) / self.std
         return [standardised, standardised**2]
 
@@ -161,7 +159,9 @@ class LabelledCodes:
             if name not in names:
                 raise ValueError(f"There is no label {name!r}; this model has {', '.join(names)}.")
         mean, covariance, size = self.mean.double(), self.root.double() @ self.root.double().T, self.code_dim
-        places, values, first = [], [], size
+        places: list[int] = []
+        values: list[float] = []
+        first = size
         for label in self.labels:
             if label.name in wanted:
                 places += range(first, first + label.num_features)
