@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from reprlib import repr as short_repr
 from typing import Any
 
 import torch
@@ -46,10 +47,10 @@ class NumberLabel:
         """
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not self.lowest <= number <= self.highest:  # NaN is in no range
-            raise ValueError(f"The label {self.name!r} is {value!r}; it must be {self.allowed}.")
+            raise ValueError(f"The label {self.name!r} is {short_repr(value)}; it must be {self.allowed}.")
         standardised = (number - self.mean) / self.std
         return [standardised, standardised**2]
 
@@ -82,7 +83,7 @@ class WordLabel:
             ValueError: If it is another value than the `allowed` ones.
         """
         if str(value) not in self.words:
-            raise ValueError(f"The label {self.name!r} is {value!r}; it must be {self.allowed}.")
+            raise ValueError(f"The label {self.name!r} is {short_repr(value)}; it must be {self.allowed}.")
         return [float(word == str(value)) for word in self.words]
 
 
