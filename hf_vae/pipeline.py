@@ -170,8 +170,14 @@ class ImagePipeline:
 
     def _code_given(self, labels: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         if self.codes is None:
-            reason = "`hf-vae directions` fits them" if self.has_code else "samples on request need a code"
-            raise ValueError(f"Samples with {', '.join(labels)} are not possible: this model has no labels; {reason}.")
+            reason = (
+                "`ImagePipeline.from_pretrained` loads those that `hf-vae directions` fitted"
+                if self.has_code
+                else f"they need the prior {CODE!r}"
+            )
+            raise ValueError(
+                f"Samples with the labels {', '.join(labels)} are not possible: this model has no labels; {reason}."
+            )
         return self.codes.given(labels)
 
     def reconstruct(self, pictures: ImageLike | Iterable[ImageLike]) -> PicturesOutput:
