@@ -132,7 +132,7 @@ def asked_for(models: dict[str, PublishedModel], model: str, *fields: Any) -> st
     wanted = {}
     for label, word, number in zip(models[model].labels, fields[:NUM_LABELS], fields[NUM_LABELS:], strict=False):
         if isinstance(label, NumberLabel) and number is not None:
-            wanted[label.name] = f"{number:g}"
+            wanted[label.name] = f"{number:.12g}"
         elif not isinstance(label, NumberLabel) and word:
             wanted[label.name] = word
     return _text(wanted)
