@@ -117,7 +117,8 @@ class LabelledCodes:
         """Fits it to the images that have all of the labels.
 
         Args:
-            codes: `(N, K)`: a draw from the posterior of each code, along its principal components in standard deviations.
+            codes: `(N, K)`: a draw from the posterior of each code, along its principal components in standard
+                deviations.
             columns: A value for each of the N images, None where there is none, by label.
 
         Raises:
