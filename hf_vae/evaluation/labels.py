@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..data.cached import DataSplits, ImageSet
 from ..latents.directions import Direction
 from ..latents.encoding import ENCODE_BATCH
-from ..latents.fit_directions import REGULARISATION, sides
+from ..latents.fit_directions import sides
 from ..latents.labelled_codes import are_numbers
 from ..pictures import to_float
 from ..pipeline import ImagePipeline
@@ -31,6 +31,7 @@ NUMBERS = 5  # asked for, evenly spaced between two quantiles of the training im
 QUANTILES = (0.1, 0.9)
 SLIDER_STEP = 2.0  # of a label slider
 PROBE_IMAGES = 4000  # at most, evenly spread
+INVERSE_STRENGTH = 0.001  # of the regularisation of a logistic regression on standardised features
 RIDGES = tuple(10.0**power for power in range(1, 7))
 
 
@@ -148,7 +149,7 @@ def _fit_probe(name: str, values: list[Any], groups: list[tuple[torch.Tensor, li
     if is_number:
         model = make_pipeline(StandardScaler(), RidgeCV(RIDGES)).fit(seen, answers)
         return Probe(name, model, True, float(np.abs(model.predict(unseen) - truth).mean()))
-    regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=1000)
+    regression = LogisticRegression(C=INVERSE_STRENGTH, class_weight="balanced", max_iter=1000)
     model = make_pipeline(StandardScaler(), regression).fit(seen, answers)
     return Probe(name, model, False, float(balanced_accuracy_score(truth, model.predict(unseen))))
 
