@@ -53,10 +53,12 @@ def directions(
     )
     if network is None:
         return
+    print()
     measures, sliders = measure_labels(pipeline, splits, columns, found, network)
     print(
         tables.markdown(["measure", "value"], [[row.title, f"{row.value:.4g}"] for row in measured_labels(measures)])
     )
+    print()
     cells = [
         [each.direction.name, each.direction.low, each.direction.high, f"{each.flips:.3f}", f"{each.change:.3f}"]
         for each in sliders
