@@ -1,22 +1,27 @@
 """Images in, images out: what the Space, the command line and users call."""
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers.utils import CONFIG_NAME
 from PIL import Image
 from tqdm import tqdm
 
+from .latents.directions import read_labelled_codes
 from .latents.encoding import encode_all
 from .latents.inversion import invert
+from .latents.labelled_codes import Label, LabelledCodes
 from .models import ImageGenerator
 from .models.auto import AutoGenerator
-from .models.priors import DEFAULT_STEPS
+from .models.loading import find_folder
+from .models.priors import CODE, DEFAULT_STEPS
 from .pictures import ImageLike, picture_to_uint8, square_picture, to_float, to_pictures, to_pil_image, to_pil_images
+from .run_folder import DIRECTIONS_FILE
 
 
 DECODE_BATCH = 64
@@ -44,20 +49,29 @@ class ImagePipeline:
 
     Latents that encode an image are `(B, Z)`, or `(B, Z + D)` in a model with residual latents. Latents of samples are
     `(B, Z)`. Every method that takes latents takes both.
+
+    Args:
+        model: A model of any family.
+        codes: Its code given the labels of the training images, if it has one and they were fitted.
     """
 
-    def __init__(self, model: ImageGenerator):
-        self.model = model.eval()
+    def __init__(self, model: ImageGenerator, codes: LabelledCodes | None = None):
+        self.model, self.codes = model.eval(), codes
         self._hides_progress: bool | None = True
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "ImagePipeline":
-        """Loads any family's model from a folder or a Hub id.
+        """Loads any family's model from a folder or a Hub id, with the labels that samples can be asked for by, if it
+        has some.
 
         Raises:
-            ValueError: If it is not a model of this package.
+            ValueError: If it is not a model of this package, or its `directions.safetensors` is damaged.
         """
-        return cls(AutoGenerator.from_pretrained(path, **kwargs))
+        model = AutoGenerator.from_pretrained(path, **kwargs)
+        if model.config.prior != CODE:
+            return cls(model)
+        folder = find_folder(path, [CONFIG_NAME, DIRECTIONS_FILE], **kwargs)
+        return cls(model, read_labelled_codes(folder, model.config))
 
     def to(self, device: str | torch.device) -> "ImagePipeline":
         """Moves the model to `device`."""
@@ -73,6 +87,16 @@ class ImagePipeline:
     def num_components(self) -> int:
         """Number of principal components to move along."""
         return len(self.model.latent_prior.sliders.stds)
+
+    @property
+    def has_code(self) -> bool:
+        """Whether sliders move the code of an image."""
+        return CODE in self.model.latent_prior.kinds
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The labels that samples can be asked for by."""
+        return self.codes.labels if self.codes else ()
 
     def prepare(self, picture: ImageLike) -> Image.Image:
         """The image as the model sees it: a square of its `image_size`, in colour or grey."""
@@ -123,16 +147,38 @@ class ImagePipeline:
         prior: str | None = None,
         num_steps: int = DEFAULT_STEPS,
         guidance: float | None = None,
+        labels: Mapping[str, Any] | None = None,
     ) -> PicturesOutput:
         """Generates images. Each has a seed of its own, `seed`, `seed + 1` and so on, which gives the same image
-        again, on any device and whatever else is generated with it. Other arguments are those of
-        `ImageGenerator.sample`."""
+        again, on any device and whatever else is generated with it.
+
+        `labels` asks for images with these values of labels of the training images, such as `{"age": 60, "gender":
+        "female"}`: any of those that `hf-vae directions` fitted, see `labels`. The code is drawn given them. Other
+        arguments are those of `ImageGenerator.sample`.
+
+        Raises:
+            ValueError: If the model has no such label, or it cannot have the value; if `labels` are given with a prior
+                without a code; or as `ImageGenerator.sample` does.
+        """
         seed = secrets.randbelow(2**32) if seed is None else seed
         generators = [torch.Generator().manual_seed(seed + number) for number in range(num_images)]
         prior = prior or self.model.config.prior
+        code = self._code_given(labels) if labels else None
         return self.decode(
-            self.model.latent_prior.sample(num_images, prior, generators, temperature, num_steps, guidance)
+            self.model.latent_prior.sample(num_images, prior, generators, temperature, num_steps, guidance, code)
         )
+
+    def _code_given(self, labels: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.codes is None:
+            reason = (
+                "`ImagePipeline.from_pretrained` loads those that `hf-vae directions` fitted"
+                if self.has_code
+                else f"they need the prior {CODE!r}"
+            )
+            raise ValueError(
+                f"Samples with the labels {', '.join(labels)} are not possible: this model has no labels; {reason}."
+            )
+        return self.codes.given(labels)
 
     def reconstruct(self, pictures: ImageLike | Iterable[ImageLike]) -> PicturesOutput:
         """Encodes and decodes one image or several.
@@ -203,7 +249,11 @@ class ImagePipeline:
         return self.model.move(latents, shifts.to(latents.device))
 
     def shift(self, latents: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        """Adds `steps` (B, Z) to latents, B of them or one for all. Residual latents stay as they are."""
+        """Moves latents, B of them or one for all, by steps along labelled directions. In a model with a code, these
+        are `steps` (B, code_dim) of the code, as in `move`. In others, `steps` (B, Z) are added to the latents.
+        Residual latents stay as they are."""
+        if self.has_code:
+            return self.move(latents, steps)
         return latents + F.pad(steps, (0, latents.shape[1] - steps.shape[1]))
 
     def _refuse_other_latents(self, latents: Any, rows: int | None = None) -> None:

@@ -1,5 +1,6 @@
 """Checks what visitors and API callers send. Each function returns a valid value or raises a one-sentence error."""
 
+import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
+from hf_vae.models.priors import CODE
 from published import PublishedModel
 from uploads import UploadError, open_upload
 
@@ -48,6 +50,33 @@ def choice(name: str, value: Any, choices: Mapping[str, Chosen]) -> Chosen:
 def prior(model: PublishedModel, value: Any) -> str:
     """The prior to sample latents from: one that the model has, or the model's default for "own"."""
     return choice("The prior", value, {"own": model.priors[0]} | {name: name for name in model.priors})
+
+
+def labels(model: PublishedModel, value: Any, prior: str) -> dict[str, str]:
+    """The labels that samples should have, from text such as "age=60, gender=female"; a part with a comma is in double
+    quotes. Empty if none are asked for."""
+    if value is None or value == "":
+        return {}
+    if not model.labels:
+        raise refusal(f"The model {model.name} has no labels to sample by; leave them empty.")
+    try:
+        parts = next(csv.reader([value], skipinitialspace=True, strict=True)) if isinstance(value, str) else [""]
+    except (csv.Error, StopIteration):
+        parts = [""]
+    pairs = [part.partition("=") for part in parts]
+    wanted = {name.strip(): text.strip() for name, _, text in pairs}
+    if len(wanted) < len(pairs) or not all(name.strip() and text.strip() for name, _, text in pairs):
+        raise refusal(f"The labels are {short_repr(value)}; write them as in age=60, gender=female.")
+    known = {label.name: label for label in model.labels}
+    for name, text in wanted.items():
+        label = choice("The name of a label", name, known)
+        try:
+            label.features(text)
+        except ValueError as reason:
+            raise refusal(str(reason)) from None
+    if prior != CODE:
+        raise refusal(f"Samples with labels need the prior {CODE}; the prior {prior} has no code.")
+    return wanted
 
 
 def picture(name: str, upload: Mapping[str, Any] | None) -> Image.Image:

@@ -16,7 +16,8 @@ from PIL import Image
 
 from hf_vae.evaluation.metrics import NUM_BANDS
 from hf_vae.families import FAMILIES
-from hf_vae.latents.directions import Direction, read_directions
+from hf_vae.latents.directions import Direction, direction_size, read_directions, read_labelled_codes
+from hf_vae.latents.labelled_codes import Label
 from hf_vae.models import ImageGenerator
 from hf_vae.models.auto import AutoGenerator
 from hf_vae.models.loading import checked_folder, find_folder, read_config
@@ -87,7 +88,13 @@ class PublishedModel:
     @cached_property
     def directions(self) -> list[Direction]:
         """Latent directions learned from the labels of its training images; empty if there are none."""
-        return read_directions(self.folder, self.config["latent_dim"])
+        return read_directions(self.folder, direction_size(self.config))
+
+    @cached_property
+    def labels(self) -> tuple[Label, ...]:
+        """The labels that samples can be asked for by; empty if there are none."""
+        codes = read_labelled_codes(self.folder, self.config)
+        return codes.labels if codes else ()
 
     @cached_property
     def card(self) -> str:
@@ -144,7 +151,7 @@ class PublishedModel:
             ValueError: If a file is missing or damaged, or is not a model of this package.
         """
         checked_folder(self.model_class, self.folder)
-        for read in ("metrics", "priors", "directions", "card"):
+        for read in ("metrics", "priors", "directions", "labels", "card"):
             getattr(self, read)  # cached, so that a file that is damaged later does no harm
 
     def reconstructions(self, picture: Image.Image) -> dict[str, PicturesOutput]:

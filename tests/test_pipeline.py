@@ -10,6 +10,8 @@ from conftest import draw_picture, tiny_model
 from PIL import Image
 
 from hf_vae import FAMILIES, ImagePipeline
+from hf_vae.latents.directions import write_directions
+from hf_vae.latents.labelled_codes import LabelledCodes
 from hf_vae.pictures import MAX_PIXELS, open_image, to_pil_images
 
 
@@ -104,6 +106,53 @@ def test_without_an_encoder_no_picture_goes_in(family):
     ):
         with pytest.raises(ValueError, match="has no encoder"):
             call()
+
+
+@pytest.fixture(scope="module")
+def codes() -> LabelledCodes:
+    values = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    return LabelledCodes.fit(values, {"tone": ["dark", "bright"] * 30, "age": list(range(60))})
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_samples_are_drawn_around_the_code_of_the_labels(family, codes):
+    pipe = ImagePipeline(tiny_model(family, code_dim=6), codes)
+    assert [label.name for label in pipe.labels] == ["tone", "age"]
+    output = pipe.sample(3, seed=5, labels={"age": 50})
+    again = pipe.sample(1, seed=6, labels={"age": "50"})
+    torch.testing.assert_close(output.latents[1:2], again.latents, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(output.latents, pipe.sample(3, seed=5).latents)
+    still = pipe.sample(2, seed=5, temperature=0, labels={"tone": "dark"}).latents
+    torch.testing.assert_close(still[0], still[1])
+    wanted = [codes.given({"tone": "dark"})[0][None], torch.zeros(1, 8)]
+    torch.testing.assert_close(
+        still[:1], pipe.model.latent_prior.get("code").from_noise(wanted, pipe.model.latent_prior)
+    )
+
+
+def test_labels_that_a_model_does_not_have_are_refused(codes):
+    pipe = ImagePipeline(tiny_model("vae", code_dim=6), codes)
+    with pytest.raises(ValueError, match="There is no label 'size'; this model has tone, age"):
+        pipe.sample(1, labels={"size": 3})
+    with pytest.raises(ValueError, match="prior='gaussian' draws no code.* draw from the prior 'code'"):
+        pipe.sample(1, prior="gaussian", labels={"age": 3})
+    with pytest.raises(
+        ValueError, match="the labels age are not possible: this model has no labels.*hf-vae directions"
+    ):
+        ImagePipeline(tiny_model("vae")).sample(1, labels={"age": 3})
+    with pytest.raises(ValueError, match="the labels age are not possible: .* they need the prior 'code'"):
+        ImagePipeline(tiny_model("vae", prior="gaussian")).sample(1, labels={"age": 3})
+    assert ImagePipeline(tiny_model("vae")).labels == ()
+
+
+def test_labels_travel_with_the_weights_and_a_model_without_them_loads_as_ever(codes, tmp_path):
+    tiny_model("vae", code_dim=6).save_pretrained(tmp_path)
+    assert ImagePipeline.from_pretrained(tmp_path).labels == ()
+    write_directions(tmp_path, [], codes)
+    assert ImagePipeline.from_pretrained(tmp_path).labels == codes.labels
+    write_directions(tmp_path, [], LabelledCodes(codes.labels, codes.mean[:-1], codes.root))
+    with pytest.raises(ValueError, match="another code than one of 6 numbers"):
+        ImagePipeline.from_pretrained(tmp_path)
 
 
 def test_moving_along_components_adds_their_standard_deviations():

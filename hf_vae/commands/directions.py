@@ -11,8 +11,10 @@ def directions(
 ) -> None:
     """Fits directions of labels in latent space, and saves them in the model's folder for the Space.
 
-    A direction is a linear probe on the latents of the training images. Its accuracy is measured on the held-out
-    images. Run `hf-vae card` afterwards to add it to the card.
+    A linear probe tells the sides of a label apart. Its accuracy is measured on the held-out images. In a model with a
+    code, the command also fits the code given the labels, for `hf-vae sample --label`. It then measures how often
+    samples have what was asked for, by another probe on EfficientNet features, and adds this to metrics.json. Run
+    `hf-vae card` afterwards to add all of it to the card.
 
     Example: hf-vae directions runs/utkface-vae --labels age gender --train_data_dir utkface/
 
@@ -22,19 +24,47 @@ def directions(
         train_data_dir: Location of the images that it was trained on (default: as in train_config.json).
         dataset_name: The same, for a preset or a dataset on the Hub.
     """
-    from ..data.labels import load_labels
-    from ..evaluation.evaluate import open_recorded
-    from ..latents.directions import write_directions
-    from ..latents.fit_directions import fit_directions
-    from ..models.auto import AutoGenerator
-    from ..publishing import cards, tables
+    import torch
 
-    model = AutoGenerator.from_pretrained(folder)
+    from ..data.labels import load_labels
+    from ..evaluation import features
+    from ..evaluation.evaluate import open_recorded
+    from ..evaluation.labels import measure_labels, save_label_measures
+    from ..evaluation.titles import measured_labels
+    from ..latents.directions import write_directions
+    from ..latents.fit_directions import fit_directions, fit_labelled_codes
+    from ..models.auto import AutoGenerator
+    from ..pipeline import ImagePipeline
+    from ..publishing import cards, tables
+    from ..run_folder import METRICS_FILE
+
+    model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline = ImagePipeline(model)
+    network = features.open_features(features.EfficientNetFeatures.name) if pipeline.has_code else None
     data = recorded_data(folder, train_data_dir, dataset_name)
     with contextlib.redirect_stdout(sys.stderr):
         splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
-    found = fit_directions(model, splits, {name: load_labels(data, name, splits) for name in labels})
-    write_directions(folder, found)
+    columns = {name: load_labels(data, name, splits) for name in labels}
+    found = fit_directions(model, splits, columns)
+    pipeline.codes = fit_labelled_codes(model, splits, columns) if pipeline.has_code else None
+    write_directions(folder, found, pipeline.codes)
     print(
         tables.markdown(["label", "from", "to", "balanced accuracy", "held-out images"], cards.direction_rows(found))
     )
+    if network is None:
+        return
+    print()
+    measures, sliders = measure_labels(pipeline, splits, columns, found, network)
+    print(
+        tables.markdown(["measure", "value"], [[row.title, f"{row.value:.4g}"] for row in measured_labels(measures)])
+    )
+    print()
+    cells = [
+        [each.direction.name, each.direction.low, each.direction.high, f"{each.flips:.3f}", f"{each.change:.3f}"]
+        for each in sliders
+    ]
+    print(tables.markdown(["label", "from", "to", "share that changes sides at +2", "change of features"], cells))
+    if (folder / METRICS_FILE).is_file():
+        save_label_measures(measures, folder)
+    else:
+        print(f"{folder} has no {METRICS_FILE}, so these measures are not stored.", file=sys.stderr)

@@ -24,6 +24,7 @@ def sample(
     prior: PriorKind | None = None,
     num_steps: Annotated[int, limited(least=1)] = DEFAULT_STEPS,
     guidance: Annotated[float | None, limited(least=0)] = None,
+    label: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")]] = (),
     columns: Annotated[int, limited(least=1)] = GRID_COLUMNS,
     output: Path = Path("samples.png"),
     overwrite: bool = False,
@@ -41,12 +42,15 @@ def sample(
         num_steps: Steps of a flow from noise to latents. Other priors ignore it.
         guidance: Strength of the flow's network. Images are more typical above 1, more varied below (default: the
             model's own). Other priors ignore it.
+        label: A label that the images should have, such as age=60 or gender=female. Repeat it for several labels. The
+            model needs those of `hf-vae directions`.
         columns: Images in a row.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
-    samples = _open_model(model).sample(num, seed, temperature, prior, num_steps, guidance).images
+    labels = _labels(label)
+    samples = _open_model(model).sample(num, seed, temperature, prior, num_steps, guidance, labels).images
     save_picture(picture_grid(samples, columns), output)
 
 
@@ -153,6 +157,19 @@ def sheet(model: Model, seed: Seed = 0, output: Path = Path("sheet.png"), overwr
 
     refuse_output(output, overwrite)
     save_picture(std_sheet(_open_model(model).model, seed), output)
+
+
+def _labels(arguments: tuple[str, ...]) -> dict[str, str]:
+    """The labels in arguments of the form name=value."""
+    labels: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"--label {argument} is not possible; name a label and its value, as in --label age=60.")
+        if name in labels:
+            raise ValueError(f"--label {name} is given twice; a sample has one value of a label.")
+        labels[name] = value
+    return labels
 
 
 def _open_model(model: str) -> ImagePipeline:

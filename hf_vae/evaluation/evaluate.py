@@ -17,7 +17,7 @@ from ..latents.encoding import ENCODE_BATCH, encode_all
 from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
 from ..pictures import to_float
-from ..run_folder import FACTS_FILE, SPLIT_FILE, read_json, save_metrics
+from ..run_folder import DIRECTIONS_FILE, FACTS_FILE, METRICS_FILE, SPLIT_FILE, read_json, save_metrics
 from . import features, metrics
 from .faces import Faces, find_faces
 from .features import Features, open_networks
@@ -25,6 +25,7 @@ from .features import Features, open_networks
 
 Measures = dict[str, float | int | str | list[str]]
 
+LABEL_MEASURES = "label_"  # how the names of what `measure_labels` finds begin
 MEASURE_BATCH = 32  # SSIM needs 70 times the memory of the images that it compares
 INTERPOLATIONS = 64
 SLIDERS, SLIDER_SAMPLES = 10, 64
@@ -245,7 +246,8 @@ def evaluate_folder(
     splits: DataSplits | None = None,
 ) -> Measures:
     """Measures the model in `folder` on its held-out images, as `evaluate` does, and writes `metrics.json` if `save`.
-    `splits` are the images of its run if they are in memory already; otherwise those of `data` are loaded.
+    `splits` are the images of its run if they are in memory already; otherwise those of `data` are loaded. What
+    `hf-vae directions` measured stays in the file.
 
     Raises:
         ValueError: If the folder has no model, or `data` does not have the images of its run.
@@ -258,8 +260,15 @@ def evaluate_folder(
     training_images = splits.train[:] if is_whole else None
     found = evaluate(model, to_float(splits.heldout[:]), training_images, networks=networks)
     if save:
-        save_metrics(found, folder)
+        save_metrics(found | _label_measures(folder), folder)
     return found
+
+
+def _label_measures(folder: Path) -> Measures:
+    """What was measured of the labelled directions in `folder`."""
+    if not ((folder / DIRECTIONS_FILE).is_file() and (folder / METRICS_FILE).is_file()):
+        return {}
+    return {k: v for k, v in read_json(folder, METRICS_FILE).items() if k.startswith(LABEL_MEASURES)}
 
 
 def open_recorded(folder: Path, data: DataConfig, image_size: int, image_channels: int) -> DataSplits:

@@ -27,6 +27,15 @@ OTHER_TITLES = {
         for kind, where in MIDWAY.items()
     },
 }
+LABEL_TITLES = {
+    "probe_accuracy": "Label {}: balanced accuracy of a probe on held-out images",
+    "samples_accuracy": "Label {}: share of samples asked for a word that have it, by this probe, mean over words",
+    "probe_error": "Label {}: mean absolute error of a probe on held-out images",
+    "samples_error": "Label {}: mean absolute error of samples asked for a number, by this probe",
+    "slider_flips": "Label {}: share of samples that change sides at +2 of its sliders, by this probe",
+    "slider_change": "Label {}: change of these samples (efficientnet features), ratio to that between two samples",
+}
+LABEL_KEY = re.compile(rf"label_(?P<name>.+)_(?P<measure>{'|'.join(LABEL_TITLES)})")
 NETWORK_NOTES = {
     "simclr": "simclr is a small network of hf_vae, which is blind to part of what eyes see",
     "efficientnet": "efficientnet is EfficientNet-Lite0, trained on ImageNet, at 128x128 pixels",
@@ -52,6 +61,7 @@ class Measured(NamedTuple):
 def measured(found: dict[str, Any]) -> list[Measured]:
     """What cards and tables show of the content of a `metrics.json`, in their order."""
     rows = [Measured(key, title, found[key]) for key, title in _titles().items() if key in found]
+    rows += measured_labels(found)
     for group in ("samples", "reconstructions"):
         bands = [found[key] for key in found if re.fullmatch(rf"spectrum_band_\d_{group}_ratio", key)]
         for name, choose in (("smallest", min), ("largest", max)) if bands else ():
@@ -70,6 +80,16 @@ def measured(found: dict[str, Any]) -> list[Measured]:
                     what = "training images" if group == "training_images" else f"samples, {group.split('_')[1]} prior"
                     rows.append(Measured(key, f"{title}, {what}", found[key]))
     return rows
+
+
+def measured_labels(found: dict[str, Any]) -> list[Measured]:
+    """Those of samples on request and of label sliders, in the order of the file."""
+    parts = {key: LABEL_KEY.fullmatch(key) for key in found}
+    return [
+        Measured(key, LABEL_TITLES[part["measure"]].format(part["name"]), found[key])
+        for key, part in parts.items()
+        if part is not None
+    ]
 
 
 def network_notes(found: dict[str, Any]) -> str:

@@ -13,9 +13,11 @@ from ..data.presets import with_preset
 from ..evaluation.titles import Measured, measured, network_notes
 from ..families import FAMILIES
 from ..flags import run_from_recipe, training_command
-from ..latents.directions import Direction, read_directions
+from ..latents.directions import Direction, direction_size, read_directions, read_labelled_codes
+from ..latents.labelled_codes import Label, NumberLabel
 from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
+from ..models.priors import CODE
 from ..pictures import picture_grid
 from ..pipeline import ImagePipeline
 from ..run_folder import (
@@ -93,7 +95,8 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
     name = folder.resolve().name
     rows = measured(metrics)
     has_timelapse = (folder / TIMELAPSES[0]).is_file()
-    directions = read_directions(folder, model.config.latent_dim)
+    directions = read_directions(folder, direction_size(model.config))
+    codes = read_labelled_codes(folder, model.config)
     card = ModelCard.from_template(
         _metadata(name, run, rows, training, has_timelapse),
         template_path=str(TEMPLATE),
@@ -116,6 +119,8 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
         command=training_command(run),
         has_timelapse=has_timelapse,
         directions=direction_rows(directions),
+        has_code=model.config.prior == CODE,
+        request=", ".join(map(_example, codes.labels)) if codes else "",
         labels=" ".join(dict.fromkeys(each.name for each in directions)),
     )
     return card, model
@@ -124,6 +129,11 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
 def direction_rows(directions: list[Direction]) -> list[list[str]]:
     """A row for each labelled direction: label, from, to, balanced accuracy, number of held-out images."""
     return [[each.name, each.low, each.high, f"{each.accuracy:.3f}", str(each.num_heldout)] for each in directions]
+
+
+def _example(label: Label) -> str:
+    """A label and one of its values, as in Python."""
+    return f'"{label.name}": ' + (f"{label.mean:.3g}" if isinstance(label, NumberLabel) else f'"{label.words[-1]}"')
 
 
 def _minutes(seconds: float) -> str:

@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 
 import gradio as gr
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import checks
@@ -22,6 +23,9 @@ SWEEP = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
 LABEL_NOTE = """A linear probe found these directions from the labels of the dataset. The percentage is the probe's
 balanced accuracy on {each} held-out images; chance is 50%. The labels are annotators' guesses, and a slider also moves
 whatever correlates with its label in the data."""
+CODE_NOTE = """+1 is the step from the mean code of one side of a label to that of the other side. The percentage is
+the balanced accuracy of a linear probe on {each} held-out images; chance is 50%. The labels are annotators' guesses,
+and a slider also moves whatever correlates with its label in the data."""
 
 
 def latent_pca(
@@ -45,51 +49,65 @@ def latent_pca(
     label_2: float = 0.0,
     label_3: float = 0.0,
     label_4: float = 0.0,
+    labels: str = "",
 ) -> Image.Image:
     """Moves an image along the first ten principal components of the latent space, in standard deviations of the
     training set, and along the directions learned from labels if the model has any. The image is the upload, or the
-    sample with this seed if there is no upload."""
-    chosen, start = _start(models, model, seed, temperature, prior, picture)
+    sample with this seed, and with `labels` such as "age=60, gender=female", if there is no upload."""
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels)
     shifts = [component_1, component_2, component_3, component_4, component_5]
     shifts += [component_6, component_7, component_8, component_9, component_10]
     shifts = [checks.number(f"Component {each}", shift, -REACH, REACH) for each, shift in enumerate(shifts, 1)]
-    labels = [label_1, label_2, label_3, label_4]
-    labels = [checks.number(f"Label {each}", shift, -REACH, REACH) for each, shift in enumerate(labels, 1)]
-    count, vectors = _num_components(chosen), _label_vectors(chosen)
+    steps = [label_1, label_2, label_3, label_4]
+    steps = [checks.number(f"Label {each}", step, -REACH, REACH) for each, step in enumerate(steps, 1)]
+    count, num_labels = _num_components(chosen), len(chosen.directions[:NUM_LABELS])
     if any(shifts[count:]):
         raise checks.refusal(f"The model {model} has {count} components; leave the others at 0.")
-    if any(labels[len(vectors) :]):
-        raise checks.refusal(f"The model {model} has {len(vectors)} labelled directions; leave the others at 0.")
-    moved = chosen.pipeline.move(start, torch.tensor([shifts[:count]]))
-    labels = torch.tensor([labels[: len(vectors)]], device=vectors.device)
-    return chosen.pipeline.decode(chosen.pipeline.shift(moved, labels @ vectors)).images[0]
+    if any(steps[num_labels:]):
+        raise checks.refusal(f"The model {model} has {num_labels} labelled directions; leave the others at 0.")
+    moved = _moved(chosen, start, torch.tensor([shifts[:count]]), torch.tensor([steps[:num_labels]]))
+    return chosen.pipeline.decode(moved).images[0]
 
 
 def pca_sweep(
-    models: dict[str, PublishedModel], model: str, seed: int, temperature: float, prior: str, picture: dict | None
+    models: dict[str, PublishedModel],
+    model: str,
+    seed: int,
+    temperature: float,
+    prior: str,
+    picture: dict | None,
+    labels: str = "",
 ) -> Captioned:
     """Moves an image along each of the first ten principal components, and along each direction learned from labels,
-    from -3 to 3 standard deviations. Returns a row of seven images for each."""
-    chosen, start = _start(models, model, seed, temperature, prior, picture)
-    count = _num_components(chosen)
-    shifts = torch.zeros(count, len(SWEEP), count)
-    for component in range(count):
-        shifts[component, :, component] = torch.tensor(SWEEP)
-    rows = chosen.pipeline.move(start, shifts.flatten(0, 1))
-    titles = [f"Component {row}" for row in range(1, count + 1)]
-    for direction, vector in zip(chosen.directions, _label_vectors(chosen), strict=False):
-        steps = torch.tensor(SWEEP, device=vector.device)[:, None] * vector
-        rows = torch.cat([rows, chosen.pipeline.shift(start, steps)])
-        titles.append(f"{direction.low} to {direction.high}")
-    captions = [f"{title}: {value:+g} standard deviations" for title in titles for value in SWEEP]
+    from -3 to 3 standard deviations, or steps of a label. Returns a row of seven images for each."""
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels)
+    count, directions = _num_components(chosen), chosen.directions[:NUM_LABELS]
+    size = count + len(directions)
+    shifts = torch.zeros(size, len(SWEEP), size)
+    for row in range(size):
+        shifts[row, :, row] = torch.tensor(SWEEP)
+    rows = _moved(chosen, start, *shifts.flatten(0, 1).split([count, len(directions)], 1))
+    unit = "standard deviations"
+    captions = [f"Component {row}: {value:+g} {unit}" for row in range(1, count + 1) for value in SWEEP]
+    unit = "steps" if chosen.pipeline.has_code else unit
+    captions += [f"{each.low} to {each.high}: {value:+g} {unit}" for each in directions for value in SWEEP]
     return list(zip(chosen.pipeline.decode(rows).images, captions, strict=True))
 
 
-def _label_vectors(model: PublishedModel) -> torch.Tensor:
-    """One standard deviation along each labelled direction that has a slider, `(K, Z)`."""
-    vectors = [direction.vector for direction in model.directions[:NUM_LABELS]]
-    steps = torch.stack(vectors) if vectors else torch.zeros(0, model.config["latent_dim"])
-    return steps.to(model.pipeline.model.device)
+def _moved(
+    model: PublishedModel, start: torch.Tensor, shifts: torch.Tensor, label_steps: torch.Tensor
+) -> torch.Tensor:
+    """Moves latents along components by `shifts` (B, K) and along labelled directions by `label_steps` (B, L). In a
+    model with a code both are shifts of the code, and it is moved once."""
+    device = model.pipeline.model.device
+    vectors = torch.stack([each.vector for each in model.directions[:NUM_LABELS]] or [torch.zeros(shifts.shape[1])])
+    steps = (label_steps @ vectors[: label_steps.shape[1]]).to(device)  # (B, Z), or (B, code_dim)
+    if model.pipeline.has_code:
+        size = max(shifts.shape[1], steps.shape[1])
+        padded = [F.pad(each, (0, size - each.shape[1])) for each in (shifts.to(device), steps)]
+        return model.pipeline.move(start, padded[0] + padded[1])
+    moved = model.pipeline.move(start, shifts)
+    return model.pipeline.shift(moved, steps)
 
 
 def _num_components(model: PublishedModel) -> int:
@@ -97,14 +115,21 @@ def _num_components(model: PublishedModel) -> int:
 
 
 def _start(
-    models: dict[str, PublishedModel], model: str, seed: int, temperature: float, prior: str, picture: dict | None
+    models: dict[str, PublishedModel],
+    model: str,
+    seed: int,
+    temperature: float,
+    prior: str,
+    picture: dict | None,
+    labels: str,
 ) -> tuple[PublishedModel, torch.Tensor]:
     chosen = checks.choice("The model", model, models)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED + 63)  # the last of 64 samples may exceed MAX_SEED
     temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
     prior = checks.prior(chosen, prior)
     if picture is None:
-        return chosen, _sampled(chosen, seed, temperature, prior)
+        wanted = checks.labels(chosen, labels, prior)
+        return chosen, _sampled(chosen, seed, temperature, prior, tuple(wanted.items()))
     if not chosen.has_encoder:
         raise checks.refusal(f"The model {model} has no encoder; remove the image, or choose a model with an encoder.")
     upload = checks.picture("The image", picture)
@@ -112,8 +137,10 @@ def _start(
 
 
 @lru_cache(maxsize=64)  # a moving slider would sample the same start again and again
-def _sampled(model: PublishedModel, seed: int, temperature: float, prior: str) -> torch.Tensor:
-    return model.pipeline.sample(1, seed, temperature, prior).latents
+def _sampled(
+    model: PublishedModel, seed: int, temperature: float, prior: str, labels: tuple[tuple[str, str], ...]
+) -> torch.Tensor:
+    return model.pipeline.sample(1, seed, temperature, prior, labels=dict(labels)).latents
 
 
 def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
@@ -127,17 +154,21 @@ def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
         gr.Slider(label=f"{each.low} → {each.high} (accuracy {each.accuracy:.0%})", visible=True)
         for each in chosen.directions[:NUM_LABELS]
     ]
-    note = gr.Markdown(
-        LABEL_NOTE.format(each=chosen.directions[0].num_heldout) if labels else "", visible=bool(labels)
-    )
+    text = CODE_NOTE if chosen.pipeline.has_code else LABEL_NOTE
+    note = gr.Markdown(text.format(each=chosen.directions[0].num_heldout) if labels else "", visible=bool(labels))
     return [*shown, *labels, *[gr.Slider(value=0, visible=False)] * (NUM_LABELS - len(labels)), note]
 
 
 def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.SelectData) -> list:
     """Starts from the sample that was clicked, and opens this tab."""
-    model, seed, temperature, prior = drawn[event.index]
+    model, seed, temperature, prior, _ = drawn[event.index]
     priors = gr.Dropdown(prior_choices(models[model].priors), value=prior)
     return [model, seed, temperature, priors, None, gr.Tabs(selected="latent")]
+
+
+def start_fields(models: dict[str, PublishedModel], model: str, labels: str = "") -> list:
+    """The priors of a model, its default selected, and the field for the labels of the sample if it has some."""
+    return [own_prior(models, model), gr.Textbox(value=labels, visible=bool(models[model].labels))]
 
 
 def random_shifts() -> list[float]:
@@ -164,6 +195,12 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
                 with gr.Accordion("Starting image", open=False):
                     temperature = gr.Slider(0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature")
                     prior = gr.Dropdown(prior_choices(first.priors), value="own", label="Prior")
+                    labels = gr.Textbox(
+                        "",
+                        label="Labels of the sample",
+                        info="As in age=60, gender=female",
+                        visible=bool(first.labels),
+                    )
                     picture = gr.Image(
                         label="Your image (replaces the sample)", height=200, elem_id="latent-upload", **UPLOAD
                     )
@@ -183,23 +220,24 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
                 ]
         strips = gr.Gallery(label="Sweeps", elem_id="sweeps", **THUMBNAILS | {"columns": len(SWEEP)})
     start = [model, seed, temperature, prior, picture]
-    moving = {"inputs": [*start, *sliders], "outputs": moved}
+    moving = {"inputs": [*start, *sliders, labels], "outputs": moved}
 
     def click(drawn: list[Drawn], event: gr.SelectData) -> list:  # Gradio does not see through `partial`
-        return clicked(models, drawn, event)
+        chosen = drawn[event.index]
+        return [*clicked(models, drawn, event), start_fields(models, chosen.model, chosen.labels)[1]]
 
-    picked = samples.pictures.select(click, samples.drawn, [*start, tabs], **INTERNAL_EVENT)
-    fitted = model.input(partial(own_prior, models), model, prior, **INTERNAL_EVENT)
+    picked = samples.pictures.select(click, samples.drawn, [*start, tabs, labels], **INTERNAL_EVENT)
+    fitted = model.input(partial(start_fields, models), model, [prior, labels], **INTERNAL_EVENT)
     for event in (tab.select, fitted.then, picked.then):
         labelled = event(inputs=model, outputs=[*sliders, note], **model_event(slider_labels, models))
         labelled.then(**moving, **model_event(latent_pca, models))
     live = {"trigger_mode": "always_last", "show_progress": "hidden"}
     gr.on([slider.input for slider in sliders], **moving, **live, **model_event(latent_pca, models, "latent_pca"))
     gr.on(
-        [seed.submit, temperature.release, prior.input, picture.upload, picture.clear],
+        [seed.submit, temperature.release, prior.input, labels.submit, picture.upload, picture.clear],
         **moving,
         **model_event(latent_pca, models),
     )
     for button, values in ((reset, lambda: [0] * (NUM_SLIDERS + NUM_LABELS)), (randomise, random_shifts)):
         button.click(values, None, sliders, **INTERNAL_EVENT).then(**moving, **model_event(latent_pca, models))
-    sweep.click(inputs=start, outputs=strips, **model_event(pca_sweep, models, "pca_sweep"))
+    sweep.click(inputs=[*start, labels], outputs=strips, **model_event(pca_sweep, models, "pca_sweep"))

@@ -1,13 +1,17 @@
 """The tab that generates new images."""
 
+import csv
+import io
 import secrets
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 from PIL import Image
 
 import checks
+from hf_vae.latents.labelled_codes import NumberLabel
+from hf_vae.models.priors import CODE
 from published import PublishedModel
 from tabs import INTERNAL_EVENT, THUMBNAILS, model_event, own_prior, prior_choices
 
@@ -16,9 +20,12 @@ MAX_COUNT = 64
 MAX_TEMPERATURE = 2.0
 ROW_TEMPERATURES = [0.25 * step for step in range(1, 9)]
 ROW_COLUMNS = 8
+ANY = ("any", "")
+NUM_LABELS = 4  # fields for the labels that samples can be asked for by; a model may have none
 
-LINK_JS = """(model, count, seed, temperature, prior) =>
-    location.origin + location.pathname + "?" + new URLSearchParams({model, count, seed, temperature, prior})"""
+LINK_JS = """(model, count, seed, temperature, prior, labels) =>
+    location.origin + location.pathname + "?" +
+    new URLSearchParams({model, count, seed, temperature, prior, ...(labels ? {labels} : {})})"""
 
 
 class Drawn(NamedTuple):
@@ -28,33 +35,46 @@ class Drawn(NamedTuple):
     seed: int
     temperature: float
     prior: str
+    labels: str = ""
 
     @property
     def caption(self) -> str:
-        return f"{self.model}, seed {self.seed}, temperature {self.temperature:g}"
+        settings = f"{self.model}, seed {self.seed}, temperature {self.temperature:g}"
+        return f"{settings}, {self.labels}" if self.labels else settings
 
 
 Captioned = list[tuple[Image.Image, str]]
 
 
 def draw(
-    models: dict[str, PublishedModel], model: str, count: int, seed: int, temperature: float, prior: str
+    models: dict[str, PublishedModel],
+    model: str,
+    count: int,
+    seed: int,
+    temperature: float,
+    prior: str,
+    labels: str = "",
 ) -> tuple[Captioned, list[Drawn]]:
     """Generates `count` images with a model, each with a caption. Each image has its own seed, counting up from
-    `seed`, that reproduces it."""
+    `seed`, that reproduces it. `labels` such as "age=60, gender=female" asks for images of that kind, if the model has
+    such labels."""
     chosen = checks.choice("The model", model, models)
     count = checks.whole_number("The number of images", count, 1, MAX_COUNT)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
     prior = checks.prior(chosen, prior)
-    pictures = chosen.pipeline.sample(count, seed, temperature, prior).images
-    drawn = [Drawn(model, seed + number, temperature, prior) for number in range(count)]
+    wanted = checks.labels(chosen, labels, prior)
+    pictures = chosen.pipeline.sample(count, seed, temperature, prior, labels=wanted).images
+    drawn = [Drawn(model, seed + number, temperature, prior, _text(wanted)) for number in range(count)]
     return [(picture, each.caption) for picture, each in zip(pictures, drawn, strict=True)], drawn
 
 
-def draw_rows(models: dict[str, PublishedModel], model: str, seed: int, prior: str) -> tuple[Captioned, list[Drawn]]:
-    """Generates the same eight images at eight temperatures from 0.25 to 2.0, one row for each temperature."""
-    rows = [draw(models, model, ROW_COLUMNS, seed, temperature, prior) for temperature in ROW_TEMPERATURES]
+def draw_rows(
+    models: dict[str, PublishedModel], model: str, seed: int, prior: str, labels: str = ""
+) -> tuple[Captioned, list[Drawn]]:
+    """Generates the same eight images at eight temperatures from 0.25 to 2.0, one row for each temperature. `labels`
+    are as in `/sample`."""
+    rows = [draw(models, model, ROW_COLUMNS, seed, temperature, prior, labels) for temperature in ROW_TEMPERATURES]
     return sum((pictures for pictures, _ in rows), []), sum((drawn for _, drawn in rows), [])
 
 
@@ -79,12 +99,63 @@ def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -
     return [model, count, seed, temperature, gr.Dropdown(prior_choices(chosen.priors), value=prior), False]
 
 
+def linked_labels(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
+    """The labels in a link to the page, as text and in the fields. A link without a model changes nothing."""
+    query = dict(request.query_params) if request else {}
+    if query.get("model") not in models:
+        return [gr.skip()] * (1 + 2 * NUM_LABELS)
+    chosen = models[query["model"]]
+    wanted = checks.labels(chosen, query.get("labels", ""), CODE)
+    return label_fields(models, chosen.name, wanted)
+
+
+def label_fields(models: dict[str, PublishedModel], model: str, wanted: dict[str, str] | None = None) -> list:
+    """The labels that are asked for, as text, and the fields of a model for them: first those for words, then those
+    for numbers. Of the two fields of a label one is visible."""
+    wanted = wanted or {}
+    words, numbers = [], []
+    for label in [*models[model].labels, *[None] * NUM_LABELS][:NUM_LABELS]:
+        is_number, value = isinstance(label, NumberLabel), wanted.get(label.name, "") if label else ""
+        choices = [ANY] if label is None or is_number else [ANY, *label.words]
+        title = label.name if label else "Label"
+        words.append(
+            gr.Dropdown(choices, value=value if value in choices else "", label=title, visible=len(choices) > 1)
+        )
+        info = f"Any, or {label.allowed}" if is_number else None
+        number = float(value) if is_number and value else None
+        numbers.append(gr.Number(number, label=title, info=info, visible=is_number))
+    return [_text(wanted), *words, *numbers]
+
+
+def asked_for(models: dict[str, PublishedModel], model: str, *fields: Any) -> str:
+    """The text of the labels that the fields of a model ask for."""
+    wanted = {}
+    for label, word, number in zip(models[model].labels, fields[:NUM_LABELS], fields[NUM_LABELS:], strict=False):
+        if isinstance(label, NumberLabel) and number is not None:
+            wanted[label.name] = f"{number:.12g}"
+        elif not isinstance(label, NumberLabel) and word:
+            wanted[label.name] = word
+    return _text(wanted)
+
+
+def _text(labels: dict[str, str]) -> str:
+    """Labels as `checks.labels` reads them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(f"{name}={value}" for name, value in labels.items())
+    return line.getvalue()
+
+
 def _read(query: dict[str, str], name: str, default: float) -> float | str:
     text = query.get(name, str(default))
     try:
         return float(text)
     except ValueError:
         return text  # refused later, by name
+
+
+def own_fields(models: dict[str, PublishedModel], model: str) -> list:
+    """What `own_prior` offers for a newly chosen model, and its labels, none of which is asked for."""
+    return [own_prior(models, model), *label_fields(models, model)]
 
 
 class SampleTab(NamedTuple):
@@ -125,25 +196,36 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
             seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same images")
             is_new = gr.Checkbox(True, label="New seed each time")
         with gr.Row():
+            labels, *fields = label_fields(models, first.name)
+            labels = gr.Textbox(labels, label="Labels", visible=False)
+        with gr.Row():
             rows = gr.Button("Compare temperatures from 0.25 to 2.0", elem_id="rows")
             link = gr.Textbox(label="Link to these images", interactive=False, buttons=["copy"], elem_id="link")
         drawn = gr.State([])
-    settings = [model, count, seed, temperature, prior]
+    settings = [model, count, seed, temperature, prior, labels]
     drawing = {"inputs": settings, "outputs": [pictures, drawn]}
     linking = {"fn": None, "inputs": settings, "outputs": link, "js": LINK_JS, "api_visibility": "private"}
 
     def restore(request: gr.Request) -> list:  # Gradio does not find the request argument of a `partial`
-        return linked_view(models, request)
+        return [*linked_view(models, request), *linked_labels(models, request)]
 
-    linked = demo.load(restore, None, [*settings, is_new], **INTERNAL_EVENT)
+    restored = [model, count, seed, temperature, prior, is_new, labels, *fields]
+    linked = demo.load(restore, None, restored, **INTERNAL_EVENT)
     seedings = [event(next_seed, [seed, is_new], seed, **INTERNAL_EVENT) for event in (another.click, linked.then)]
     seedings[0].then(**drawing, **model_event(draw, models, "sample")).then(**linking)
     seedings[1].then(**drawing, **model_event(draw, models)).then(**linking)
-    fitting = model.input(partial(own_prior, models), model, prior, **INTERNAL_EVENT)
+    fitting = model.input(partial(own_fields, models), model, [prior, labels, *fields], **INTERNAL_EVENT)
     fitting.then(**drawing, **model_event(draw, models)).then(**linking)
     gr.on([count.release, temperature.release, seed.submit, prior.input], **drawing, **model_event(draw, models)).then(
         **linking
     )
-    rows.click(inputs=[model, seed, prior], outputs=[pictures, drawn], **model_event(draw_rows, models, "sample_rows"))
+    asking = {"fn": partial(asked_for, models), "inputs": [model, *fields], "outputs": labels, **INTERNAL_EVENT}
+    words, numbers = fields[:NUM_LABELS], fields[NUM_LABELS:]
+    asked = gr.on([*(word.input for word in words), *(number.submit for number in numbers)], **asking)
+    asked.then(**drawing, **model_event(draw, models)).then(**linking)
+    gr.on([number.input for number in numbers], **asking)  # for the next images, while the number is typed
+    rows.click(
+        inputs=[model, seed, prior, labels], outputs=[pictures, drawn], **model_event(draw_rows, models, "sample_rows")
+    )
     seed.input(lambda: False, outputs=is_new, **INTERNAL_EVENT)  # keep a seed that was typed
     return SampleTab(pictures, drawn)

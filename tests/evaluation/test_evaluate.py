@@ -15,6 +15,7 @@ from hf_vae.evaluation.evaluate import evaluate, evaluate_folder
 from hf_vae.evaluation.features import extract, open_networks
 from hf_vae.evaluation.metrics import frechet_distance, kernel_distance
 from hf_vae.evaluation.titles import measured
+from hf_vae.latents.directions import write_directions
 from hf_vae.latents.fit_detail import fit_detail
 from hf_vae.models.base import DecoderOutput
 from hf_vae.pictures import picture_to_uint8, square_picture, to_float
@@ -181,3 +182,19 @@ def test_only_held_out_pictures_are_measured_and_saved_when_told(family, publish
     saved = json.loads((folder / "metrics.json").read_text())
     assert saved.keys() == found.keys()
     assert saved["laplacian_variance_real"] == pytest.approx(found["laplacian_variance_real"], rel=1e-5)
+
+
+def test_what_was_measured_of_labels_stays_as_long_as_the_directions_do(picture_folder, tmp_path):
+    tiny_model("vae", prior="gaussian").save_pretrained(tmp_path)
+    data = DataConfig(train_data_dir=str(picture_folder), validation_fraction=0.25)
+    load_images(data, 28, 3).split.save(tmp_path)
+    path = tmp_path / "metrics.json"
+    for has_directions in (True, False):
+        path.write_text(json.dumps({"label_age_samples_error": 3.0, "other": 1}))
+        if has_directions:
+            write_directions(tmp_path, [])
+        else:
+            (tmp_path / "directions.safetensors").unlink()
+        evaluate_folder(tmp_path, data)
+        saved = json.loads(path.read_text())
+        assert ("label_age_samples_error" in saved) == has_directions and "other" not in saved

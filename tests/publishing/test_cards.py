@@ -22,6 +22,7 @@ from hf_vae.evaluation.evaluate import evaluate_folder
 from hf_vae.evaluation.titles import measured
 from hf_vae.flags import training_command
 from hf_vae.latents.directions import Direction, write_directions
+from hf_vae.latents.labelled_codes import LabelledCodes
 from hf_vae.pictures import picture_grid, to_pictures
 from hf_vae.publishing.cards import describe_data, write_card
 from hf_vae.training.loop import train
@@ -179,13 +180,34 @@ def test_carbon_emissions_are_told_when_they_are_known(finished_runs, tmp_path):
 
 def test_a_card_tells_of_labelled_directions_and_how_they_are_learned(finished_runs, tmp_path):
     folder = shutil.copytree(finished_runs["vae"], tmp_path / "labelled")
-    latent_dim = AutoGenerator.from_pretrained(folder).config.latent_dim
+    code_dim = AutoGenerator.from_pretrained(folder).config.code_dim
     assert "Labelled directions" not in (folder / "README.md").read_text()
-    write_directions(folder, [Direction("tone", "dark", "bright", 0.875, 40, torch.ones(latent_dim))])
+    write_directions(folder, [Direction("tone", "dark", "bright", 0.875, 40, torch.ones(code_dim))])
     write_card(folder)
     text = (folder / "README.md").read_text()
     assert "| tone | dark | bright | 0.875 | 40 |\n\n## How to reproduce" in text
     assert "hf-vae directions labelled --labels tone --train_data_dir" in text
+    assert "difference between the mean codes" in text and "asked for" not in text
+    assert_filled_in_and_true(folder)
+
+
+def test_a_card_tells_of_samples_on_request_and_how_often_they_have_the_label(finished_runs, tmp_path):
+    folder = shutil.copytree(finished_runs["vae"], tmp_path / "asked")
+    code_dim = AutoGenerator.from_pretrained(folder).config.code_dim
+    columns = {"tone": ["dark", "bright"] * 20, "age": list(range(40))}
+    codes = LabelledCodes.fit(torch.randn(40, code_dim, generator=torch.Generator().manual_seed(0)), columns)
+    write_directions(folder, [Direction("tone", "dark", "bright", 0.875, 40, torch.ones(code_dim))], codes)
+    measures = {"label_tone_samples_accuracy": 0.875, "label_age_samples_error": 11.25}
+    metrics = json.loads((folder / "metrics.json").read_text()) | measures
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    assert 'pipe.sample(16, seed=7, labels={"tone": "dark", "age": 19.5}).images' in text
+    assert (
+        "| Label tone: share of samples asked for a word that have it, by this probe, mean over words | 0.875 |"
+        in text
+    )
+    assert "| Label age: mean absolute error of samples asked for a number, by this probe | 11.25 |" in text
     assert_filled_in_and_true(folder)
 
 

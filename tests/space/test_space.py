@@ -19,9 +19,12 @@ from conftest import draw_picture, tiny_model
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from starlette.requests import Request
 
 import app
+import checks
 import train_accelerate
 import uploads
 from animation import LEAST_EDGE, enlarge, save_loop, there_and_back
@@ -30,6 +33,7 @@ from hf_vae.evaluation.evaluate import evaluate, save_metrics
 from hf_vae.evaluation.metrics import mse
 from hf_vae.families import FAMILIES
 from hf_vae.latents.directions import Direction, write_directions
+from hf_vae.latents.labelled_codes import LabelledCodes
 from hf_vae.pictures import to_pictures
 from hf_vae.pipeline import ImagePipeline
 from published import PublishedModel, by_data_set, comparable_models, open_models, split_name
@@ -332,7 +336,7 @@ def test_the_seed_decides_the_samples_and_each_has_its_own(models, family: str) 
 def test_captions_tell_how_to_get_the_picture_again(models) -> None:
     pictures, how = sample.draw(models, ENCODER, 2, 7, 0.5, "gaussian")
     assert [caption for _, caption in pictures] == [f"{ENCODER}, seed {seed}, temperature 0.5" for seed in (7, 8)]
-    assert how == [(ENCODER, seed, 0.5, "gaussian") for seed in (7, 8)]
+    assert how == [(ENCODER, seed, 0.5, "gaussian", "") for seed in (7, 8)]
 
 
 def test_rows_are_the_same_pictures_with_more_and_more_noise(models) -> None:
@@ -665,10 +669,10 @@ def test_a_sweep_has_a_row_for_every_component(folders, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def labelled(folders, tmp_path_factory: pytest.TempPathFactory):
-    """A model with two directions that labels lie along, and one without."""
+    """A model without a code with two directions that labels lie along, and one without directions."""
     root = tmp_path_factory.mktemp("labelled")
     for name in ("faces-vae", "plain-vae"):
-        tiny_model("vae", latent_dim=16).save_pretrained(root / name)
+        tiny_model("vae", latent_dim=16, prior="gaussian").save_pretrained(root / name)
         shutil.copy(folders[ENCODER] / "metrics.json", root / name)
     vectors = 5 * torch.eye(16)[:2]
     found = [
@@ -708,6 +712,130 @@ def test_a_sweep_has_a_row_for_every_label_too(labelled) -> None:
     assert strips[-1][1] == "a to b: +3 standard deviations"
     assert strips[10 * 7][1] == "dark to bright: -3 standard deviations"
     assert strips[-1][0].tobytes() == moved(labelled, "faces-vae", label_2=3.0)
+
+
+@pytest.fixture(scope="module")
+def asked(folders, tmp_path_factory: pytest.TempPathFactory):
+    """A model with a code, two directions of it, and two labels to sample by; and one without labels."""
+    root = tmp_path_factory.mktemp("asked")
+    for name in ("faces-vae", "plain-vae"):
+        tiny_model("vae", code_dim=12).save_pretrained(root / name)
+        shutil.copy(folders[ENCODER] / "metrics.json", root / name)
+    codes = torch.randn(60, 12, generator=torch.Generator().manual_seed(0))
+    columns = {
+        "tone": ["dark, or nearly", "bright"] * 30,
+        "age": list(range(60)),
+    }
+    codes[:, 0] += torch.tensor([-2.0, 2.0]).repeat(30)
+    codes[:, 1] += torch.arange(60) / 15
+    vectors = 3 * torch.eye(12)[:2]
+    found = [
+        Direction("tone", "dark", "bright", 0.875, 40, vectors[0]),
+        Direction("age", "a", "b", 0.5, 40, vectors[1]),
+    ]
+    write_directions(root / "faces-vae", found, LabelledCodes.fit(codes, columns))
+    return open_models({name: root / name for name in ("faces-vae", "plain-vae")}).models
+
+
+def test_samples_are_drawn_with_the_labels_that_are_asked_for(asked) -> None:
+    pictures, how = sample.draw(asked, "faces-vae", 2, 7, 1.0, "own", "age=50, tone=bright")
+    assert how == [("faces-vae", seed, 1.0, "code", "age=50,tone=bright") for seed in (7, 8)]
+    assert pictures[0][1] == "faces-vae, seed 7, temperature 1, age=50,tone=bright"
+    wanted = asked["faces-vae"].pipeline.sample(2, 7, labels={"age": 50, "tone": "bright"}).images
+    assert [picture.tobytes() for picture, _ in pictures] == [picture.tobytes() for picture in wanted]
+    assert drawn(asked, "faces-vae", 1, 7, 1.0, "own") != drawn(asked, "faces-vae", 1, 7, 1.0, "own", "age=50")
+    rows, how = sample.draw_rows(asked, "faces-vae", 7, "own", "age=50")
+    assert {each.labels for each in how} == {"age=50"}
+    assert is_nearly(rows[8 * 3][0], sample.draw(asked, "faces-vae", 1, 7, 1.0, "own", "age=50")[0][0][0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("age=99", "The label 'age' is '99'; it must be a number from 0 to 59."),
+        ("tone=grey", "The label 'tone' is 'grey'; it must be one of: bright, dark, or nearly."),
+        ("size=1", "The name of a label is 'size'; it must be one of: tone, age."),
+        ("age=1, age=2", "The labels are 'age=1, age=2'; write them as in age=60, gender=female."),
+        ("age", "The labels are 'age'; write them as in age=60, gender=female."),
+        ('"age=1', "The labels are '\"age=1'; write them as in age=60, gender=female."),
+        (7, "The labels are 7; write them as in age=60, gender=female."),
+        (["age=1"], "The labels are ['age=1']; write them as in age=60, gender=female."),
+    ],
+)
+def test_labels_that_cannot_be_asked_for_are_refused(asked, labels, message: str) -> None:
+    assert refusal_of(sample.draw, asked, "faces-vae", 1, 7, 1.0, "own", labels) == message
+
+
+def test_labels_are_refused_where_nothing_draws_by_them(asked) -> None:
+    message = refusal_of(sample.draw, asked, "plain-vae", 1, 7, 1.0, "own", "age=50")
+    assert message == "The model plain-vae has no labels to sample by; leave them empty."
+    message = refusal_of(sample.draw, asked, "faces-vae", 1, 7, 1.0, "gaussian", "age=50")
+    assert message == "Samples with labels need the prior code; the prior gaussian has no code."
+
+
+def test_fields_for_labels_are_those_of_the_model(asked) -> None:
+    text, *fields = sample.label_fields(asked, "faces-vae", {"age": "50", "tone": "dark, or nearly"})
+    words, numbers = fields[: sample.NUM_LABELS], fields[sample.NUM_LABELS :]
+    assert [field.visible for field in words] == [True, False, False, False]
+    assert [field.visible for field in numbers] == [False, True, False, False]
+    assert words[0].value == "dark, or nearly" and numbers[1].value == 50
+    assert "a number from 0 to 59" in numbers[1].info
+    assert sample.asked_for(asked, "faces-vae", *(field.value for field in fields)) == '"tone=dark, or nearly",age=50'
+    assert checks.labels(asked["faces-vae"], '"tone=dark, or nearly",age=50', "code") == {
+        "tone": "dark, or nearly",
+        "age": "50",
+    }
+    nothing, *fields = sample.label_fields(asked, "plain-vae")
+    assert nothing == "" and not any(field.visible for field in fields)
+    assert sample.asked_for(asked, "plain-vae", *(field.value for field in fields)) == ""
+
+
+def test_a_link_restores_the_labels(asked) -> None:
+    def labels(query: str) -> list:
+        scope = {"type": "http", "query_string": query.encode(), "headers": [], "path": "/"}
+        return sample.linked_labels(asked, gr.Request(request=Request(scope)))
+
+    text, *fields = labels("model=faces-vae&labels=age%3D50")
+    assert text == "age=50" and fields[sample.NUM_LABELS + 1].value == 50
+    assert "must be" in refusal_of(labels, "model=faces-vae&labels=age%3D500")
+    assert len(labels("utm_source=mail")) == 9
+
+
+def test_a_sample_with_labels_is_where_sliders_start(asked) -> None:
+    plain, labelled = moved(asked, "faces-vae"), moved(asked, "faces-vae", labels="age=50")
+    assert labelled == drawn(asked, "faces-vae", 1, 7, 1.0, "own", "age=50")[0] != plain
+    prior, field = latent_sliders.start_fields(asked, "faces-vae", "age=50")
+    assert (prior.value, field.value, field.visible) == ("own", "age=50", True)
+    assert not latent_sliders.start_fields(asked, "plain-vae")[1].visible
+
+
+def test_sliders_of_components_and_labels_move_a_code_once(asked, monkeypatch) -> None:
+    pipeline = asked["faces-vae"].pipeline
+    start = pipeline.sample(1, 7, 1.0).latents
+    shifts = torch.zeros(1, 12)
+    shifts[0, :2] = torch.tensor([1.0 + 2 * 3, 0.5 * 3])
+    calls, move = [], pipeline.model.latent_prior.move
+    monkeypatch.setattr(pipeline.model.latent_prior, "move", lambda *a: calls.append(a) or move(*a))
+    shown = moved(asked, "faces-vae", component_1=1.0, label_1=2.0, label_2=0.5)
+    assert len(calls) == 1
+    assert shown == pipeline.decode(move(start, shifts)).images[0].tobytes()
+    strips = latent_sliders.pca_sweep(asked, "faces-vae", 7, 1.0, "own", None)
+    assert len(calls) == 2 and len(strips) == 12 * 7
+    assert (
+        strips[-1][1] == "a to b: +3 steps"
+        and "+1 is the step" in latent_sliders.slider_labels(asked, "faces-vae")[-1].value
+    )
+    assert is_nearly(strips[-1][0], pipeline.decode(pipeline.shift(start, 9 * torch.eye(12)[1:2])).images[0])
+
+
+def test_a_damaged_part_for_labels_leaves_a_model_out(asked, tmp_path: Path) -> None:
+    shutil.copytree(asked["faces-vae"].folder, tmp_path / "broken-vae")
+    path = tmp_path / "broken-vae" / "directions.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path) | {"codes.mean": torch.full((16,), torch.nan)}, path, metadata)
+    opened = open_models({"faces-vae": asked["faces-vae"].folder, "broken-vae": tmp_path / "broken-vae"})
+    assert list(opened.models) == ["faces-vae"] and "not finite" in opened.broken["broken-vae"]
 
 
 def test_a_click_on_a_sample_leads_to_the_sliders(models) -> None:

@@ -79,6 +79,7 @@ class Space(NamedTuple):
         picture = {"picture": None if endpoint in ("latent_pca", "pca_sweep") else self.upload}
         morph = {"models": ["faces-vae"], "start": None, "end": None, "start_seed": 0, "end_seed": 1, "path": "lerp"}
         others = {"count": 1, "data_set": "faces", "cut": "face", "frames": 4, "speed": 16, "file_format": "webp"}
+        others |= {"labels": ""}
         values = SAMPLED | picture | morph | others | dict.fromkeys(SHIFTS, 0)
         return {name: values[name] for name in self.parameters[endpoint]}
 
@@ -187,6 +188,13 @@ def hostile_calls(space: Space) -> Iterator[tuple[str, str, dict, Any]]:
         for parameter in parameters:
             for value in KINDS.get(parameter, ()):
                 yield endpoint, parameter, space.arguments(endpoint) | {parameter: value}, value
+
+
+@pytest.mark.parametrize("endpoint", ["sample", "sample_rows", "latent_pca", "pca_sweep"])
+def test_labels_that_are_not_text_or_not_there_are_refused(space: Space, endpoint: str) -> None:
+    for value in CHOICES:
+        if value not in (None, ""):
+            assert_one_sentence(space, answer(space, endpoint, space.arguments(endpoint) | {"labels": value}))
 
 
 def assert_refused_by_name(space: Space, said: str, parameter: str, value: Any) -> None:

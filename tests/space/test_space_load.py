@@ -30,25 +30,25 @@ SAMPLED = ["faces-vae", 7, 1, "own"]
 MORPHED = ["lerp", 4, 16, "webp"]
 NO_FILE = {"path": "/etc/passwd"}
 CALLS = {  # of every endpoint, for a picture that was uploaded
-    "sample": lambda picture: ["faces-vae", 4, 7, 1, "own"],
-    "sample_rows": lambda picture: ["faces-dcgan", 7, "own"],
+    "sample": lambda picture: ["faces-vae", 4, 7, 1, "own", ""],
+    "sample_rows": lambda picture: ["faces-dcgan", 7, "own", ""],
     "crop_face": lambda picture: [picture, "faces", "face"],
     "reconstruct": lambda picture: [picture, "faces", "centre"],
     "interpolate": lambda picture: [["faces-vae", "faces-vaegan"], picture, picture, 0, 1, *MORPHED],
     "compare_sharpness": lambda picture: ["faces", 7],
     "compare_reconstructions": lambda picture: [picture, "faces"],
-    "latent_pca": lambda picture: [*SAMPLED, picture, 2.5, *[0] * 13],
-    "pca_sweep": lambda picture: [*SAMPLED, picture],
+    "latent_pca": lambda picture: [*SAMPLED, picture, 2.5, *[0] * 13, ""],
+    "pca_sweep": lambda picture: [*SAMPLED, picture, ""],
 }
 REFUSED_CALLS = {  # one of what each may be asked and must not do
-    "sample": ["../secrets", 10**9, -1, float("nan"), "own"],
-    "sample_rows": ["faces-dcgan", 10**400, "own"],
+    "sample": ["../secrets", 10**9, -1, float("nan"), "own", ""],
+    "sample_rows": ["faces-dcgan", 10**400, "own", ""],
     "crop_face": [NO_FILE, "faces", "face"],
     "reconstruct": [{"path": "http://169.254.169.254/"}, "faces", "centre"],
     "interpolate": [["faces-vae"] * 5, None, None, 0, 1, *MORPHED],
     "compare_sharpness": ["faces", float("inf")],
     "compare_reconstructions": [None, "faces"],
-    "latent_pca": [*SAMPLED, None, 99, *[0] * 13],
+    "latent_pca": [*SAMPLED, None, 99, *[0] * 13, ""],
     "pca_sweep": [],
 }
 

@@ -146,6 +146,7 @@ class LatentPrior(PrincipalComponents):
         temperature: float = 1.0,
         num_steps: int = DEFAULT_STEPS,
         guidance: float | None = None,
+        code: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Draws latents `(num_samples, Z)`.
 
@@ -158,10 +159,15 @@ class LatentPrior(PrincipalComponents):
             num_steps: Number of steps of a flow. Other priors ignore it.
             guidance: Strength of what a flow's network adds to its Gaussian; the model's own if None. Other priors
                 ignore it.
+            code: The Gaussian to draw the code from, along its principal components in standard deviations: its mean
+                `(code_dim,)`, and a root R `(code_dim, code_dim)` of its covariance R R^T. N(0, I) if None.
 
         Raises:
-            ValueError: If the model has no prior of this kind, or `num_samples` or `num_steps` is below 1.
+            ValueError: If the model has no prior of this kind, `num_samples` or `num_steps` is below 1, or there is a
+                `code` and another kind.
         """
+        if code is not None and kind != CODE:
+            raise ValueError(f"prior={kind!r} draws no code, which labels are given by; draw from the prior {CODE!r}.")
         if num_samples < 1:
             raise ValueError(f"{num_samples} samples cannot be drawn; ask for at least 1.")
         if num_steps < 1:
@@ -173,6 +179,9 @@ class LatentPrior(PrincipalComponents):
         ]
         num_scaled = len(noise) - prior.num_choices
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
+        if code is not None:
+            mean, root = (part.to(noise[0]) for part in code)
+            noise[0] = mean + noise[0] @ root.T
         return prior.from_noise(noise, self, num_steps, guidance=guidance)
 
     @torch.no_grad()

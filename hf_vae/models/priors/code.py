@@ -14,6 +14,7 @@ from .base import DEFAULT_STEPS, Learning, Prior, PriorTraining, WhileLoop, lear
 from .flow import Flow, FlowTraining
 
 
+CODE_DIM = 128
 CODE_SHARE = 0.3  # of the training updates; the flow takes the others
 CODE_BATCH = 32
 CODE_LEARNING_RATE = 1e-3
@@ -63,7 +64,7 @@ class CodePrior(Prior):
         self,
         latent_dim: int,
         latent_size: int = 1,
-        code_dim: int = 128,
+        code_dim: int = CODE_DIM,
         code_nats: float = 60.0,
         code_width: int = 64,
         rest_temperature: float = 1.0,
@@ -140,6 +141,17 @@ class CodePrior(Prior):
         rest = (normalised - expected - self.shift) / self.scale
         guidance = self.guidance if guidance is None else guidance
         return [self.code.coordinates(code), self.flow.noise_of(rest, num_steps, expected, guidance)]
+
+    def coordinates(
+        self, latents: torch.Tensor, components: PrincipalComponents, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """The code of latents `(B, Z)` along its principal components, in standard deviations: `(B, code_dim)`. It is
+        the mean of the posterior, or a draw from it with a `generator` (of the CPU)."""
+        code, logvar = self.posterior(components.normalised(latents))
+        if generator is not None:
+            noise = torch.randn(code.shape, generator=generator).to(code.device)
+            code = code + torch.exp(0.5 * logvar) * noise
+        return self.code.coordinates(code)
 
     def posterior(self, normalised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean and log-variance of the code, `(..., code_dim)` each, of normalised latents `(..., Z)`."""
