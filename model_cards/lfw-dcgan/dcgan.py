@@ -157,6 +157,15 @@ class Detail(nn.Module):
         maps = (self.components * self.stds[:, None]).T
         return F.pixel_shuffle(F.conv2d(grids, maps[..., None, None]), self.cell)
 
+    def faded(self, details: torch.Tensor, changes: torch.Tensor) -> torch.Tensor:
+        """Residual latents `(B, D)` of images that have changed since by `changes` (B, C, H, W), so that no ghost of
+        what was there before stays. In each cell they are multiplied by `exp(-(c / s)^2)`, where c is the root mean
+        square of the cell's changes, and s that of the residuals which this was fitted to."""
+        squares = F.avg_pool2d(changes.square().mean(1, keepdim=True), self.cell)  # (B, 1, S, S)
+        residuals = self.stds.square().sum() / self.components.shape[1]
+        grids = details.unflatten(1, (-1, self.latent_size, self.latent_size))
+        return (grids * torch.exp(-squares / residuals)).flatten(1)
+
     @torch.no_grad()
     def fit(self, covariance: torch.Tensor) -> None:
         """Takes the components from the `covariance` (C * cell^2, C * cell^2) of a cell's residuals."""
@@ -724,6 +733,11 @@ class Prior(nn.Module):
     def noise_sizes(self) -> list[int]:
         """The size of each part of the noise that one latent is drawn from."""
         raise NotImplementedError(f"{type(self).__name__} defines no noise_sizes.")
+
+    @property
+    def noise_scales(self) -> list[float]:
+        """What each part of the noise is multiplied by when samples are drawn, at a temperature of 1."""
+        return [1.0] * len(self.noise_sizes)
 
     def from_noise(
         self,
@@ -1512,6 +1526,7 @@ from torch import nn
 
 
 
+CODE_DIM = 128
 CODE_SHARE = 0.3  # of the training updates; the flow takes the others
 CODE_BATCH = 32
 CODE_LEARNING_RATE = 1e-3
@@ -1526,12 +1541,12 @@ MAX_WIDENING = 4  # of the channels, from the grid's own scale to the coarsest
 
 
 class CodePrior(Prior):
-    """A code and a flow: a Gaussian draws the code `(B, code_dim)`, which says what the image as a whole is, a network
-    turns it into the latents that it leads to expect, and a flow draws the rest of the latents, given these.
+    """A code and a flow. A Gaussian draws the code `(B, code_dim)`, which says what the image as a whole is. A network
+    turns it into the latents that it leads to expect. Given these, a flow draws the rest of the latents.
 
     The code is that of a small VAE of the latents, whose error is measured in images. It is held at `code_nats` of
     information, so that it keeps to what matters most, and so that a Gaussian suffices to draw it. What people move
-    along are the principal components of the code: the flow then makes the rest anew, from the same noise. The latents
+    along are the principal components of the code: the flow then draws the rest again, from the same noise. The latents
     given the code are drawn as in diffusion autoencoders (Preechakul et al. 2022).
 
     Args:
@@ -1540,6 +1555,7 @@ class CodePrior(Prior):
         code_dim: Numbers in the code.
         code_nats: Information of the code about an image, in nats, that training holds it at.
         code_width: Channels of its networks at the grid's own scale, a multiple of 8. They double at each coarser one.
+        rest_temperature: Scale of the flow's noise in samples. Below 1, what the code does not say is more typical.
         guidance: Strength of what the flow's network adds to its Gaussian, see `Flow`.
         flow_width: As in `Flow`.
         flow_mlp_width: As in `Flow`; also the features of the code's networks for latents without a grid.
@@ -1560,9 +1576,10 @@ class CodePrior(Prior):
         self,
         latent_dim: int,
         latent_size: int = 1,
-        code_dim: int = 128,
+        code_dim: int = CODE_DIM,
         code_nats: float = 60.0,
         code_width: int = 64,
+        rest_temperature: float = 1.0,
         guidance: float = 1.0,
         flow_width: int = 48,
         flow_mlp_width: int = 512,
@@ -1574,6 +1591,8 @@ class CodePrior(Prior):
             raise ValueError(f"code_dim={code_dim} is not possible; it must be at least 1.")
         if not code_nats > 0:
             raise ValueError(f"code_nats={code_nats} is not possible; it must be above 0.")
+        if not rest_temperature >= 0:
+            raise ValueError(f"rest_temperature={rest_temperature} is not possible; it must be at least 0.")
         if code_width < GROUPS or code_width % GROUPS:
             raise ValueError(f"code_width={code_width} is not possible; it must be a multiple of {GROUPS}.")
         self.flow = Flow(
@@ -1581,6 +1600,7 @@ class CodePrior(Prior):
         )
         self.latent_dim, self.latent_shape, self.code_dim = latent_dim, self.flow.latent_shape, code_dim
         self.code_nats, self.code_width, self.guidance = code_nats, code_width, guidance
+        self.rest_temperature = rest_temperature
         self.encoder, self.decoder = self._new_networks()
         self.code = PrincipalComponents(code_dim, code_dim)
         self.register_buffer("shift", torch.zeros(latent_dim))
@@ -1600,6 +1620,10 @@ class CodePrior(Prior):
     def noise_sizes(self) -> list[int]:
         """Of the code, along its principal components, and of the flow."""
         return [self.code_dim, self.latent_dim]
+
+    @property
+    def noise_scales(self) -> list[float]:
+        return [1.0, self.rest_temperature]
 
     def from_noise(
         self,
@@ -1629,6 +1653,17 @@ class CodePrior(Prior):
         rest = (normalised - expected - self.shift) / self.scale
         guidance = self.guidance if guidance is None else guidance
         return [self.code.coordinates(code), self.flow.noise_of(rest, num_steps, expected, guidance)]
+
+    def coordinates(
+        self, latents: torch.Tensor, components: PrincipalComponents, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """The code of latents `(B, Z)` along its principal components, in standard deviations: `(B, code_dim)`. It is
+        the mean of the posterior, or a draw from it with a `generator` (of the CPU)."""
+        code, logvar = self.posterior(components.normalised(latents))
+        if generator is not None:
+            noise = torch.randn(code.shape, generator=generator).to(code.device)
+            code = code + torch.exp(0.5 * logvar) * noise
+        return self.code.coordinates(code)
 
     def posterior(self, normalised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean and log-variance of the code, `(..., code_dim)` each, of normalised latents `(..., Z)`."""
@@ -2070,6 +2105,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from diffusers.utils.torch_utils import randn_tensor
 
 
@@ -2146,7 +2182,7 @@ class LatentPrior(PrincipalComponents):
     @property
     def default_path(self) -> str:
         """The kind of path that is taken unless another one is asked for: through the code where there is one. Among
-        the others, most shipped models draw sharper images halfway on the circle than on the line."""
+        the others, most shipped models generate sharper images halfway on the circle than on the line."""
         return CODE if CODE in self.kinds else CIRCLE
 
     @property
@@ -2202,6 +2238,7 @@ class LatentPrior(PrincipalComponents):
         temperature: float = 1.0,
         num_steps: int = DEFAULT_STEPS,
         guidance: float | None = None,
+        code: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Draws latents `(num_samples, Z)`.
 
@@ -2214,21 +2251,29 @@ class LatentPrior(PrincipalComponents):
             num_steps: Number of steps of a flow. Other priors ignore it.
             guidance: Strength of what a flow's network adds to its Gaussian; the model's own if None. Other priors
                 ignore it.
+            code: The Gaussian to draw the code from, along its principal components in standard deviations: its mean
+                `(code_dim,)`, and a root R `(code_dim, code_dim)` of its covariance R R^T. N(0, I) if None.
 
         Raises:
-            ValueError: If the model has no prior of this kind, or `num_samples` or `num_steps` is below 1.
+            ValueError: If the model has no prior of this kind, `num_samples` or `num_steps` is below 1, or there is a
+                `code` and another kind.
         """
+        if code is not None and kind != CODE:
+            raise ValueError(f"prior={kind!r} draws no code, which labels are given by; draw from the prior {CODE!r}.")
         if num_samples < 1:
             raise ValueError(f"{num_samples} samples cannot be drawn; ask for at least 1.")
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
         prior = self.get(kind)
         noise = [
-            randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
-            for size in prior.noise_sizes
+            scale * randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
+            for size, scale in zip(prior.noise_sizes, prior.noise_scales, strict=True)
         ]
         num_scaled = len(noise) - prior.num_choices
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
+        if code is not None:
+            mean, root = (part.to(noise[0]) for part in code)
+            noise[0] = mean + noise[0] @ root.T
         return prior.from_noise(noise, self, num_steps, guidance=guidance)
 
     @torch.no_grad()
@@ -2281,7 +2326,7 @@ class LatentPrior(PrincipalComponents):
     @torch.no_grad()
     def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
         """Moves latents `(B, Z)`, or one `(1, Z)` for all, along the first K components of `sliders` by `shifts`
-        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn anew for the moved code, from the same
+        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn again for the moved code, from the same
         noise."""
         shifts = shifts.to(latents)
         count = shifts.shape[1]
@@ -2291,10 +2336,10 @@ class LatentPrior(PrincipalComponents):
         assert isinstance(prior, CodePrior)
         code, noise = prior.to_noise(latents, self, num_steps)
         size = max(len(latents), len(shifts))
-        positions = torch.cat([code.expand(size, -1)[:, :count] + shifts, code.expand(size, -1)[:, count:]], 1)
-        moved = prior.from_noise([positions, noise.expand(size, -1)], self, num_steps)
-        # as on a path: without a shift, latents stay as they are
-        return moved + latents - prior.from_noise([code, noise], self, num_steps)
+        moved = code.expand(size, -1) + F.pad(shifts, (0, code.shape[1] - count))
+        codes, noises = torch.cat([moved, code]), torch.cat([noise.expand(size, -1), noise])
+        drawn, as_before = prior.from_noise([codes, noises], self, num_steps).tensor_split([size])
+        return latents + drawn - as_before  # as on a path: without a shift, latents stay as they are
 
 
 def _choose(names: list[str]) -> str:
@@ -2411,6 +2456,8 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         code_dim: Numbers in the code.
         code_nats: Information of the code about an image, in nats.
         code_width: Channels of the code's networks, at the scale of the grid.
+        rest_temperature: Scale of the noise in samples that what the code does not say is drawn from. Below 1, samples
+            are whole more often, and softer.
         guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
             typical, below 1 more varied.
         num_directions: Maximum number of principal components, which sliders move along.
@@ -2629,16 +2676,39 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
     ) -> torch.Tensor:
         """Evenly spaced points from `starts` to `ends`, both `(..., Z)`, or `(..., Z + D)` with residual latents:
         `(..., num_points, Z)` or `(..., num_points, Z + D)`. The arguments are those of `LatentPrior.path`, which
-        describes the kinds. Residual latents go along the straight line on all of them.
+        describes the kinds. Residual latents go along the straight line on all of them. Through the code they fade
+        where the image differs from the end that they belong to.
 
         Raises:
             ValueError: As `LatentPrior.path` does.
         """
-        size = self.config.latent_dim
+        size, kind = self.config.latent_dim, kind or self.latent_prior.default_path
         points = self.latent_prior.path(starts[..., :size], ends[..., :size], num_points, kind, num_steps)
         weights = torch.linspace(0, 1, num_points, device=starts.device)[:, None]  # (num_points, 1)
-        details = torch.lerp(starts[..., None, size:], ends[..., None, size:], weights)
-        return torch.cat([points, details], -1)
+        first, last = (
+            self._details(latents[..., None, :].expand(*points.shape[:-1], -1), points, kind == CODE)
+            for latents in (starts, ends)
+        )
+        return torch.cat([points, torch.lerp(first, last, weights)], -1)
+
+    @torch.no_grad()
+    def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+        """Moves latents `(B, Z)` or `(B, Z + D)`, or one for all, by `shifts` (B, K), in standard deviations, along
+        the first K components of `latent_prior.sliders`: see `LatentPrior.move`. Residual latents stay as they are.
+        With a code they fade where the image changes."""
+        size = self.config.latent_dim
+        moved = self.latent_prior.move(latents[:, :size], shifts, num_steps)
+        has_code = CODE in self.latent_prior.kinds
+        return torch.cat([moved, self._details(latents.expand(len(moved), -1), moved, has_code)], 1)
+
+    def _details(self, latents: torch.Tensor, moved: torch.Tensor, fades: bool) -> torch.Tensor:
+        """The residual latents in `latents` (..., Z + D), if there are any, for the image of `moved` (..., Z). If they
+        fade, they fade where it differs from the image of `latents`."""
+        before, details = latents.tensor_split([self.config.latent_dim], -1)
+        if not fades or self.detail is None or not details.shape[-1]:
+            return details
+        images, changed = (self.decode(points.flatten(0, -2)).sample for points in (before, moved))
+        return self.detail.faded(details.flatten(0, -2), changed - images).view(details.shape)
 
     def _latents_of(self, images: torch.Tensor, ndim: int = 4) -> torch.Tensor:
         """Images `(B, C, H, W)` in [-1, 1], or with `ndim` 3 one `(C, H, W)`, to latents `(B, Z)`. Others are refused:

@@ -90,7 +90,7 @@ class LatentPrior(PrincipalComponents):
     @property
     def default_path(self) -> str:
         """The kind of path that is taken unless another one is asked for: through the code where there is one. Among
-        the others, most shipped models draw sharper images halfway on the circle than on the line."""
+        the others, most shipped models generate sharper images halfway on the circle than on the line."""
         return CODE if CODE in self.kinds else CIRCLE
 
     @property
@@ -234,7 +234,7 @@ class LatentPrior(PrincipalComponents):
     @torch.no_grad()
     def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
         """Moves latents `(B, Z)`, or one `(1, Z)` for all, along the first K components of `sliders` by `shifts`
-        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn anew for the moved code, from the same
+        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn again for the moved code, from the same
         noise."""
         shifts = shifts.to(latents)
         count = shifts.shape[1]

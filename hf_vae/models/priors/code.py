@@ -29,12 +29,12 @@ MAX_WIDENING = 4  # of the channels, from the grid's own scale to the coarsest
 
 
 class CodePrior(Prior):
-    """A code and a flow: a Gaussian draws the code `(B, code_dim)`, which says what the image as a whole is, a network
-    turns it into the latents that it leads to expect, and a flow draws the rest of the latents, given these.
+    """A code and a flow. A Gaussian draws the code `(B, code_dim)`, which says what the image as a whole is. A network
+    turns it into the latents that it leads to expect. Given these, a flow draws the rest of the latents.
 
     The code is that of a small VAE of the latents, whose error is measured in images. It is held at `code_nats` of
     information, so that it keeps to what matters most, and so that a Gaussian suffices to draw it. What people move
-    along are the principal components of the code: the flow then makes the rest anew, from the same noise. The latents
+    along are the principal components of the code: the flow then draws the rest again, from the same noise. The latents
     given the code are drawn as in diffusion autoencoders (Preechakul et al. 2022).
 
     Args:
