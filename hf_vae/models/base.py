@@ -84,7 +84,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         rest_temperature: Scale of the noise in samples that what the code does not say is drawn from. Below 1, samples
             are whole more often, and softer.
         guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
-            typical, below 1 more varied.
+            typical, below 1 more varied. None for the prior's own, 2.5 of "code" and 1 of "flow".
         num_directions: Maximum number of principal components, which sliders move along.
         num_gaussians: Maximum number of Gaussians in the mixture prior.
         flow_width: Channels of the flow's UNet at its finest scale, for latents on a grid.
@@ -241,7 +241,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             temperature: Scale of that noise. Below 1 samples are more typical and less varied.
             prior: The prior to draw latents from, one of `priors`; `config.prior` if None.
             num_steps: Number of steps from noise to latents, for a flow. Other priors ignore it.
-            guidance: Strength of what a flow's network adds to its Gaussian; `config.guidance` if None. Above 1
+            guidance: Strength of what a flow's network adds to its Gaussian; the model's own if None. Above 1
                 samples are more typical. Other priors ignore it.
 
         Raises:

@@ -59,7 +59,7 @@ FIRST_VALUES: dict[int, dict[str, Any]] = {
         "flow_depth": 2,
         "flow_directions": 512,
     },
-    5: {"guidance": 1.0},
+    5: {"guidance": None},
 }
 
 

@@ -236,7 +236,7 @@ FIRST_VALUES: dict[int, dict[str, Any]] = {
         "flow_depth": 2,
         "flow_directions": 512,
     },
-    5: {"guidance": 1.0},
+    5: {"guidance": None},
 }
 
 
@@ -1285,7 +1285,8 @@ class Flow(nn.Module):
 
 
 class FlowPrior(Flow, Prior):
-    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`."""
+    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`,
+    1 if None."""
 
     title = "flow (learned)"
     is_learned = True
@@ -1299,10 +1300,10 @@ class FlowPrior(Flow, Prior):
         flow_mlp_width: int = 512,
         flow_depth: int = 2,
         flow_directions: int = 512,
-        guidance: float = 1.0,
+        guidance: float | None = None,
     ):
         super().__init__(latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
-        self.guidance = guidance
+        self.guidance = 1.0 if guidance is None else guidance
 
     @property
     def noise_sizes(self) -> list[int]:
@@ -1527,6 +1528,7 @@ from torch import nn
 
 
 CODE_DIM = 128
+GUIDANCE, REST_TEMPERATURE = 2.5, 0.85  # what LFWcrop looks best with: model_cards/EXPERIMENTS.md
 CODE_SHARE = 0.3  # of the training updates; the flow takes the others
 CODE_BATCH = 32
 CODE_LEARNING_RATE = 1e-3
@@ -1546,8 +1548,8 @@ class CodePrior(Prior):
 
     The code is that of a small VAE of the latents, whose error is measured in images. It is held at `code_nats` of
     information, so that it keeps to what matters most, and so that a Gaussian suffices to draw it. What people move
-    along are the principal components of the code: the flow then draws the rest again, from the same noise. The latents
-    given the code are drawn as in diffusion autoencoders (Preechakul et al. 2022).
+    along are the principal components of the code: the flow then draws the rest again, from the same noise. Latents
+    are drawn given a code as in diffusion autoencoders (Preechakul et al. 2022).
 
     Args:
         latent_dim: Number of latents Z.
@@ -1556,7 +1558,7 @@ class CodePrior(Prior):
         code_nats: Information of the code about an image, in nats, that training holds it at.
         code_width: Channels of its networks at the grid's own scale, a multiple of 8. They double at each coarser one.
         rest_temperature: Scale of the flow's noise in samples. Below 1, what the code does not say is more typical.
-        guidance: Strength of what the flow's network adds to its Gaussian, see `Flow`.
+        guidance: Strength of what the flow's network adds to its Gaussian, see `Flow`; 2.5 if None.
         flow_width: As in `Flow`.
         flow_mlp_width: As in `Flow`; also the features of the code's networks for latents without a grid.
         flow_depth: As in `Flow`.
@@ -1579,8 +1581,8 @@ class CodePrior(Prior):
         code_dim: int = CODE_DIM,
         code_nats: float = 60.0,
         code_width: int = 64,
-        rest_temperature: float = 1.0,
-        guidance: float = 1.0,
+        rest_temperature: float = REST_TEMPERATURE,
+        guidance: float | None = None,
         flow_width: int = 48,
         flow_mlp_width: int = 512,
         flow_depth: int = 2,
@@ -1599,7 +1601,8 @@ class CodePrior(Prior):
             latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions, has_condition=True
         )
         self.latent_dim, self.latent_shape, self.code_dim = latent_dim, self.flow.latent_shape, code_dim
-        self.code_nats, self.code_width, self.guidance = code_nats, code_width, guidance
+        self.code_nats, self.code_width = code_nats, code_width
+        self.guidance = GUIDANCE if guidance is None else guidance
         self.rest_temperature = rest_temperature
         self.encoder, self.decoder = self._new_networks()
         self.code = PrincipalComponents(code_dim, code_dim)
@@ -2101,6 +2104,7 @@ class StandardPrior(Prior):
 """The priors of a model: the one table of them, and the module that holds those of one model."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -2290,7 +2294,8 @@ class LatentPrior(PrincipalComponents):
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
         the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
-        of these, with a circle for the code and another for the noise of the rest.
+        of these, with a circle for the code and another for the noise of the rest, which has the temperature of
+        samples halfway.
 
         Args:
             starts: Latents.
@@ -2319,15 +2324,20 @@ class LatentPrior(PrincipalComponents):
             return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
         prior = self.get(kind)
         parts = zip(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), strict=True)
-        points = prior.from_noise([slerp(first, last, weights) for first, last in parts], self, num_steps)
+        between = torch.sin(math.pi * weights)  # 0 at the ends, 1 halfway
+        noise = [
+            slerp(first, last, weights) * (1 + (scale - 1) * between)
+            for (first, last), scale in zip(parts, prior.noise_scales, strict=True)
+        ]
+        points = prior.from_noise(noise, self, num_steps)
         # there and back in steps is not quite the identity: the error at either end is subtracted
         return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
 
     @torch.no_grad()
     def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
         """Moves latents `(B, Z)`, or one `(1, Z)` for all, along the first K components of `sliders` by `shifts`
-        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn again for the moved code, from the same
-        noise."""
+        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn again for the moved code, from
+        the same noise, whose temperature becomes that of samples as the shift grows."""
         shifts = shifts.to(latents)
         count = shifts.shape[1]
         prior = self._modules.get(CODE)
@@ -2336,8 +2346,11 @@ class LatentPrior(PrincipalComponents):
         assert isinstance(prior, CodePrior)
         code, noise = prior.to_noise(latents, self, num_steps)
         size = max(len(latents), len(shifts))
+        shifts = shifts.expand(size, -1)
         moved = code.expand(size, -1) + F.pad(shifts, (0, code.shape[1] - count))
-        codes, noises = torch.cat([moved, code]), torch.cat([noise.expand(size, -1), noise])
+        as_far = 1 - torch.exp(-shifts.square().sum(1, keepdim=True) / 2)  # from 0 to 1
+        noises = torch.cat([noise * (1 + (prior.rest_temperature - 1) * as_far), noise])
+        codes = torch.cat([moved, code])
         drawn, as_before = prior.from_noise([codes, noises], self, num_steps).tensor_split([size])
         return latents + drawn - as_before  # as on a path: without a shift, latents stay as they are
 
@@ -2459,7 +2472,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         rest_temperature: Scale of the noise in samples that what the code does not say is drawn from. Below 1, samples
             are whole more often, and softer.
         guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
-            typical, below 1 more varied.
+            typical, below 1 more varied. None for the prior's own, 2.5 of "code" and 1 of "flow".
         num_directions: Maximum number of principal components, which sliders move along.
         num_gaussians: Maximum number of Gaussians in the mixture prior.
         flow_width: Channels of the flow's UNet at its finest scale, for latents on a grid.
@@ -2616,7 +2629,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             temperature: Scale of that noise. Below 1 samples are more typical and less varied.
             prior: The prior to draw latents from, one of `priors`; `config.prior` if None.
             num_steps: Number of steps from noise to latents, for a flow. Other priors ignore it.
-            guidance: Strength of what a flow's network adds to its Gaussian; `config.guidance` if None. Above 1
+            guidance: Strength of what a flow's network adds to its Gaussian; the model's own if None. Above 1
                 samples are more typical. Other priors ignore it.
 
         Raises:
@@ -2931,8 +2944,8 @@ class Autoencoder(ImageGenerator):
         code_dim: int = 128,
         code_nats: float = 60.0,
         code_width: int = 64,
-        rest_temperature: float = 1.0,
-        guidance: float = 1.0,
+        rest_temperature: float = 0.85,
+        guidance: float | None = None,
         num_directions: int = 128,
         num_gaussians: int = 16,
         flow_width: int = 48,

@@ -1,6 +1,7 @@
 """The priors of a model: the one table of them, and the module that holds those of one model."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -198,7 +199,8 @@ class LatentPrior(PrincipalComponents):
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
         the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
-        of these, with a circle for the code and another for the noise of the rest.
+        of these, with a circle for the code and another for the noise of the rest, which has the temperature of
+        samples halfway.
 
         Args:
             starts: Latents.
@@ -227,15 +229,20 @@ class LatentPrior(PrincipalComponents):
             return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
         prior = self.get(kind)
         parts = zip(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), strict=True)
-        points = prior.from_noise([slerp(first, last, weights) for first, last in parts], self, num_steps)
+        between = torch.sin(math.pi * weights)  # 0 at the ends, 1 halfway
+        noise = [
+            slerp(first, last, weights) * (1 + (scale - 1) * between)
+            for (first, last), scale in zip(parts, prior.noise_scales, strict=True)
+        ]
+        points = prior.from_noise(noise, self, num_steps)
         # there and back in steps is not quite the identity: the error at either end is subtracted
         return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
 
     @torch.no_grad()
     def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
         """Moves latents `(B, Z)`, or one `(1, Z)` for all, along the first K components of `sliders` by `shifts`
-        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn again for the moved code, from the same
-        noise."""
+        (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn again for the moved code, from
+        the same noise, whose temperature becomes that of samples as the shift grows."""
         shifts = shifts.to(latents)
         count = shifts.shape[1]
         prior = self._modules.get(CODE)
@@ -244,8 +251,11 @@ class LatentPrior(PrincipalComponents):
         assert isinstance(prior, CodePrior)
         code, noise = prior.to_noise(latents, self, num_steps)
         size = max(len(latents), len(shifts))
+        shifts = shifts.expand(size, -1)
         moved = code.expand(size, -1) + F.pad(shifts, (0, code.shape[1] - count))
-        codes, noises = torch.cat([moved, code]), torch.cat([noise.expand(size, -1), noise])
+        as_far = 1 - torch.exp(-shifts.square().sum(1, keepdim=True) / 2)  # from 0 to 1
+        noises = torch.cat([noise * (1 + (prior.rest_temperature - 1) * as_far), noise])
+        codes = torch.cat([moved, code])
         drawn, as_before = prior.from_noise([codes, noises], self, num_steps).tensor_split([size])
         return latents + drawn - as_before  # as on a path: without a shift, latents stay as they are
 

@@ -211,7 +211,8 @@ class Flow(nn.Module):
 
 
 class FlowPrior(Flow, Prior):
-    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`."""
+    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`,
+    1 if None."""
 
     title = "flow (learned)"
     is_learned = True
@@ -225,10 +226,10 @@ class FlowPrior(Flow, Prior):
         flow_mlp_width: int = 512,
         flow_depth: int = 2,
         flow_directions: int = 512,
-        guidance: float = 1.0,
+        guidance: float | None = None,
     ):
         super().__init__(latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
-        self.guidance = guidance
+        self.guidance = 1.0 if guidance is None else guidance
 
     @property
     def noise_sizes(self) -> list[int]:
