@@ -107,5 +107,5 @@ def test_a_line_in_the_registry_is_all_that_a_new_family_needs(registered, pictu
 def test_a_prior_that_does_not_exist_is_refused_before_training(registered):
     """A family whose signature takes any text for it, as this one's does."""
     run = RunConfig("linear-code", TINY | {"prior": "gausian"}, LinearCodeObjective(), DataConfig(), TrainConfig())
-    with pytest.raises(ValueError, match="prior=gausian is not possible; choose one of flow, mixture"):
+    with pytest.raises(ValueError, match="prior=gausian is not possible; choose one of code, flow, mixture"):
         new_model(run)

@@ -81,7 +81,8 @@ class EfficientNetLite(nn.Module):
     @classmethod
     def load(cls, file: Path) -> "EfficientNetLite":
         """The network with the weights in `file`, whose tensors are in the order of the layers, for inference."""
-        network = cls()
+        with torch.random.fork_rng(devices=[]):  # its random weights are replaced
+            network = cls()
         weights = torch.load(file, map_location="cpu", weights_only=True)
         network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
         network.eval().requires_grad_(False).fuse()

@@ -1536,8 +1536,8 @@ CODE_WEIGHT = 4096.0  # of the error against the KL, at the start
 WEIGHT_RATE = 0.02  # how fast that weight follows the nats
 LATENTS_WEIGHT = 0.02  # of the error of latents, beside that of images
 CODE_LOGVAR_RANGE = (-10.0, 4.0)
-AVERAGE_DECAY = 0.998
-ENCODE_BATCH = 512
+CODE_AVERAGE_DECAY = 0.998
+CODE_ENCODE_BATCH = 512
 COARSEST = 4  # cells
 MAX_WIDENING = 4  # of the channels, from the grid's own scale to the coarsest
 
@@ -1757,7 +1757,7 @@ class CodeTraining(PriorTraining):
         self._schedule.step()
         with torch.no_grad():
             self._log_weight += WEIGHT_RATE * (1 - kl / prior.code_nats).clamp(-1, 1)
-        move_average(self._averaged.state_dict(), self._networks.state_dict(), len(self.losses), AVERAGE_DECAY)
+        move_average(self._averaged.state_dict(), self._networks.state_dict(), len(self.losses), CODE_AVERAGE_DECAY)
         self.losses.append(loss.detach() / prior.latent_dim)
 
     def _drawn(self, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
@@ -1780,7 +1780,7 @@ class CodeTraining(PriorTraining):
         prior = self.prior
         self._networks.load_state_dict(self._averaged.state_dict())
         self._networks.eval().requires_grad_(False)
-        parts = [prior.posterior(some) for some in self._latents.split(ENCODE_BATCH)]
+        parts = [prior.posterior(some) for some in self._latents.split(CODE_ENCODE_BATCH)]
         mean, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
         self._codes = mean, logvar
         generator = torch.Generator(mean.device).manual_seed(self._seed)
@@ -1790,7 +1790,9 @@ class CodeTraining(PriorTraining):
         rests = torch.cat(
             [
                 latents - prior.expected(code)
-                for latents, code in zip(self._latents.split(ENCODE_BATCH), codes.split(ENCODE_BATCH), strict=True)
+                for latents, code in zip(
+                    self._latents.split(CODE_ENCODE_BATCH), codes.split(CODE_ENCODE_BATCH), strict=True
+                )
             ]
         )
         prior.shift.copy_(rests.mean(0))
@@ -2331,7 +2333,8 @@ class LatentPrior(PrincipalComponents):
         ]
         points = prior.from_noise(noise, self, num_steps)
         # there and back in steps is not quite the identity: the error at either end is subtracted
-        return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
+        points = points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
+        return torch.cat([starts, points[..., 1:-1, :], ends], -2)
 
     @torch.no_grad()
     def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:

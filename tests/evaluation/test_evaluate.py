@@ -121,7 +121,7 @@ def disc(latents: torch.Tensor) -> DecoderOutput:
 
 
 def test_the_strength_of_a_slider_is_how_far_it_moves_shapes(family, images, monkeypatch):
-    model = tiny_model(family)  # not trained: the components are the latents
+    model = tiny_model(family, prior="standard")  # not trained: the components are the latents
     monkeypatch.setattr(model, "decode", disc)
     found = evaluate(model, images)
     strengths = [found[f"slider_strength_component_{number}"] for number in range(1, 9)]

@@ -130,7 +130,7 @@ def forget_networks():
     ],
 )
 def test_a_package_that_is_not_installed_is_named(name, package, install, monkeypatch, forget_networks):
-    monkeypatch.setattr(features, "find_spec", lambda _: None)
+    monkeypatch.setattr(efficientnet, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=f"The package {package} is not installed: {install}"):
         open_features(name)
 

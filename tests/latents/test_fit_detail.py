@@ -59,7 +59,7 @@ def test_details_are_the_principal_components_of_what_is_left_in_standard_deviat
 @pytest.fixture(scope="module")
 def with_and_without(pictures) -> list[ImageGenerator]:
     """A model with residual latents, and the same one without, both with fitted priors."""
-    models = [detailed_model(pictures, 64), tiny_model("vae", **GRID)]
+    models = [detailed_model(pictures, 64, prior="flow"), tiny_model("vae", **GRID, prior="flow")]
     for model in models:
         fit_prior(model, pictures.split(8), num_updates=2)
     return models
@@ -72,7 +72,7 @@ def fitted(with_and_without) -> ImageGenerator:
 
 
 def test_samples_are_those_of_the_networks_alone(with_and_without):
-    for prior in PRIORS:
+    for prior in sorted(set(PRIORS) - {"code"}):
         drawn = [one.sample(3, torch.Generator().manual_seed(0), prior=prior) for one in with_and_without]
         assert torch.equal(*drawn), prior
 
@@ -94,7 +94,7 @@ def test_a_picture_that_is_varied_keeps_its_details(pictures, fitted):
 
 
 def test_latents_are_decoded_with_or_without_details(pictures):
-    model = detailed_model(pictures, 64)
+    model = detailed_model(pictures, 64, prior="flow")
     pipe = ImagePipeline(model)
     latents = model.encode(pictures[:2]).latents
     samples = model.latent_prior.sample(2, "standard")

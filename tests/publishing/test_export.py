@@ -62,7 +62,8 @@ def test_the_files_compute_what_the_model_does_for_any_batch(family, images, tmp
 @pytest.mark.parametrize("kind", PRIORS)
 def test_noise_becomes_the_latents_that_the_prior_draws(kind, latent_dim):
     torch.manual_seed(0)
-    model = tiny_model("vae", latent_dim=latent_dim)
+    own = {"prior": kind} if PRIORS[kind].is_learned else {}
+    model = tiny_model("vae", latent_dim=latent_dim, **own)
     prior = model.latent_prior
     fitted(prior, latent_dim)
     graph, noise = PriorGraph(model, kind), drawn_noise(prior, kind, 6, seed=3)

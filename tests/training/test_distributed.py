@@ -16,7 +16,7 @@ from conftest import flags_of, launch_two, log_lines, reset_accelerate
 import train_accelerate
 from hf_vae import FAMILIES, AutoGenerator
 from hf_vae.config import TrainConfig
-from hf_vae.models.priors.flow import FlowTraining
+from hf_vae.models.priors.code import CodeTraining
 from hf_vae.training import loop
 from hf_vae.training.checkpoints import list_checkpoints
 from hf_vae.training.state import _refuse_to_shard
@@ -72,14 +72,14 @@ def get_a_signal_on_rank_1(flags: list[str]) -> None:
 
 
 def get_a_signal_in_the_prior(flags: list[str]) -> None:
-    """Runs `train_accelerate.py`; the process that fits the prior gets a SIGTERM in its first update of the flow."""
-    update = FlowTraining.update
+    """Runs `train_accelerate.py`; the process that fits the prior gets a SIGTERM in its first update."""
+    update = CodeTraining.update
 
-    def update_and_signal(flow_training: FlowTraining) -> None:
+    def update_and_signal(code_training: CodeTraining) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        update(flow_training)
+        update(code_training)
 
-    FlowTraining.update = update_and_signal
+    CodeTraining.update = update_and_signal
     sys.argv = ["train_accelerate.py", *flags]
     train_accelerate.main()
 

@@ -14,7 +14,7 @@ from conftest import assert_equal_runs, every_family, reset_accelerate, tiny_fla
 
 import train_accelerate
 from hf_vae.flags import run_from_recipe
-from hf_vae.models.priors.flow import FlowTraining
+from hf_vae.models.priors.code import CodeTraining
 from hf_vae.training import checkpoints, fitting, loop
 from hf_vae.training.checkpoints import PRIOR_CHECKPOINT, list_checkpoints
 from hf_vae.training.interruptions import StopSignals, TrainingInterrupted
@@ -55,14 +55,14 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
 
 def signal_in_prior(number: int, signal_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has this process get a signal while it computes the `number`-th update of the flow of a prior."""
-    update = FlowTraining.update
+    update = CodeTraining.update
 
-    def update_and_signal(flow_training: FlowTraining) -> None:
-        if len(flow_training.losses) == number - 1:
+    def update_and_signal(code_training: CodeTraining) -> None:
+        if len(code_training.losses) == number - 1:
             os.kill(os.getpid(), signal_number)
-        update(flow_training)
+        update(code_training)
 
-    monkeypatch.setattr(FlowTraining, "update", update_and_signal)
+    monkeypatch.setattr(CodeTraining, "update", update_and_signal)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_a_run_that_is_stopped_in_its_prior_goes_on_there_to_the_same_weights(
     assert list_checkpoints(stopped)[-1].name == "checkpoint-6" and (stopped / PRIOR_CHECKPOINT).is_file()
     assert not (stopped / "training.json").exists() and not (stopped / "diffusion_pytorch_model.safetensors").exists()
     reset_accelerate()
-    updates, update = [], FlowTraining.update
-    monkeypatch.setattr(FlowTraining, "update", lambda self: updates.append(1) or update(self))
+    updates, update = [], CodeTraining.update
+    monkeypatch.setattr(CodeTraining, "update", lambda self: updates.append(1) or update(self))
     loop.train(tiny_run("vae", picture_folder, stopped, resume_from_checkpoint="latest", **settings))
     assert len(updates) == 2 and "the prior resumes after 3 of its 5 updates" in capsys.readouterr().out
     for name, value in weights(quiet).items():
@@ -131,14 +131,14 @@ def test_a_stop_right_before_the_prior_learns_leaves_the_trained_networks(
 def train_until_killed_in_the_prior(recipe: str) -> None:
     """Trains, and is killed before the fifth update of the flow, with a state of the prior after each."""
     checkpoints.PRIOR_SAVE_SECONDS = 0.0
-    update = FlowTraining.update
+    update = CodeTraining.update
 
-    def update_or_die(flow_training: FlowTraining) -> None:
-        if len(flow_training.losses) == 4:
+    def update_or_die(code_training: CodeTraining) -> None:
+        if len(code_training.losses) == 4:
             os.kill(os.getpid(), signal.SIGKILL)
-        update(flow_training)
+        update(code_training)
 
-    FlowTraining.update = update_or_die
+    CodeTraining.update = update_or_die
     loop.train(train_accelerate.parse_arguments(["--recipe", recipe]))
 
 

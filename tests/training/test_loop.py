@@ -218,7 +218,7 @@ def test_dry_run_shows_the_configuration_and_every_layer(family, picture_folder,
 def test_dry_run_shows_the_layers_that_training_does_not_use(finished_run, picture_folder, tmp_path):
     start = {"pretrained_model_name_or_path": str(finished_run("vae")), "prior_steps": 0}
     text = describe(tiny_run("vae", picture_folder, tmp_path / "never", **start))
-    assert re.search(r"^model\.latent_prior\.flow\.\S+ +- ", text, re.MULTILINE)
+    assert re.search(r"^model\.latent_prior\.code\.\S+ +- ", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,8 @@ class LatentPrior(PrincipalComponents):
         ]
         points = prior.from_noise(noise, self, num_steps)
         # there and back in steps is not quite the identity: the error at either end is subtracted
-        return points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
+        points = points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
+        return torch.cat([starts, points[..., 1:-1, :], ends], -2)
 
     @torch.no_grad()
     def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
