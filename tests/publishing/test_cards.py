@@ -20,7 +20,7 @@ from hf_vae.data.presets import PRESETS
 from hf_vae.data.split import read_split
 from hf_vae.evaluation.evaluate import evaluate_folder
 from hf_vae.evaluation.titles import measured
-from hf_vae.flags import training_command
+from hf_vae.flags import run_from_recipe, training_command
 from hf_vae.latents.directions import Direction, write_directions
 from hf_vae.latents.labelled_codes import LabelledCodes
 from hf_vae.pictures import picture_grid, to_pictures
@@ -263,6 +263,8 @@ def test_every_shipped_model_loads_and_its_card_agrees_with_its_metrics(folder):
     assert abs(np.asarray(picture_grid(drawn)) - shown).mean() < 2  # grey levels
     text = (folder / "README.md").read_text()
     assert "were not recorded" not in text and f'from_pretrained("model_cards/{folder.name}")' in text
+    # it names every setting that differs from a default, also from one that changed after the training
+    assert training_command(run_from_recipe(json.loads((folder / "train_config.json").read_text()))) in text
     split, pictures = read_split(folder), json.loads((folder / "training.json").read_text())["pictures"]
     assert (len(split.train), len(split.heldout)) == (pictures["train"], pictures["heldout"])
     assert metrics["num_heldout"] == pictures["heldout"]
