@@ -78,7 +78,7 @@ class PlainLoop:
             noise = torch.randn(len(images), NETWORK["latent_dim"], device=self.device)
             output = self.model(images, noise)
             kl = 0.5 * (output.mean**2 + output.logvar.exp() - 1 - output.logvar)
-            loss = F.mse_loss(output.reconstructions, images) + KL_WEIGHT * kl.mean()
+            loss = F.mse_loss(output.sample, images) + KL_WEIGHT * kl.mean()
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

@@ -39,7 +39,7 @@ def heldout_mse(model: VAE, heldout: torch.Tensor) -> float:
     total = 0.0
     for batch in heldout.split(MEASURE_BATCH):
         images = to_float(batch.to(model.device))
-        total += (model(images).reconstructions.clamp(-1, 1) - images).square().sum().item()
+        total += (model(images).sample.clamp(-1, 1) - images).square().sum().item()
     model.train(was_training)
     return total / heldout.numel()
 

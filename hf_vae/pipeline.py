@@ -1,5 +1,6 @@
 """Images in, images out: what the Space, the command line and users call."""
 
+import operator
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,22 @@ from .run_folder import DIRECTIONS_FILE
 
 
 DECODE_BATCH = 64
+MAX_SEED = 2**64 - 1  # of a torch.Generator
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of the CPU with this seed.
+
+    Raises:
+        ValueError: If it is no whole number from 0 to 2**64 - 1.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= MAX_SEED:
+        raise ValueError(f"seed={seed!r} is not possible; it must be a whole number from 0 to {MAX_SEED}.")
+    return torch.Generator().manual_seed(number)
 
 
 @dataclass(frozen=True)
@@ -148,9 +165,11 @@ class ImagePipeline:
         num_steps: int = DEFAULT_STEPS,
         guidance: float | None = None,
         labels: Mapping[str, Any] | None = None,
+        skip: int = 0,
     ) -> PicturesOutput:
-        """Generates images. Each has a seed of its own, `seed`, `seed + 1` and so on, which gives the same image
-        again, on any device and whatever else is generated with it.
+        """Generates images: those that `model.sample` gives for a `torch.Generator` with this seed. They are the same
+        on any device, and however many of them are generated. `skip` leaves out as many at the start, so that
+        `sample(1, seed=3, skip=5)` gives the sixth image of seed 3 alone.
 
         `labels` asks for images with these values of labels of the training images, such as `{"age": 60, "gender":
         "female"}`: any of those that `hf-vae directions` fitted, see `labels`. The code is drawn given them. Other
@@ -158,15 +177,14 @@ class ImagePipeline:
 
         Raises:
             ValueError: If the model has no such label, or it cannot have the value; if `labels` are given with a prior
-                without a code; or as `ImageGenerator.sample` does.
+                without a code; if `seed` is no whole number from 0 to 2**64 - 1; or as `ImageGenerator.sample` does.
         """
-        seed = secrets.randbelow(2**32) if seed is None else seed
-        generators = [torch.Generator().manual_seed(seed + number) for number in range(num_images)]
-        prior = prior or self.model.config.prior
+        generator = seeded(secrets.randbelow(2**32) if seed is None else seed)
+        prior, latent_prior = prior or self.model.config.prior, self.model.latent_prior
         code = self._code_given(labels) if labels else None
-        return self.decode(
-            self.model.latent_prior.sample(num_images, prior, generators, temperature, num_steps, guidance, code)
-        )
+        if skip > 0:
+            latent_prior.draw_noise(skip, prior, generator)
+        return self.decode(latent_prior.sample(num_images, prior, generator, temperature, num_steps, guidance, code))
 
     def _code_given(self, labels: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         if self.codes is None:

@@ -32,6 +32,7 @@ UNFINISHED = ".writing-"  # in front of a name, until the file or folder is comp
 
 # written at the end of a run, and published
 MODEL_CONFIG_FILE = CONFIG_NAME  # config.json
+PIPELINE_CONFIG_FILE = "model_index.json"
 FACTS_FILE = "training.json"
 METRICS_FILE = "metrics.json"
 CARD_FILE = "README.md"
@@ -40,7 +41,7 @@ RECONSTRUCTIONS_FILE = "reconstructions.png"
 TIMELAPSES = ("timelapse.webp", "timelapse.gif")
 DIRECTIONS_FILE = "directions.safetensors"
 PUBLISHED = (
-    *(CARD_FILE, MODEL_CONFIG_FILE, CONFIG_FILE, SPLIT_FILE, FACTS_FILE, METRICS_FILE),
+    *(CARD_FILE, MODEL_CONFIG_FILE, PIPELINE_CONFIG_FILE, CONFIG_FILE, SPLIT_FILE, FACTS_FILE, METRICS_FILE),
     *(SAMPLES_FILE, RECONSTRUCTIONS_FILE, *TIMELAPSES),
 )
 
@@ -72,8 +73,9 @@ def save_metrics(metrics: Mapping[str, Any], folder: Path) -> None:
 
 
 def published_files(folder: Path) -> list[Path]:
-    """The files of a run folder that are published: card, configuration, measurements, images, weights, and the code
-    that `config.json` names."""
+    """The files of a run folder that are published: card, configuration, measurements, images, weights (with their
+    index if they are in several files), and the code that `config.json` names."""
     code = read_json(folder, MODEL_CONFIG_FILE).get("auto_map", {}).values()
     names = [*PUBLISHED, *(f"{place.split('.')[0]}.py" for place in code)]
-    return [folder / name for name in names if (folder / name).is_file()] + sorted(folder.glob("*.safetensors"))
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index*.json")]
+    return [folder / name for name in names if (folder / name).is_file()] + sorted(weights)

@@ -30,15 +30,43 @@ def test_a_seed_gives_the_same_pictures_and_no_seed_others(family, published_mod
 
 
 @pytest.mark.parametrize("prior", ["standard", "gaussian", "mixture", "flow"])
-def test_every_picture_has_a_seed_of_its_own(family, prior):
+def test_a_seed_means_the_same_images_however_many_are_generated(family, prior):
     model = tiny_model(family)
     if prior not in model.latent_prior.kinds:
         pytest.skip("has no flow")
-    pipe = ImagePipeline(model)
+    pipe, close = ImagePipeline(model), {"rtol": 1e-4, "atol": 1e-4}
     together = pipe.sample(4, seed=7, prior=prior)
-    alone = pipe.sample(1, seed=9, prior=prior)
-    torch.testing.assert_close(together.latents[2:3], alone.latents, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        together.tensors, model.sample(4, torch.Generator().manual_seed(7), prior=prior), **close
+    )
+    torch.testing.assert_close(together.latents[:2], pipe.sample(2, seed=7, prior=prior).latents, **close)
+    torch.testing.assert_close(together.latents[2:3], pipe.sample(1, seed=7, prior=prior, skip=2).latents, **close)
     assert len({latents.norm().item() for latents in together.latents}) == 4
+    others = pipe.sample(4, seed=8, prior=prior).latents
+    assert not any(torch.allclose(one, other) for one in together.latents for other in others)
+
+
+def test_a_list_of_generators_has_one_for_each_image(family):
+    model = tiny_model(family)
+    images = model.sample(3, [torch.Generator().manual_seed(seed) for seed in (4, 5, 6)])
+    alone = model.sample(1, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(images[1:2], alone, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="2 generators cannot draw 3 samples; pass one, or one for each"):
+        model.sample(3, [torch.Generator(), torch.Generator()])
+
+
+def test_a_seed_gives_nearly_the_same_images_in_half_precision(family):
+    model = tiny_model(family)
+    whole = model.sample(2, torch.Generator().manual_seed(1), prior="standard")
+    half = model.half().sample(2, torch.Generator().manual_seed(1), prior="standard")
+    torch.testing.assert_close(half, whole, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "7"])
+def test_what_is_no_seed_is_refused_by_name(seed):
+    with pytest.raises(ValueError, match=f"seed={seed!r} is not possible; it must be a whole number from 0 to 1844"):
+        ImagePipeline(tiny_model("vae")).sample(1, seed=seed)
+    assert ImagePipeline(tiny_model("vae")).sample(1, seed=2**64 - 1).tensors.isfinite().all()
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
@@ -119,7 +147,7 @@ def test_samples_are_drawn_around_the_code_of_the_labels(family, codes):
     pipe = ImagePipeline(tiny_model(family, code_dim=6), codes)
     assert [label.name for label in pipe.labels] == ["tone", "age"]
     output = pipe.sample(3, seed=5, labels={"age": 50})
-    again = pipe.sample(1, seed=6, labels={"age": "50"})
+    again = pipe.sample(1, seed=5, labels={"age": "50"}, skip=1)
     torch.testing.assert_close(output.latents[1:2], again.latents, atol=1e-5, rtol=1e-5)
     assert not torch.equal(output.latents, pipe.sample(3, seed=5).latents)
     still = pipe.sample(2, seed=5, temperature=0, labels={"tone": "dark"}).latents

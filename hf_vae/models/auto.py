@@ -1,7 +1,7 @@
 """The class of a model, by the name in its `config.json`."""
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from diffusers.utils import CONFIG_NAME
@@ -14,7 +14,7 @@ class AutoGenerator:
     """Loads any family's model, by the class name in its `config.json`."""
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> ImageGenerator:
+    def from_pretrained(cls, path: str | os.PathLike, **kwargs: Any) -> ImageGenerator:
         """Loads the model at `path`, a folder or a Hub id, in evaluation mode. `kwargs` go to the class's own
         `from_pretrained`.
 
@@ -24,7 +24,7 @@ class AutoGenerator:
         return cls.class_of(path, **kwargs).from_pretrained(path, **kwargs)
 
     @classmethod
-    def class_of(cls, path: str | Path, **kwargs: Any) -> type[ImageGenerator]:
+    def class_of(cls, path: str | os.PathLike, **kwargs: Any) -> type[ImageGenerator]:
         """The class of the model at `path`, without loading its weights. The arguments are those of `from_pretrained`.
 
         Raises:

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .base import EncoderOutput, ImageGenerator
+from .base import DecoderOutput, EncoderOutput, ImageGenerator
 from .listed_layers import make_decoder, make_encoder
 from .priors import PriorKind
 
@@ -50,9 +50,9 @@ class Autoencoder(ImageGenerator):
         self.encoder = make_encoder(encoder_layers, *sizes)
         self.decoder = make_decoder(decoder_layers, *sizes)
 
-    def encode(self, images: torch.Tensor) -> EncoderOutput:
+    def _encode(self, images: torch.Tensor) -> EncoderOutput:
         return EncoderOutput(latents=self.encoder(images.to(self.dtype)).float())
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Reconstructs `images` (B, C, H, W)."""
-        return self.decode(self.encode(images).latents).sample
+    def forward(self, images: torch.Tensor, return_dict: bool = True) -> DecoderOutput:
+        """Reconstructs `images` (B, C, H, W): a `DecoderOutput`, or a tuple without `return_dict`."""
+        return self.decode(self.encode(images).latents, return_dict)

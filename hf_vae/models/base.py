@@ -4,6 +4,7 @@ import inspect
 import os
 import shutil
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,17 @@ import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import CONFIG_NAME, BaseOutput
+from safetensors.torch import load_file
 
 from .detail import Detail
 from .formats import FORMAT_VERSION, VERSION_KEY, upgraded_config, upgraded_weights, version_of
-from .loading import HUB_OPTIONS, checked_folder, device_of_map
+from .loading import HUB_OPTIONS, LATENT_STATISTICS, LoadError, checked_folder, device_of_map, index_name
 from .priors import CODE, DEFAULT_STEPS, LatentPrior, priors_of
-from .standalone import standalone_source
+from .standalone import PIPELINE_CONFIG, pipeline_config, standalone_source
+
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 
 FITTED_PARTS = ("latent_prior", "detail")  # of a model: what is fitted once its networks are trained
@@ -33,10 +39,30 @@ class EncoderOutput(BaseOutput):
             a model with residual latents these follow, `(B, Z + D)`.
         logvar: Log-variance of the posterior around the first Z latents, `(B, Z)`, or None in a family without a
             posterior. Residual latents have no variance.
+        latent_shape: The shape of these Z latents on their grid, `ImageGenerator.latent_shape`, where there is a
+            posterior.
     """
 
     latents: torch.Tensor
     logvar: torch.Tensor | None = None
+    latent_shape: tuple[int, int, int] | None = None
+
+    @property
+    def latent_dist(self) -> "DiagonalGaussianDistribution":
+        """The posterior, as diffusers' autoencoders return it. `sample(generator)` and `mode()` give latents
+        `(B, Z / S^2, S, S)` on the grid of S x S cells, `(B, Z, 1, 1)` without a grid; `decode` takes these too.
+        Residual latents are not part of it.
+
+        Raises:
+            AttributeError: In a family without a posterior.
+        """
+        if self.logvar is None or self.latent_shape is None:
+            raise AttributeError("This family has no posterior: take `latents`.")
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # the import takes a second
+
+        mean = self.latents[:, : self.logvar.shape[1]]
+        parameters = [values.unflatten(1, self.latent_shape) for values in (mean, self.logvar)]
+        return DiagonalGaussianDistribution(torch.cat(parameters, 1))
 
 
 @dataclass
@@ -97,6 +123,8 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
     """
 
     has_encoder: ClassVar[bool] = True
+    main_input_name = "images"  # of `forward`, for diffusers' tools
+    _supports_gradient_checkpointing = True  # in the residual blocks
     config: Any  # the arguments of `__init__`, as keys and as attributes
     decoder: torch.nn.Module
 
@@ -112,6 +140,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
     def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard"):
         super().__init__()
         self.register_to_config(**{VERSION_KEY: FORMAT_VERSION})
+        self._latent_size = latent_size
         self.latent_prior = LatentPrior(latent_dim, latent_size, prior, self.config)
         self.detail: Detail | None = None
 
@@ -129,24 +158,30 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
                 "auto" is the accelerator, if there is one.
 
         Raises:
-            ValueError: If there is no such model, it is of another class or a newer format, or its configuration or
+            LoadError: If there is no such model, it is of another class or a newer format, or its configuration or
                 weights are incomplete, too large or not finite; see `hf_vae.models.loading`. If `device_map` does not
-                name one device of this machine.
+                name one device of this machine. It is a `ValueError` and, as diffusers' error, an `OSError`.
         """
-        if not kwargs.pop("use_safetensors", True):
-            raise ValueError("use_safetensors=False is not possible: a pickle can hold any program.")
+        if kwargs.pop("use_safetensors", None) is False:
+            raise LoadError("use_safetensors=False is not possible: a pickle can hold any program.")
         device_map = kwargs.pop("device_map", None)
         device = None if device_map is None else device_of_map(device_map)
         folder = checked_folder(cls, pretrained_model_name_or_path, **kwargs)
         options = {name: value for name, value in kwargs.items() if name not in (*HUB_OPTIONS, "subfolder")}
-        options.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
-        model = super().from_pretrained(folder, use_safetensors=True, **options)
+        if cls._keep_in_fp32_modules is None:  # diffusers needs it for these
+            # it would need accelerate, and spares small networks nothing
+            options.setdefault("low_cpu_mem_usage", False)
+        loaded = super().from_pretrained(folder, use_safetensors=True, **options)
+        model: Self = loaded[0] if isinstance(loaded, tuple) else loaded
         is_here = Path(os.path.expanduser(pretrained_model_name_or_path)).is_dir()
         # what the next config.json says: a Hub id, or the name of a folder without its path on this machine
         model.register_to_config(
             _name_or_path=folder.resolve().name if is_here else str(pretrained_model_name_or_path)
         )
-        return model if device is None else model.to(device)
+        model.register_latent_statistics()
+        model = model if device is None else model.to(device)
+        # with output_loading_info, as diffusers returns it
+        return (model, *loaded[1:]) if isinstance(loaded, tuple) else model  # type: ignore[return-value]
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
@@ -154,18 +189,38 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         """Saves the model to a folder as diffusers' models do, and the code that it needs beside the weights. Where
         this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
         save_directory = os.path.expanduser(save_directory)
+        self.register_latent_statistics()
         if is_main_process and self._auto_class:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.save_source(Path(save_directory))
+        if is_main_process:  # diffusers leaves it, and would look for the files that it removes
+            Path(save_directory, index_name(kwargs.get("variant"))).unlink(missing_ok=True)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
             for weights in Path(save_directory).glob("diffusion_pytorch_model*.safetensors"):
                 shutil.copymode(Path(save_directory, CONFIG_NAME), weights)  # made for its owner alone by safetensors
 
+    def register_latent_statistics(self) -> None:
+        """Writes to the configuration what diffusers' autoencoders say there of their latents, from those that the
+        prior was fitted to: `latents_mean` and `latents_std` of each channel of the grid (of each latent without a
+        grid), so that `(latents - latents_mean) / latents_std` has a mean of 0 and a variance of 1. As these scale the
+        latents, `scaling_factor` is 1. A family without an encoder has none."""
+        if self.has_encoder:
+            mean, variances = (
+                values.float().unflatten(0, (self.latent_shape[0], -1))
+                for values in (self.latent_prior.mean, self.latent_prior.variances)
+            )
+            variance = variances.mean(1) + mean.var(1, correction=0)
+            rounded = ([round(value, 6) for value in values.tolist()] for values in (mean.mean(1), variance.sqrt()))
+            self.register_to_config(**dict(zip(LATENT_STATISTICS, (*rounded, 1.0), strict=True)))
+
     @classmethod
     def save_source(cls, folder: Path) -> None:
-        """Writes only that code, under the name that diffusers writes into `config.json`."""
-        (folder / f"{cls.__module__.rpartition('.')[2]}.py").write_text(standalone_source(cls.__module__))
+        """Writes only that code, under the name that diffusers writes into `config.json`, and the `model_index.json`
+        that `DiffusionPipeline.from_pretrained` reads."""
+        module = cls.__module__.rpartition(".")[2]
+        (folder / f"{module}.py").write_text(standalone_source(cls.__module__))
+        (folder / PIPELINE_CONFIG).write_text(pipeline_config(module, cls.__name__))
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
@@ -179,11 +234,25 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         """As diffusers', for a configuration of any format version. diffusers would warn of `auto_map`, which is for
         `AutoModel` alone."""
         config_dict = upgraded_config(config_dict, inspect.signature(cls.__init__).parameters)
-        return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
+        known = {name: value for name, value in config_dict.items() if name not in ("auto_map", *LATENT_STATISTICS)}
+        return super().extract_init_dict(known, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """As PyTorch's, for weights of any format version."""
         return super().load_state_dict(self._upgraded(state_dict), *args, **kwargs)
+
+    @classmethod
+    def _load_pretrained_model(  # type: ignore[override]  # named as diffusers passes them
+        cls, model: Self, state_dict: dict[str, torch.Tensor] | None, files: list[str], *args: Any, **kwargs: Any
+    ) -> Any:
+        """What diffusers calls to fill a model. Weights in several files are joined first, because diffusers renames
+        those of an earlier format version only in one."""
+        if state_dict is None:
+            state_dict = {name: weight for file in files for name, weight in load_file(file).items()}
+            model._fix_state_dict_keys_on_load(state_dict)
+            path, _, *args = args  # type: ignore[assignment]
+            args = (path, list(state_dict), *args)
+        return super()._load_pretrained_model(model, OrderedDict(state_dict), files[:1], *args, **kwargs)
 
     def _fix_state_dict_keys_on_load(self, state_dict: dict[str, torch.Tensor]) -> None:
         """What diffusers calls on the weights that it read: renames those of an earlier format version, in place."""
@@ -201,6 +270,13 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         return self.config.latent_dim + (0 if self.detail is None else self.detail.detail_dim)
 
     @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """The shape of an image's latents on their grid, `(Z / S^2, S, S)`; `(Z, 1, 1)` without a grid. Flat latents
+        `(B, Z)` are these, flattened."""
+        size = self._latent_size
+        return (self.config.latent_dim // size**2, size, size)
+
+    @property
     def priors(self) -> list[str]:
         """The priors that samples can usefully be drawn from, in the order of `PRIORS`."""
         return [kind for kind in priors_of(self.config.prior, self.has_encoder) if kind in self.latent_prior.kinds]
@@ -210,24 +286,51 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         """Edge in pixels of the generated images: the network's own `image_size`, unless configured."""
         return self.config.output_size or self.config.image_size
 
-    def encode(self, images: torch.Tensor) -> EncoderOutput:
-        """Images `(B, C, H, W)` in [-1, 1] to `EncoderOutput`.
+    def encode(self, images: torch.Tensor, return_dict: bool = True) -> EncoderOutput:
+        """Images `(B, C, H, W)` in [-1, 1] to `EncoderOutput`. Without `return_dict`, to a tuple, as in diffusers: of
+        the posterior, or of the latents in a family without one.
 
         Raises:
             ValueError: If the family has no encoder (`has_encoder`).
         """
+        output = self._encode(images)
+        if return_dict:
+            return output
+        return (output.latents if output.logvar is None else output.latent_dist,)  # type: ignore[return-value]
+
+    def _encode(self, images: torch.Tensor) -> EncoderOutput:
+        """What `encode` returns, of a family that has an encoder."""
         raise ValueError(f"{type(self).__name__} has no encoder: it can generate images, but not encode them.")
 
-    def decode(self, latents: torch.Tensor) -> DecoderOutput:
-        """Latents `(B, Z)`, or with residual latents `(B, Z + D)`, to `DecoderOutput`. Its `sample` is `(B, C, H, W)`,
-        in [-1, 1] except where the network overshoots."""
-        return DecoderOutput(sample=self.decoder(latents.to(self.dtype)))
+    def decode(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput:
+        """Latents to `DecoderOutput`, or to a tuple without `return_dict`. Its `sample` is `(B, C, H, W)`, in [-1, 1]
+        except where the network overshoots.
+
+        Args:
+            latents: `(B, Z)`, the same on their grid `(B, *latent_shape)`, or with residual latents `(B, Z + D)`.
+            return_dict: Return an output of diffusers' kind, not a tuple.
+
+        Raises:
+            ValueError: If they have another shape.
+        """
+        flat = latents.flatten(1) if tuple(latents.shape[1:]) == self.latent_shape else latents
+        size, count = self.config.latent_dim, self.num_latents
+        if flat.ndim != 2 or flat.shape[1] not in (size, count):
+            details = f", or (B, {count}) with residual latents" if count > size else ""
+            grid = f", or on their grid (B, {', '.join(map(str, self.latent_shape))})"
+            raise ValueError(f"Latents (B, {size}) are needed{grid}{details}; got {tuple(latents.shape)}.")
+        images = self._decode(flat.to(self.dtype))
+        return DecoderOutput(sample=images) if return_dict else (images,)  # type: ignore[return-value]
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The images of flat latents."""
+        return self.decoder(latents)
 
     @torch.no_grad()
     def sample(
         self,
         num_images: int,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         temperature: float = 1.0,
         prior: str | None = None,
         num_steps: int = DEFAULT_STEPS,
@@ -237,7 +340,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
 
         Args:
             num_images: How many.
-            generator: Source of the latents' noise; the global one if None.
+            generator: Source of the latents' noise: one generator, or one for each image; the global one if None. The
+                first images of a generator are the same, however many follow. One of the CPU gives the same images on
+                any device.
             temperature: Scale of that noise. Below 1 samples are more typical and less varied.
             prior: The prior to draw latents from, one of `priors`; `config.prior` if None.
             num_steps: Number of steps from noise to latents, for a flow. Other priors ignore it.
@@ -245,7 +350,8 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
                 samples are more typical. Other priors ignore it.
 
         Raises:
-            ValueError: If the model has no such prior, or `num_images` or `num_steps` is below 1.
+            ValueError: If the model has no such prior, `num_images` or `num_steps` is below 1, or there are several
+                generators, but not one for each image.
         """
         kind = prior or self.config.prior
         latents = self.latent_prior.sample(num_images, kind, generator, temperature, num_steps, guidance)

@@ -1,6 +1,8 @@
 """The three convolution stacks that every family is built from, and the rule for the image sizes that they can
 make."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -97,6 +99,24 @@ class ResidualBlock(nn.Module):
         return hidden + self.conv2(F.silu(self.norm2(residual)))
 
 
+class Trunk(nn.Sequential):
+    """Layers with residual blocks, which `enable_gradient_checkpointing` of diffusers computes again in the backward
+    pass: less memory, more time. Their GroupNorm, other than BatchNorm, keeps no statistics that this would change."""
+
+    def __init__(self, *layers: nn.Module):
+        super().__init__(*layers)
+        self.gradient_checkpointing = False
+        self._gradient_checkpointing_func: Any = None  # diffusers sets it
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        for layer in self:
+            if self.gradient_checkpointing and torch.is_grad_enabled() and isinstance(layer, ResidualBlock):
+                hidden = self._gradient_checkpointing_func(layer, hidden)
+            else:
+                hidden = layer(hidden)
+        return hidden
+
+
 class Encoder(nn.Module):
     """Images `(B, C, H, W)` to `outputs` numbers for each latent, `(B, outputs * latent_dim)`, halving the size once
     per stage.
@@ -140,7 +160,7 @@ class Encoder(nn.Module):
             for fine, coarse in zip(widths, widths[1:], strict=False):
                 layers += [nn.Conv2d(fine, coarse, 4, stride=2, padding=1, bias=False)]
                 layers += [nn.BatchNorm2d(coarse), nn.LeakyReLU(0.2, inplace=True)]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = Trunk(*layers) if block == "residual" else nn.Sequential(*layers)
         if latent_size > 1:
             self.head = nn.Conv2d(widths[-1], outputs * latent_channels, 1)
             if shortcut and block == "residual":
@@ -214,7 +234,7 @@ class Decoder(nn.Module):
                 layers += [nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1, bias=False)]
                 layers += [nn.BatchNorm2d(fine), nn.ReLU(inplace=True)]
             layers += [nn.ConvTranspose2d(widths[0], image_channels, 4, stride=2, padding=1), nn.Tanh()]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = Trunk(*layers) if block == "residual" else nn.Sequential(*layers)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         latents = latents.unflatten(1, self.latent_shape)

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .base import ImageGenerator
+from .base import DecoderOutput, ImageGenerator
 from .listed_layers import make_decoder
 from .priors import DecoderPriorKind
 
@@ -23,6 +23,7 @@ class DCGAN(ImageGenerator):
     """
 
     has_encoder = False
+    main_input_name = "latents"
 
     @register_to_config
     def __init__(
@@ -41,6 +42,7 @@ class DCGAN(ImageGenerator):
         super().__init__(latent_dim, prior=prior)
         self.decoder = make_decoder(decoder_layers, image_size, image_channels, latent_dim, 1, width, max_width, block)
 
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Generates the images `(B, C, H, W)` of `latents` (B, Z) of N(0, I)."""
-        return self.decode(latents).sample
+    def forward(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput:
+        """Generates the images `(B, C, H, W)` of `latents` (B, Z) of N(0, I): a `DecoderOutput`, or a tuple without
+        `return_dict`."""
+        return self.decode(latents, return_dict)

@@ -13,8 +13,12 @@ from typing import Any
 import torch
 
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 VERSION_KEY = "format_version"  # in config.json; versions 1 to 4 did not write it
+
+
+class LoadError(ValueError, OSError):
+    """A model that cannot be loaded. diffusers raises an `OSError` for many of the reasons, so this is one too."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ CHANGES: dict[int, FormatChange] = {
     ),
     # 2026-11-26: the prior with a code, in weights of its own; guidance.
     5: FormatChange(),
+    # 2026-11-27: the statistics of the latents in the configuration.
+    6: FormatChange(),
 }
 # The arguments that versions up to this one did not have, or did not write yet, and the values that they stood for.
 FIRST_VALUES: dict[int, dict[str, Any]] = {
@@ -64,14 +70,14 @@ FIRST_VALUES: dict[int, dict[str, Any]] = {
 
 
 def refuse_newer_format(config: dict[str, Any], place: Any) -> None:
-    """Raises a `ValueError` if the configuration `config` of the model at `place` has a format that is unknown."""
+    """Raises a `LoadError` if the configuration `config` of the model at `place` has a format that is unknown."""
     version = config.get(VERSION_KEY, 1)
     if type(version) is not int or version < 1:
-        raise ValueError(
+        raise LoadError(
             f"{place}: {VERSION_KEY}={short_repr(version)} is not possible; it must be a whole number from 1."
         )
     if version > FORMAT_VERSION:
-        raise ValueError(
+        raise LoadError(
             f"{place} has {VERSION_KEY} {version}, and this version of hf_vae reads versions up to {FORMAT_VERSION}: "
             "upgrade hf_vae to load the model."
         )
@@ -81,7 +87,7 @@ def upgraded_config(config: dict[str, Any], arguments: Collection[str]) -> dict[
     """The same configuration, with the values of those of the class's `arguments` that its version did not know.
 
     Raises:
-        ValueError: If the version is newer than this code.
+        LoadError: If the version is newer than this code.
     """
     refuse_newer_format(config, "The configuration")
     version = config.get(VERSION_KEY, 4)
@@ -108,9 +114,9 @@ def version_of(config: dict[str, Any], names: Collection[str]) -> int:
 
 
 def refuse_early_flow(version: int, prior: Any, place: Any) -> None:
-    """Raises a `ValueError` if a model of a version would draw samples from a flow whose meaning is not known."""
+    """Raises a `LoadError` if a model of a version would draw samples from a flow whose meaning is not known."""
     if version == 2 and prior == "flow":
-        raise ValueError(
+        raise LoadError(
             f"{place} has a flow of 21 November 2026, whose weights had two meanings that cannot be told apart: pass "
             "prior='mixture' to load the model without it, or train the model again."
         )

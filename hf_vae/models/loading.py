@@ -6,6 +6,8 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from reprlib import repr as short_repr
 from types import NoneType, UnionType
@@ -19,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from .formats import (
     VERSION_KEY,
+    LoadError,
     added_names,
     refuse_early_flow,
     refuse_newer_format,
@@ -30,10 +33,14 @@ from .formats import (
 
 MAX_CONFIG_BYTES = 2**16
 MAX_HEADER_BYTES = 2**20
+MAX_INDEX_BYTES = 2**20
+MAX_PARTS = 256
+PART_NAME = re.compile(r"diffusion_pytorch_model(\.\w+)?-\d{5}-of-\d{5}\.safetensors")  # as diffusers calls them
 MAX_PARAMETERS = 2**28  # 1 GiB in single precision; the largest recipe has half
 MAX_OUTPUT_SIZE = 1024
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map", VERSION_KEY}
+LATENT_STATISTICS = ("latents_mean", "latents_std", "scaling_factor")  # in config.json, for diffusers; computed here
+NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map", VERSION_KEY, *LATENT_STATISTICS}
 FLOATS = {"F16", "BF16", "F32", "F64"}  # as safetensors calls them
 AUTOMATIC_DEVICES = ("auto", "balanced", "balanced_low_0", "sequential")  # as accelerate calls its ways to split
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # the start of what git keeps in place of a large file
@@ -47,23 +54,31 @@ def checked_folder(model_class: type, path: str | os.PathLike, variant: str | No
     what `model_class`, or an earlier version of it, writes. `options` are those of diffusers' `from_pretrained`.
 
     Raises:
-        ValueError: If anything in it is missing, unexpected, malformed, too large, not finite, or outside the folder.
+        LoadError: If anything in it is missing, unexpected, malformed, too large, not finite, or outside the folder.
     """
-    weights = SAFETENSORS_WEIGHTS_NAME
+    weights, index = SAFETENSORS_WEIGHTS_NAME, index_name(variant)
     if variant:
         weights = weights.replace(".safetensors", f".{variant}.safetensors")
-    folder = find_folder(path, [CONFIG_NAME, weights], **options)
+    parts = weights.replace(".safetensors", "-*-of-*.safetensors")
+    folder = find_folder(path, [CONFIG_NAME, weights, index, parts], **options)
     config = read_config(folder)
     if config["_class_name"] != model_class.__name__:
-        raise ValueError(
+        raise LoadError(
             f"{path} is a {config['_class_name']}, not a {model_class.__name__}: AutoGenerator picks the class."
         )
     arguments = _checked_arguments(model_class, config, options, folder / CONFIG_NAME)
-    if (folder / SAFE_WEIGHTS_INDEX_NAME).exists():
-        raise ValueError(f"{path} has weights in several files; save the model again with save_pretrained, in one.")
     expected = _state_without_memory(model_class, arguments, folder / CONFIG_NAME)
-    _check_weights(_own_file(folder, weights), expected, config, arguments.get("prior"))
+    if (folder / index).exists():  # as in diffusers, before weights in one file
+        files, places = _files_of_index(folder, index)
+    else:
+        files, places = [_own_file(folder, weights)], None
+    _check_weights(files, places, expected, config, arguments.get("prior"))
     return folder
+
+
+def index_name(variant: str | None) -> str:
+    """The name of the file that says where each weight is, if they are split over several files."""
+    return SAFE_WEIGHTS_INDEX_NAME.replace(".json", f".{variant}.json") if variant else SAFE_WEIGHTS_INDEX_NAME
 
 
 def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None = None, **options: Any) -> Path:
@@ -71,29 +86,29 @@ def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None
     `names` are downloaded.
 
     Raises:
-        ValueError: If there is neither, or it has no model; the message says what it has instead.
+        LoadError: If there is neither, or it has no model; the message says what it has instead.
     """
     folder = Path(os.path.expanduser(path))
     if folder.is_dir():
         folder = folder / (subfolder or "")
         if not (folder / CONFIG_NAME).is_file():
-            raise ValueError(_why_it_is_missing(folder, CONFIG_NAME))
+            raise LoadError(_why_it_is_missing(folder, CONFIG_NAME))
         return folder
     if folder.exists():
-        raise ValueError(f"{path} is a file, not a model folder; pass the folder that has {CONFIG_NAME}.")
+        raise LoadError(f"{path} is a file, not a model folder; pass the folder that has {CONFIG_NAME}.")
     hub_options = {name: options[name] for name in HUB_OPTIONS if name in options}
     patterns = [f"{subfolder}/{name}" if subfolder else name for name in names]
     try:
         folder = Path(snapshot_download(str(path), allow_patterns=patterns, **hub_options)) / (subfolder or "")
     except HFValidationError as error:
-        raise ValueError(
+        raise LoadError(
             f"{path} is neither a model folder here nor the id of a model on the Hub, such as me/my-vae."
         ) from error
     except OSError as error:
-        raise ValueError(f"{path} is neither a model folder here nor a model on the Hub. {error}") from error
+        raise LoadError(f"{path} is neither a model folder here nor a model on the Hub. {error}") from error
     if not (folder / CONFIG_NAME).is_file():
         place = f"{path}, folder {subfolder}," if subfolder else path
-        raise ValueError(f"{place} on the Hub has no {CONFIG_NAME}: it is not a model of hf_vae.")
+        raise LoadError(f"{place} on the Hub has no {CONFIG_NAME}: it is not a model of hf_vae.")
     return folder
 
 
@@ -101,33 +116,33 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The content of `config.json` in `folder`. It names a class, which need not be one of this package.
 
     Raises:
-        ValueError: If there is none, it is not the JSON of a configuration, or its format is newer than this code.
+        LoadError: If there is none, it is not the JSON of a configuration, or its format is newer than this code.
     """
     file = _own_file(folder, CONFIG_NAME)
     if file.stat().st_size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{file} has more than {MAX_CONFIG_BYTES:,} bytes: it is not the configuration of a model.")
+        raise LoadError(f"{file} has more than {MAX_CONFIG_BYTES:,} bytes: it is not the configuration of a model.")
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
+        raise LoadError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("_class_name"), str):
-        raise ValueError(f"{file} has no _class_name, the class of the model: save the model with save_pretrained.")
+        raise LoadError(f"{file} has no _class_name, the class of the model: save the model with save_pretrained.")
     refuse_newer_format(config, file)
     return config
 
 
 def refuse_output_size(output_size: int | None) -> None:
-    """Raises a `ValueError` for images that may need more memory than there is."""
+    """Raises a `LoadError` for images that may need more memory than there is."""
     if output_size is not None and not 1 <= output_size <= MAX_OUTPUT_SIZE:
-        raise ValueError(
+        raise LoadError(
             f"output_size={short_repr(output_size)} is not possible; choose one from 1 to {MAX_OUTPUT_SIZE}."
         )
 
 
 def refuse_lfs_pointer(file: Path, content: str) -> None:
-    """Raises a `ValueError` if `file` is what git keeps in place of a large file, if its `content` was not fetched."""
+    """Raises a `LoadError` if `file` is what git keeps in place of a large file, if its `content` was not fetched."""
     if is_lfs_pointer(file):
-        raise ValueError(
+        raise LoadError(
             f"{file} is a Git LFS pointer, not the {content}: run `git lfs pull` in its repository, or download the "
             "file itself."
         )
@@ -148,7 +163,7 @@ def device_of_map(device_map: Any) -> torch.device:
     devices. "auto" and the other automatic ways mean the accelerator if there is one, and else the CPU.
 
     Raises:
-        ValueError: If it names several devices, or one that cannot be used here.
+        LoadError: If it names several devices, or one that cannot be used here.
     """
     device = device_map[""] if isinstance(device_map, dict) and list(device_map) == [""] else device_map
     if isinstance(device, str) and device in AUTOMATIC_DEVICES:
@@ -156,7 +171,7 @@ def device_of_map(device_map: Any) -> torch.device:
     try:
         return torch.empty(0, device=device).device  # which fails where there is no such device
     except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(
+        raise LoadError(
             f"device_map={short_repr(device_map)} is not possible: a model is on one device, which must exist here. "
             f"Leave device_map out and use .to(device). {error}"
         ) from error
@@ -166,10 +181,10 @@ def _own_file(folder: Path, name: str) -> Path:
     """A file of `folder` that lies in it, or where the Hub's cache keeps what its folders link to."""
     file = folder / name
     if not file.is_file():  # neither is a pipe, which would be waited for
-        raise ValueError(_why_it_is_missing(folder, name))
+        raise LoadError(_why_it_is_missing(folder, name))
     places = [folder, *(parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots")]
     if not any(file.resolve().is_relative_to(place.resolve()) for place in places):
-        raise ValueError(f"{file} is a link to a file outside of its folder; put the file itself there.")
+        raise LoadError(f"{file} is a link to a file outside of its folder; put the file itself there.")
     refuse_lfs_pointer(file, "configuration" if name == CONFIG_NAME else "weights")
     return file
 
@@ -191,7 +206,7 @@ def _why_it_is_missing(folder: Path, name: str) -> str:
             return f"{folder} is a run that is not finished. It has no model yet. {_to_finish(folder)}"
         if models := [str(folder / other) for other in found if (folder / other / CONFIG_NAME).is_file()]:
             return f"{folder} is not a model, but has {len(models)}; pass one of them: {_first(models)}."
-    missing = f"{folder} has no file named {name}."
+    missing = f"Error no file named {name} found in directory {folder}."  # as diffusers says it
     if others := [other for other in found if Path(other).suffix in OTHER_WEIGHTS]:
         return (
             f"{missing} Only safetensors are read, and {_first(others)} is in another format, which can hold any "
@@ -221,7 +236,7 @@ def _checked_arguments(
     parameters = dict(inspect.signature(model_class).parameters)
     config = upgraded_config(config, parameters)
     if unknown := sorted(set(config) - set(parameters) - NOT_ARGUMENTS):
-        raise ValueError(
+        raise LoadError(
             f"{file} has {', '.join(map(short_repr, unknown))}, which a {model_class.__name__} does not know. It was "
             "written by another version, or by hand."
         )
@@ -229,7 +244,7 @@ def _checked_arguments(
     for name, value in arguments.items():
         if not _is_of_kind(value, parameters[name].annotation):
             kind = inspect.formatannotation(parameters[name].annotation)
-            raise ValueError(f"{file}: {name}={short_repr(value)} is not possible; it must be {kind}.")
+            raise LoadError(f"{file}: {name}={short_repr(value)} is not possible; it must be {kind}.")
     refuse_output_size(arguments.get("output_size"))
     return arguments
 
@@ -254,41 +269,96 @@ def _state_without_memory(model_class: type, arguments: dict[str, Any], file: Pa
         with torch.device("meta"):
             state = model_class(**arguments).state_dict()
     except Exception as error:  # of any kind: sizes that overflow, are negative, or do not fit each other
-        raise ValueError(f"{file} describes a model that cannot be built: {error}") from error
+        raise LoadError(f"{file} describes a model that cannot be built: {error}") from error
     if (count := sum(value.numel() for value in state.values())) > MAX_PARAMETERS:
-        raise ValueError(f"{file} describes a model of {count:,} weights, of which {MAX_PARAMETERS:,} are allowed.")
+        raise LoadError(f"{file} describes a model of {count:,} weights, of which {MAX_PARAMETERS:,} are allowed.")
     return state
 
 
-def _check_weights(file: Path, expected: dict[str, torch.Tensor], config: dict[str, Any], prior: Any) -> None:
-    """Compares a file's header with the weights of a model, and then looks for values that are not finite, one weight
-    at a time: the file is mapped, not read into memory. In a file of an earlier version the names are those of that
-    version, which follows from the `config` in its `config.json`. `prior` is the one that the model will have."""
-    with open(file, "rb") as start:
-        if (length := int.from_bytes(start.read(8), "little")) > MAX_HEADER_BYTES:
-            raise ValueError(
-                f"{file} announces a header of {length:,} bytes: it is not a safetensors file. Download it again."
-            )
+def _files_of_index(folder: Path, index: str) -> tuple[list[Path], dict[str, str]]:
+    """The files of weights that are split over several, and the file of each weight, by the `index` that
+    `save_pretrained` writes beside them."""
+    file = _own_file(folder, index)
+    if file.stat().st_size > MAX_INDEX_BYTES:
+        raise LoadError(f"{file} has more than {MAX_INDEX_BYTES:,} bytes: it is not the index of a model.")
     try:
-        with safe_open(file, framework="pt") as weights:
-            stored = list(weights.keys())
-            version = version_of(config, stored)
-            refuse_early_flow(version, prior, file)
-            names = upgraded_names(stored, version)
-            slices = {new: weights.get_slice(old) for old, new in names.items()}
-            added = added_names(version)
-            wrong = [f"{name} is missing" for name in expected if name not in slices and name not in added]
-            wrong += [f"{short_repr(old)} is unexpected" for old, new in names.items() if new not in expected]
-            for name in slices.keys() & expected.keys():
-                found, shape = tuple(slices[name].get_shape()), tuple(expected[name].shape)
-                if found != shape:
-                    wrong.append(f"{name} has shape {short_repr(found)} instead of {shape}")
-                elif (slices[name].get_dtype() in FLOATS) != expected[name].is_floating_point():
-                    wrong.append(f"{name} holds values of type {slices[name].get_dtype()}")
-            if not wrong:
-                wrong = [f"{name} is not finite" for name in names if not weights.get_tensor(name).isfinite().all()]
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged: {error}. Download or copy it again.") from error
+        content = json.loads(file.read_bytes())
+        places, _ = content["weight_map"], content["metadata"]
+        is_map = all(isinstance(place, str) and PART_NAME.fullmatch(place) for place in places.values())
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        raise LoadError(f"{file} is not the index of a model that is split over files: {error!r}.") from error
+    if not is_map or not 0 < len(set(places.values())) <= MAX_PARTS:
+        raise LoadError(f"{file} names files that save_pretrained does not write.")
+    return [_own_file(folder, name) for name in sorted(set(places.values()))], places
+
+
+def _check_weights(
+    files: list[Path],
+    places: dict[str, str] | None,
+    expected: dict[str, torch.Tensor],
+    config: dict[str, Any],
+    prior: Any,
+) -> None:
+    """Compares the headers of one file or several with the weights of a model, and then looks for values that are not
+    finite, one weight at a time: a file is mapped, not read into memory. `places` is the file of each weight by the
+    index of several files. In those of an earlier version the names are those of that version, which follows from the
+    `config` in its `config.json`. `prior` is the one that the model will have."""
+    with ExitStack() as opened:
+        weights, wrong = {}, []
+        for file in files:
+            for name, stored in _open_weights(file, opened).items():
+                if name in weights or (places is not None and places.get(name) != file.name):
+                    wrong.append(f"{short_repr(name)} is in {file.name}, where the index does not have it")
+                weights[name] = stored
+        version = version_of(config, weights.keys())
+        refuse_early_flow(version, prior, files[0])
+        names = upgraded_names(weights, version)
+        with _named_if_damaged(files[0].parent if places else files[0]):
+            wrong += _wrong_weights({new: weights[old] for old, new in names.items()}, names, expected, version)
     if wrong:
         listing = "; ".join(sorted(wrong)[:5]) + ("" if len(wrong) < 6 else f"; and {len(wrong) - 5} more")
-        raise ValueError(f"{file} does not have the weights of the model in {CONFIG_NAME}: {listing}.")
+        place = files[0].parent if places else files[0]
+        raise LoadError(f"{place} does not have the weights of the model in {CONFIG_NAME}: {listing}.")
+
+
+def _open_weights(file: Path, opened: ExitStack) -> dict[str, tuple[Any, str]]:
+    """The weights of a file, by name: the open file, and the name in it. Nothing but its header is read."""
+    with open(file, "rb") as start:
+        if (length := int.from_bytes(start.read(8), "little")) > MAX_HEADER_BYTES:
+            raise LoadError(
+                f"{file} announces a header of {length:,} bytes: it is not a safetensors file. Download it again."
+            )
+    with _named_if_damaged(file):
+        content = opened.enter_context(safe_open(file, framework="pt"))
+        return {name: (content, name) for name in content.keys()}  # noqa: SIM118 (it is no dictionary)
+
+
+def _wrong_weights(
+    weights: dict[str, tuple[Any, str]], names: dict[str, str], expected: dict[str, torch.Tensor], version: int
+) -> list[str]:
+    """What is wrong with weights of a `version`, each as one clause. `names` are their names today, by those in the
+    files."""
+    added = added_names(version)
+    wrong = [f"{name} is missing" for name in expected if name not in weights and name not in added]
+    wrong += [f"{short_repr(old)} is unexpected" for old, new in names.items() if new not in expected]
+    for name in weights.keys() & expected.keys():
+        content, old = weights[name]
+        stored = content.get_slice(old)
+        found, shape = tuple(stored.get_shape()), tuple(expected[name].shape)
+        if found != shape:
+            wrong.append(f"{name} has shape {short_repr(found)} instead of {shape}")
+        elif (stored.get_dtype() in FLOATS) != expected[name].is_floating_point():
+            wrong.append(f"{name} holds values of type {stored.get_dtype()}")
+    if wrong:
+        return wrong
+    return [
+        f"{old} is not finite" for content, old in weights.values() if not content.get_tensor(old).isfinite().all()
+    ]
+
+
+@contextmanager
+def _named_if_damaged(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise LoadError(f"{place} is damaged: {error}. Download or copy it again.") from error

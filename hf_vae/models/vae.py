@@ -1,11 +1,13 @@
 """The variational autoencoder."""
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils import BaseOutput
 
-from .base import DecoderOutput, EncoderOutput, ImageGenerator
+from .base import EncoderOutput, ImageGenerator
 from .detail import Detail
 from .listed_layers import make_decoder, make_encoder
 from .priors import PriorKind
@@ -15,15 +17,23 @@ from .priors import PriorKind
 LOGVAR_RANGE = (-10.0, 4.0)
 
 
-class VAEOutput(NamedTuple):
-    """What `VAE.forward` returns: `reconstructions` (B, C, H, W) and the posterior N(`mean`, exp(`logvar`)), both
-    `(B, Z)`. The reconstructions were decoded from `latents` (B, Z), a draw from the posterior. `samples` (N, C, H, W)
-    are the images of other latents, if any were passed."""
+@dataclass
+class VAEOutput(BaseOutput):
+    """What `VAE.forward` returns.
 
-    reconstructions: torch.Tensor
-    mean: torch.Tensor
-    logvar: torch.Tensor
-    latents: torch.Tensor
+    Args:
+        sample: Reconstructions `(B, C, H, W)`, under the name that they have in diffusers.
+        mean: Mean of the posterior, `(B, Z)`.
+        logvar: Its log-variance, `(B, Z)`.
+        latents: The draw from the posterior that the reconstructions were decoded from, `(B, Z)`.
+        samples: The images `(N, C, H, W)` of other latents, if any were passed.
+    """
+
+    sample: torch.Tensor
+    # accelerate makes one from a dictionary, as its first argument; the others need a default for that
+    mean: torch.Tensor = None  # type: ignore[assignment]
+    logvar: torch.Tensor = None  # type: ignore[assignment]
+    latents: torch.Tensor = None  # type: ignore[assignment]
     samples: torch.Tensor | None = None
 
 
@@ -70,29 +80,25 @@ class VAE(ImageGenerator):
         if detail_dim:
             self.detail = Detail(image_size, image_channels, latent_size, detail_dim)
 
-    def encode(self, images: torch.Tensor) -> EncoderOutput:
+    def _encode(self, images: torch.Tensor) -> EncoderOutput:
         posterior = self.posterior(images)
         if self.detail is None:
             return posterior
         details = self.detail.encode(self.residuals(images, posterior.latents).to(self.dtype)).float()
-        return EncoderOutput(latents=torch.cat([posterior.latents, details], 1), logvar=posterior.logvar)
+        latents = torch.cat([posterior.latents, details], 1)
+        return EncoderOutput(latents=latents, logvar=posterior.logvar, latent_shape=self.latent_shape)
 
-    def decode(self, latents: torch.Tensor) -> DecoderOutput:
-        size, count = self.config.latent_dim, latents.shape[1]
-        if count not in (size, self.num_latents):
-            raise ValueError(
-                f"Latents (B, {size}) are needed, or (B, {self.num_latents}) with residual latents; got (B, {count})."
-            )
-        latents = latents.to(self.dtype)
-        images = self.decoder(latents[:, :size])
-        if self.detail is not None and count > size:
-            images = images + self.detail.decode(latents[:, size:])
-        return DecoderOutput(sample=images)
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        latents, details = latents.tensor_split([self.config.latent_dim], 1)
+        images = self.decoder(latents)
+        if self.detail is not None and details.shape[1]:
+            images = images + self.detail.decode(details)
+        return images
 
     def posterior(self, images: torch.Tensor) -> EncoderOutput:
         """Encodes images `(B, C, H, W)` to latents `(B, Z)`, without residual latents."""
         mean, logvar = self._mean_and_logvar(images)
-        return EncoderOutput(latents=mean, logvar=logvar)
+        return EncoderOutput(latents=mean, logvar=logvar, latent_shape=self.latent_shape)
 
     def _mean_and_logvar(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean, logvar = self.encoder(images.to(self.dtype)).float().chunk(2, dim=1)  # (B, Z) each
@@ -102,10 +108,15 @@ class VAE(ImageGenerator):
         """The residuals `(B, C, H, W)`: images minus the decoder's output for `latents` (B, Z)."""
         return images - self.decoder(latents.to(self.dtype))
 
-    def forward(self, images: torch.Tensor, noise: torch.Tensor | None = None) -> VAEOutput:
+    def forward(self, images: torch.Tensor, noise: torch.Tensor | None = None, return_dict: bool = True) -> VAEOutput:
         """Reconstructs `images` (B, C, H, W), without residual latents, from a draw of their posterior: `noise` (B, Z)
-        of N(0, I), in its standard deviations from its mean. Without `noise`, from the posterior's mean."""
+        of N(0, I), in its standard deviations from its mean. Without `noise`, from the posterior's mean. Returns a
+        tuple without `return_dict`."""
+        output = self._forward(images, noise)
+        return output if return_dict else output.to_tuple()  # type: ignore[return-value]
+
+    def _forward(self, images: torch.Tensor, noise: torch.Tensor | None) -> VAEOutput:
         mean, logvar = self._mean_and_logvar(images)
         latents = mean if noise is None else mean + torch.exp(0.5 * logvar) * noise
         reconstructions = self.decoder(latents.to(self.dtype))
-        return VAEOutput(reconstructions, mean, logvar, latents)
+        return VAEOutput(sample=reconstructions, mean=mean, logvar=logvar, latents=latents)

@@ -15,8 +15,14 @@ class VAEGAN(VAE):
     """
 
     def forward(
-        self, images: torch.Tensor, noise: torch.Tensor | None = None, latents: torch.Tensor | None = None
+        self,
+        images: torch.Tensor,
+        noise: torch.Tensor | None = None,
+        return_dict: bool = True,
+        latents: torch.Tensor | None = None,
     ) -> VAEOutput:
         """As `VAE.forward`. If `latents` (N, Z) are given, `samples` (N, C, H, W) are the images decoded from them."""
-        output = super().forward(images, noise)
-        return output if latents is None else output._replace(samples=self.decoder(latents.to(self.dtype)))
+        output = self._forward(images, noise)
+        if latents is not None:
+            output.samples = self.decoder(latents.to(self.dtype))
+        return output if return_dict else output.to_tuple()  # type: ignore[return-value]

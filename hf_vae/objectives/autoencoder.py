@@ -26,7 +26,7 @@ class AutoencoderObjective(Objective):
         return f"loss is the {ERRORS[self.reconstruction_loss]}"
 
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
-        reconstructions = networks["model"](batch.images)
+        reconstructions = networks["model"](batch.images).sample
         num_values = batch.images[0].numel()
         error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](reconstructions, batch.images)
         loss = error.mean() / num_values

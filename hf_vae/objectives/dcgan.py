@@ -18,7 +18,7 @@ class DCGANObjective(AdversarialObjective):
         return ADVERSARIAL_LEGEND
 
     def fakes(self, networks: Networks, batch: Batch) -> torch.Tensor:
-        return networks["model"](draw_latents(networks, batch))
+        return networks["model"](draw_latents(networks, batch)).sample
 
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
         loss = self.generator_loss(networks, batch, self.fakes(networks, batch))

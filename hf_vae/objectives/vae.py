@@ -39,13 +39,13 @@ class VAEObjective(Objective):
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
         output = networks["model"](batch.images, draw_latents(networks, batch))
         num_values = batch.images[0].numel()
-        mse = losses.squared_error(output.reconstructions.detach(), batch.images).mean() / num_values
+        mse = losses.squared_error(output.sample.detach(), batch.images).mean() / num_values
         kl = losses.gaussian_kl(output.mean, output.logvar)
         if self.reconstruction_loss == "calibrated":
-            nll = losses.calibrated_nll(output.reconstructions, batch.images, variance=batch.mean_over_ranks(mse))
+            nll = losses.calibrated_nll(output.sample, batch.images, variance=batch.mean_over_ranks(mse))
             loss = (nll + self.kl_weight * kl).mean() / num_values
         else:
-            error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.reconstructions, batch.images)
+            error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.sample, batch.images)
             loss = error.mean() / num_values + self.kl_weight * kl.mean() / output.mean.shape[1]
         logs = {"loss": loss.detach(), "mse": mse, "kl": kl.detach().mean()}
         logs["kl_per_latent"] = logs["kl"] / output.mean.shape[1]

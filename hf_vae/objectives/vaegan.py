@@ -64,7 +64,7 @@ class VAEGANObjective(AdversarialObjective):
     def model_step(self, networks: Networks, batch: Batch) -> tuple[torch.Tensor, Logs]:
         output = self._draw(networks, batch)
         num_values = batch.images[0].numel()
-        error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.reconstructions, batch.images)
+        error = losses.RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.sample, batch.images)
         error = error.mean() / num_values
         scale: float | torch.Tensor = 1 / output.mean.shape[1]
         if self.calibrated_kl:
@@ -73,18 +73,18 @@ class VAEGANObjective(AdversarialObjective):
             )
         kl = losses.gaussian_kl(output.mean, output.logvar).mean()
         loss = error + self.kl_weight * scale * kl
-        mse = losses.squared_error(output.reconstructions.detach(), batch.images).mean() / num_values
+        mse = losses.squared_error(output.sample.detach(), batch.images).mean() / num_values
         logs = {"mse": mse, "kl": kl.detach()}
         if ramp := self._ramp(batch):
             adversarial = self.generator_loss(networks, batch, _fakes(output))
-            features = self._feature_distance(networks, batch, output.reconstructions)
+            features = self._feature_distance(networks, batch, output.sample)
             loss = loss + ramp * (self.adversarial_weight * adversarial + self.feature_weight * features)
             logs |= {"g_loss": adversarial.detach(), "feature_distance": features.detach()}
         return loss, {"loss": loss.detach(), **logs}
 
     def _draw(self, networks: Networks, batch: Batch) -> VAEOutput:
         latents = draw_latents(networks, batch) if self.other_fakes == "noise" else None
-        return networks["model"](batch.images, draw_latents(networks, batch), latents)
+        return networks["model"](batch.images, draw_latents(networks, batch), latents=latents)
 
     def _ramp(self, batch: Batch) -> float:
         """The share of the final weight that the discriminator's losses have at this batch, from 0 to 1."""
@@ -99,4 +99,4 @@ class VAEGANObjective(AdversarialObjective):
 
 def _fakes(output: VAEOutput) -> torch.Tensor:
     """All generated images: reconstructions, then samples if there are any."""
-    return output.reconstructions if output.samples is None else torch.cat([output.reconstructions, output.samples])
+    return output.sample if output.samples is None else torch.cat([output.sample, output.samples])

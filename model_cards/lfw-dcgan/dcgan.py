@@ -190,8 +190,12 @@ from typing import Any
 import torch
 
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 VERSION_KEY = "format_version"  # in config.json; versions 1 to 4 did not write it
+
+
+class LoadError(ValueError, OSError):
+    """A model that cannot be loaded. diffusers raises an `OSError` for many of the reasons, so this is one too."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,8 @@ CHANGES: dict[int, FormatChange] = {
     ),
     # 2026-11-26: the prior with a code, in weights of its own; guidance.
     5: FormatChange(),
+    # 2026-11-27: the statistics of the latents in the configuration.
+    6: FormatChange(),
 }
 # The arguments that versions up to this one did not have, or did not write yet, and the values that they stood for.
 FIRST_VALUES: dict[int, dict[str, Any]] = {
@@ -241,14 +247,14 @@ FIRST_VALUES: dict[int, dict[str, Any]] = {
 
 
 def refuse_newer_format(config: dict[str, Any], place: Any) -> None:
-    """Raises a `ValueError` if the configuration `config` of the model at `place` has a format that is unknown."""
+    """Raises a `LoadError` if the configuration `config` of the model at `place` has a format that is unknown."""
     version = config.get(VERSION_KEY, 1)
     if type(version) is not int or version < 1:
-        raise ValueError(
+        raise LoadError(
             f"{place}: {VERSION_KEY}={short_repr(version)} is not possible; it must be a whole number from 1."
         )
     if version > FORMAT_VERSION:
-        raise ValueError(
+        raise LoadError(
             f"{place} has {VERSION_KEY} {version}, and this version of hf_vae reads versions up to {FORMAT_VERSION}: "
             "upgrade hf_vae to load the model."
         )
@@ -258,7 +264,7 @@ def upgraded_config(config: dict[str, Any], arguments: Collection[str]) -> dict[
     """The same configuration, with the values of those of the class's `arguments` that its version did not know.
 
     Raises:
-        ValueError: If the version is newer than this code.
+        LoadError: If the version is newer than this code.
     """
     refuse_newer_format(config, "The configuration")
     version = config.get(VERSION_KEY, 4)
@@ -285,9 +291,9 @@ def version_of(config: dict[str, Any], names: Collection[str]) -> int:
 
 
 def refuse_early_flow(version: int, prior: Any, place: Any) -> None:
-    """Raises a `ValueError` if a model of a version would draw samples from a flow whose meaning is not known."""
+    """Raises a `LoadError` if a model of a version would draw samples from a flow whose meaning is not known."""
     if version == 2 and prior == "flow":
-        raise ValueError(
+        raise LoadError(
             f"{place} has a flow of 21 November 2026, whose weights had two meanings that cannot be told apart: pass "
             "prior='mixture' to load the model without it, or train the model again."
         )
@@ -332,6 +338,8 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from reprlib import repr as short_repr
 from types import NoneType, UnionType
@@ -347,10 +355,14 @@ from safetensors import SafetensorError, safe_open
 
 MAX_CONFIG_BYTES = 2**16
 MAX_HEADER_BYTES = 2**20
+MAX_INDEX_BYTES = 2**20
+MAX_PARTS = 256
+PART_NAME = re.compile(r"diffusion_pytorch_model(\.\w+)?-\d{5}-of-\d{5}\.safetensors")  # as diffusers calls them
 MAX_PARAMETERS = 2**28  # 1 GiB in single precision; the largest recipe has half
 MAX_OUTPUT_SIZE = 1024
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map", VERSION_KEY}
+LATENT_STATISTICS = ("latents_mean", "latents_std", "scaling_factor")  # in config.json, for diffusers; computed here
+NOT_ARGUMENTS = {"_class_name", "_diffusers_version", "_name_or_path", "auto_map", VERSION_KEY, *LATENT_STATISTICS}
 FLOATS = {"F16", "BF16", "F32", "F64"}  # as safetensors calls them
 AUTOMATIC_DEVICES = ("auto", "balanced", "balanced_low_0", "sequential")  # as accelerate calls its ways to split
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # the start of what git keeps in place of a large file
@@ -364,23 +376,31 @@ def checked_folder(model_class: type, path: str | os.PathLike, variant: str | No
     what `model_class`, or an earlier version of it, writes. `options` are those of diffusers' `from_pretrained`.
 
     Raises:
-        ValueError: If anything in it is missing, unexpected, malformed, too large, not finite, or outside the folder.
+        LoadError: If anything in it is missing, unexpected, malformed, too large, not finite, or outside the folder.
     """
-    weights = SAFETENSORS_WEIGHTS_NAME
+    weights, index = SAFETENSORS_WEIGHTS_NAME, index_name(variant)
     if variant:
         weights = weights.replace(".safetensors", f".{variant}.safetensors")
-    folder = find_folder(path, [CONFIG_NAME, weights], **options)
+    parts = weights.replace(".safetensors", "-*-of-*.safetensors")
+    folder = find_folder(path, [CONFIG_NAME, weights, index, parts], **options)
     config = read_config(folder)
     if config["_class_name"] != model_class.__name__:
-        raise ValueError(
+        raise LoadError(
             f"{path} is a {config['_class_name']}, not a {model_class.__name__}: AutoGenerator picks the class."
         )
     arguments = _checked_arguments(model_class, config, options, folder / CONFIG_NAME)
-    if (folder / SAFE_WEIGHTS_INDEX_NAME).exists():
-        raise ValueError(f"{path} has weights in several files; save the model again with save_pretrained, in one.")
     expected = _state_without_memory(model_class, arguments, folder / CONFIG_NAME)
-    _check_weights(_own_file(folder, weights), expected, config, arguments.get("prior"))
+    if (folder / index).exists():  # as in diffusers, before weights in one file
+        files, places = _files_of_index(folder, index)
+    else:
+        files, places = [_own_file(folder, weights)], None
+    _check_weights(files, places, expected, config, arguments.get("prior"))
     return folder
+
+
+def index_name(variant: str | None) -> str:
+    """The name of the file that says where each weight is, if they are split over several files."""
+    return SAFE_WEIGHTS_INDEX_NAME.replace(".json", f".{variant}.json") if variant else SAFE_WEIGHTS_INDEX_NAME
 
 
 def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None = None, **options: Any) -> Path:
@@ -388,29 +408,29 @@ def find_folder(path: str | os.PathLike, names: list[str], subfolder: str | None
     `names` are downloaded.
 
     Raises:
-        ValueError: If there is neither, or it has no model; the message says what it has instead.
+        LoadError: If there is neither, or it has no model; the message says what it has instead.
     """
     folder = Path(os.path.expanduser(path))
     if folder.is_dir():
         folder = folder / (subfolder or "")
         if not (folder / CONFIG_NAME).is_file():
-            raise ValueError(_why_it_is_missing(folder, CONFIG_NAME))
+            raise LoadError(_why_it_is_missing(folder, CONFIG_NAME))
         return folder
     if folder.exists():
-        raise ValueError(f"{path} is a file, not a model folder; pass the folder that has {CONFIG_NAME}.")
+        raise LoadError(f"{path} is a file, not a model folder; pass the folder that has {CONFIG_NAME}.")
     hub_options = {name: options[name] for name in HUB_OPTIONS if name in options}
     patterns = [f"{subfolder}/{name}" if subfolder else name for name in names]
     try:
         folder = Path(snapshot_download(str(path), allow_patterns=patterns, **hub_options)) / (subfolder or "")
     except HFValidationError as error:
-        raise ValueError(
+        raise LoadError(
             f"{path} is neither a model folder here nor the id of a model on the Hub, such as me/my-vae."
         ) from error
     except OSError as error:
-        raise ValueError(f"{path} is neither a model folder here nor a model on the Hub. {error}") from error
+        raise LoadError(f"{path} is neither a model folder here nor a model on the Hub. {error}") from error
     if not (folder / CONFIG_NAME).is_file():
         place = f"{path}, folder {subfolder}," if subfolder else path
-        raise ValueError(f"{place} on the Hub has no {CONFIG_NAME}: it is not a model of hf_vae.")
+        raise LoadError(f"{place} on the Hub has no {CONFIG_NAME}: it is not a model of hf_vae.")
     return folder
 
 
@@ -418,33 +438,33 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The content of `config.json` in `folder`. It names a class, which need not be one of this package.
 
     Raises:
-        ValueError: If there is none, it is not the JSON of a configuration, or its format is newer than this code.
+        LoadError: If there is none, it is not the JSON of a configuration, or its format is newer than this code.
     """
     file = _own_file(folder, CONFIG_NAME)
     if file.stat().st_size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{file} has more than {MAX_CONFIG_BYTES:,} bytes: it is not the configuration of a model.")
+        raise LoadError(f"{file} has more than {MAX_CONFIG_BYTES:,} bytes: it is not the configuration of a model.")
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
+        raise LoadError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("_class_name"), str):
-        raise ValueError(f"{file} has no _class_name, the class of the model: save the model with save_pretrained.")
+        raise LoadError(f"{file} has no _class_name, the class of the model: save the model with save_pretrained.")
     refuse_newer_format(config, file)
     return config
 
 
 def refuse_output_size(output_size: int | None) -> None:
-    """Raises a `ValueError` for images that may need more memory than there is."""
+    """Raises a `LoadError` for images that may need more memory than there is."""
     if output_size is not None and not 1 <= output_size <= MAX_OUTPUT_SIZE:
-        raise ValueError(
+        raise LoadError(
             f"output_size={short_repr(output_size)} is not possible; choose one from 1 to {MAX_OUTPUT_SIZE}."
         )
 
 
 def refuse_lfs_pointer(file: Path, content: str) -> None:
-    """Raises a `ValueError` if `file` is what git keeps in place of a large file, if its `content` was not fetched."""
+    """Raises a `LoadError` if `file` is what git keeps in place of a large file, if its `content` was not fetched."""
     if is_lfs_pointer(file):
-        raise ValueError(
+        raise LoadError(
             f"{file} is a Git LFS pointer, not the {content}: run `git lfs pull` in its repository, or download the "
             "file itself."
         )
@@ -465,7 +485,7 @@ def device_of_map(device_map: Any) -> torch.device:
     devices. "auto" and the other automatic ways mean the accelerator if there is one, and else the CPU.
 
     Raises:
-        ValueError: If it names several devices, or one that cannot be used here.
+        LoadError: If it names several devices, or one that cannot be used here.
     """
     device = device_map[""] if isinstance(device_map, dict) and list(device_map) == [""] else device_map
     if isinstance(device, str) and device in AUTOMATIC_DEVICES:
@@ -473,7 +493,7 @@ def device_of_map(device_map: Any) -> torch.device:
     try:
         return torch.empty(0, device=device).device  # which fails where there is no such device
     except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(
+        raise LoadError(
             f"device_map={short_repr(device_map)} is not possible: a model is on one device, which must exist here. "
             f"Leave device_map out and use .to(device). {error}"
         ) from error
@@ -483,10 +503,10 @@ def _own_file(folder: Path, name: str) -> Path:
     """A file of `folder` that lies in it, or where the Hub's cache keeps what its folders link to."""
     file = folder / name
     if not file.is_file():  # neither is a pipe, which would be waited for
-        raise ValueError(_why_it_is_missing(folder, name))
+        raise LoadError(_why_it_is_missing(folder, name))
     places = [folder, *(parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots")]
     if not any(file.resolve().is_relative_to(place.resolve()) for place in places):
-        raise ValueError(f"{file} is a link to a file outside of its folder; put the file itself there.")
+        raise LoadError(f"{file} is a link to a file outside of its folder; put the file itself there.")
     refuse_lfs_pointer(file, "configuration" if name == CONFIG_NAME else "weights")
     return file
 
@@ -508,7 +528,7 @@ def _why_it_is_missing(folder: Path, name: str) -> str:
             return f"{folder} is a run that is not finished. It has no model yet. {_to_finish(folder)}"
         if models := [str(folder / other) for other in found if (folder / other / CONFIG_NAME).is_file()]:
             return f"{folder} is not a model, but has {len(models)}; pass one of them: {_first(models)}."
-    missing = f"{folder} has no file named {name}."
+    missing = f"Error no file named {name} found in directory {folder}."  # as diffusers says it
     if others := [other for other in found if Path(other).suffix in OTHER_WEIGHTS]:
         return (
             f"{missing} Only safetensors are read, and {_first(others)} is in another format, which can hold any "
@@ -538,7 +558,7 @@ def _checked_arguments(
     parameters = dict(inspect.signature(model_class).parameters)
     config = upgraded_config(config, parameters)
     if unknown := sorted(set(config) - set(parameters) - NOT_ARGUMENTS):
-        raise ValueError(
+        raise LoadError(
             f"{file} has {', '.join(map(short_repr, unknown))}, which a {model_class.__name__} does not know. It was "
             "written by another version, or by hand."
         )
@@ -546,7 +566,7 @@ def _checked_arguments(
     for name, value in arguments.items():
         if not _is_of_kind(value, parameters[name].annotation):
             kind = inspect.formatannotation(parameters[name].annotation)
-            raise ValueError(f"{file}: {name}={short_repr(value)} is not possible; it must be {kind}.")
+            raise LoadError(f"{file}: {name}={short_repr(value)} is not possible; it must be {kind}.")
     refuse_output_size(arguments.get("output_size"))
     return arguments
 
@@ -571,44 +591,99 @@ def _state_without_memory(model_class: type, arguments: dict[str, Any], file: Pa
         with torch.device("meta"):
             state = model_class(**arguments).state_dict()
     except Exception as error:  # of any kind: sizes that overflow, are negative, or do not fit each other
-        raise ValueError(f"{file} describes a model that cannot be built: {error}") from error
+        raise LoadError(f"{file} describes a model that cannot be built: {error}") from error
     if (count := sum(value.numel() for value in state.values())) > MAX_PARAMETERS:
-        raise ValueError(f"{file} describes a model of {count:,} weights, of which {MAX_PARAMETERS:,} are allowed.")
+        raise LoadError(f"{file} describes a model of {count:,} weights, of which {MAX_PARAMETERS:,} are allowed.")
     return state
 
 
-def _check_weights(file: Path, expected: dict[str, torch.Tensor], config: dict[str, Any], prior: Any) -> None:
-    """Compares a file's header with the weights of a model, and then looks for values that are not finite, one weight
-    at a time: the file is mapped, not read into memory. In a file of an earlier version the names are those of that
-    version, which follows from the `config` in its `config.json`. `prior` is the one that the model will have."""
-    with open(file, "rb") as start:
-        if (length := int.from_bytes(start.read(8), "little")) > MAX_HEADER_BYTES:
-            raise ValueError(
-                f"{file} announces a header of {length:,} bytes: it is not a safetensors file. Download it again."
-            )
+def _files_of_index(folder: Path, index: str) -> tuple[list[Path], dict[str, str]]:
+    """The files of weights that are split over several, and the file of each weight, by the `index` that
+    `save_pretrained` writes beside them."""
+    file = _own_file(folder, index)
+    if file.stat().st_size > MAX_INDEX_BYTES:
+        raise LoadError(f"{file} has more than {MAX_INDEX_BYTES:,} bytes: it is not the index of a model.")
     try:
-        with safe_open(file, framework="pt") as weights:
-            stored = list(weights.keys())
-            version = version_of(config, stored)
-            refuse_early_flow(version, prior, file)
-            names = upgraded_names(stored, version)
-            slices = {new: weights.get_slice(old) for old, new in names.items()}
-            added = added_names(version)
-            wrong = [f"{name} is missing" for name in expected if name not in slices and name not in added]
-            wrong += [f"{short_repr(old)} is unexpected" for old, new in names.items() if new not in expected]
-            for name in slices.keys() & expected.keys():
-                found, shape = tuple(slices[name].get_shape()), tuple(expected[name].shape)
-                if found != shape:
-                    wrong.append(f"{name} has shape {short_repr(found)} instead of {shape}")
-                elif (slices[name].get_dtype() in FLOATS) != expected[name].is_floating_point():
-                    wrong.append(f"{name} holds values of type {slices[name].get_dtype()}")
-            if not wrong:
-                wrong = [f"{name} is not finite" for name in names if not weights.get_tensor(name).isfinite().all()]
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged: {error}. Download or copy it again.") from error
+        content = json.loads(file.read_bytes())
+        places, _ = content["weight_map"], content["metadata"]
+        is_map = all(isinstance(place, str) and PART_NAME.fullmatch(place) for place in places.values())
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        raise LoadError(f"{file} is not the index of a model that is split over files: {error!r}.") from error
+    if not is_map or not 0 < len(set(places.values())) <= MAX_PARTS:
+        raise LoadError(f"{file} names files that save_pretrained does not write.")
+    return [_own_file(folder, name) for name in sorted(set(places.values()))], places
+
+
+def _check_weights(
+    files: list[Path],
+    places: dict[str, str] | None,
+    expected: dict[str, torch.Tensor],
+    config: dict[str, Any],
+    prior: Any,
+) -> None:
+    """Compares the headers of one file or several with the weights of a model, and then looks for values that are not
+    finite, one weight at a time: a file is mapped, not read into memory. `places` is the file of each weight by the
+    index of several files. In those of an earlier version the names are those of that version, which follows from the
+    `config` in its `config.json`. `prior` is the one that the model will have."""
+    with ExitStack() as opened:
+        weights, wrong = {}, []
+        for file in files:
+            for name, stored in _open_weights(file, opened).items():
+                if name in weights or (places is not None and places.get(name) != file.name):
+                    wrong.append(f"{short_repr(name)} is in {file.name}, where the index does not have it")
+                weights[name] = stored
+        version = version_of(config, weights.keys())
+        refuse_early_flow(version, prior, files[0])
+        names = upgraded_names(weights, version)
+        with _named_if_damaged(files[0].parent if places else files[0]):
+            wrong += _wrong_weights({new: weights[old] for old, new in names.items()}, names, expected, version)
     if wrong:
         listing = "; ".join(sorted(wrong)[:5]) + ("" if len(wrong) < 6 else f"; and {len(wrong) - 5} more")
-        raise ValueError(f"{file} does not have the weights of the model in {CONFIG_NAME}: {listing}.")
+        place = files[0].parent if places else files[0]
+        raise LoadError(f"{place} does not have the weights of the model in {CONFIG_NAME}: {listing}.")
+
+
+def _open_weights(file: Path, opened: ExitStack) -> dict[str, tuple[Any, str]]:
+    """The weights of a file, by name: the open file, and the name in it. Nothing but its header is read."""
+    with open(file, "rb") as start:
+        if (length := int.from_bytes(start.read(8), "little")) > MAX_HEADER_BYTES:
+            raise LoadError(
+                f"{file} announces a header of {length:,} bytes: it is not a safetensors file. Download it again."
+            )
+    with _named_if_damaged(file):
+        content = opened.enter_context(safe_open(file, framework="pt"))
+        return {name: (content, name) for name in content.keys()}  # noqa: SIM118 (it is no dictionary)
+
+
+def _wrong_weights(
+    weights: dict[str, tuple[Any, str]], names: dict[str, str], expected: dict[str, torch.Tensor], version: int
+) -> list[str]:
+    """What is wrong with weights of a `version`, each as one clause. `names` are their names today, by those in the
+    files."""
+    added = added_names(version)
+    wrong = [f"{name} is missing" for name in expected if name not in weights and name not in added]
+    wrong += [f"{short_repr(old)} is unexpected" for old, new in names.items() if new not in expected]
+    for name in weights.keys() & expected.keys():
+        content, old = weights[name]
+        stored = content.get_slice(old)
+        found, shape = tuple(stored.get_shape()), tuple(expected[name].shape)
+        if found != shape:
+            wrong.append(f"{name} has shape {short_repr(found)} instead of {shape}")
+        elif (stored.get_dtype() in FLOATS) != expected[name].is_floating_point():
+            wrong.append(f"{name} holds values of type {stored.get_dtype()}")
+    if wrong:
+        return wrong
+    return [
+        f"{old} is not finite" for content, old in weights.values() if not content.get_tensor(old).isfinite().all()
+    ]
+
+
+@contextmanager
+def _named_if_damaged(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise LoadError(f"{place} is damaged: {error}. Download or copy it again.") from error
 
 
 """Points between latents."""
@@ -789,6 +864,8 @@ class Prior(nn.Module):
 """The three convolution stacks that every family is built from, and the rule for the image sizes that they can
 make."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -885,6 +962,24 @@ class ResidualBlock(nn.Module):
         return hidden + self.conv2(F.silu(self.norm2(residual)))
 
 
+class Trunk(nn.Sequential):
+    """Layers with residual blocks, which `enable_gradient_checkpointing` of diffusers computes again in the backward
+    pass: less memory, more time. Their GroupNorm, other than BatchNorm, keeps no statistics that this would change."""
+
+    def __init__(self, *layers: nn.Module):
+        super().__init__(*layers)
+        self.gradient_checkpointing = False
+        self._gradient_checkpointing_func: Any = None  # diffusers sets it
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        for layer in self:
+            if self.gradient_checkpointing and torch.is_grad_enabled() and isinstance(layer, ResidualBlock):
+                hidden = self._gradient_checkpointing_func(layer, hidden)
+            else:
+                hidden = layer(hidden)
+        return hidden
+
+
 class Encoder(nn.Module):
     """Images `(B, C, H, W)` to `outputs` numbers for each latent, `(B, outputs * latent_dim)`, halving the size once
     per stage.
@@ -928,7 +1023,7 @@ class Encoder(nn.Module):
             for fine, coarse in zip(widths, widths[1:], strict=False):
                 layers += [nn.Conv2d(fine, coarse, 4, stride=2, padding=1, bias=False)]
                 layers += [nn.BatchNorm2d(coarse), nn.LeakyReLU(0.2, inplace=True)]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = Trunk(*layers) if block == "residual" else nn.Sequential(*layers)
         if latent_size > 1:
             self.head = nn.Conv2d(widths[-1], outputs * latent_channels, 1)
             if shortcut and block == "residual":
@@ -1002,7 +1097,7 @@ class Decoder(nn.Module):
                 layers += [nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1, bias=False)]
                 layers += [nn.BatchNorm2d(fine), nn.ReLU(inplace=True)]
             layers += [nn.ConvTranspose2d(widths[0], image_channels, 4, stride=2, padding=1), nn.Tanh()]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = Trunk(*layers) if block == "residual" else nn.Sequential(*layers)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         latents = latents.unflatten(1, self.latent_shape)
@@ -2251,7 +2346,7 @@ class LatentPrior(PrincipalComponents):
         Args:
             num_samples: How many.
             kind: The prior to draw from, one of `kinds`.
-            generator: Source of the noise: one generator, or one for each sample; the global one if None.
+            generator: Source of the noise, see `draw_noise`.
             temperature: Scale of the noise. At 0 a Gaussian gives its mean, a mixture the mean of one of its
                 Gaussians, and a flow the latents of zero noise.
             num_steps: Number of steps of a flow. Other priors ignore it.
@@ -2271,16 +2366,44 @@ class LatentPrior(PrincipalComponents):
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
         prior = self.get(kind)
-        noise = [
-            scale * randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
-            for size, scale in zip(prior.noise_sizes, prior.noise_scales, strict=True)
-        ]
+        parts = self.draw_noise(num_samples, kind, generator)
+        noise = [scale * part for part, scale in zip(parts, prior.noise_scales, strict=True)]
         num_scaled = len(noise) - prior.num_choices
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
         if code is not None:
             mean, root = (part.to(noise[0]) for part in code)
             noise[0] = mean + noise[0] @ root.T
         return prior.from_noise(noise, self, num_steps, guidance=guidance)
+
+    def draw_noise(
+        self,
+        num_samples: int,
+        kind: str,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> list[torch.Tensor]:
+        """Noise of N(0, 1) that the prior `kind` makes so many samples from: a part `(num_samples, size)` for each of
+        its `noise_sizes`. All parts of a sample are drawn before those of the next. So the first samples of a
+        generator are the same, however many follow.
+
+        Args:
+            num_samples: How many.
+            kind: One of `kinds`.
+            generator: One generator, or one for each sample; the global one if None. One of the CPU gives the same
+                noise on any device.
+
+        Raises:
+            ValueError: If the model has no prior of this kind, or there are several generators, but not `num_samples`.
+        """
+        if isinstance(generator, list) and len(generator) != num_samples:
+            raise ValueError(
+                f"{len(generator)} generators cannot draw {num_samples} samples; pass one, or one for each."
+            )
+        generators: list[torch.Generator | None] = (
+            [*generator] if isinstance(generator, list) else [generator] * num_samples
+        )
+        sizes, device, dtype = self.get(kind).noise_sizes, self.mean.device, torch.float32  # half draws other numbers
+        drawn = [[randn_tensor((1, size), each, device, dtype) for size in sizes] for each in generators]
+        return [torch.cat(part).to(self.mean.dtype) for part in zip(*drawn, strict=True)]
 
     @torch.no_grad()
     def path(
@@ -2364,34 +2487,60 @@ def _choose(names: list[str]) -> str:
 
 """The code that travels with the weights: a model's module and all that it is built from, as one file."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator
-from importlib.util import resolve_name
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
+
+from diffusers import __version__ as diffusers_version
 
 
 RELATIVE_IMPORT = re.compile(r"^from (\.+\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
+PIPELINE_MODULE, PIPELINE_CLASS = "diffusers_pipeline", "ImageGenerationPipeline"
+PIPELINE_CONFIG = "model_index.json"  # as diffusers calls it
 
 
 def standalone_source(module_name: str) -> str:
-    """The source of an imported module, after that of every module that it imports relatively, sub-packages included:
-    one file that imports only libraries. It is one file because diffusers follows the imports of a folder's first file
-    no further, and on the Hub asks again for each of them."""
-    return "\n\n".join(_sources(module_name, set()))
-
-
-def _sources(module_name: str, seen: set[str]) -> Iterator[str]:
-    seen.add(module_name)
+    """The source of an imported module and of the pipeline around it, after that of every module that they import
+    relatively, sub-packages included: one file that imports only libraries. It is one file because diffusers follows
+    the imports of a folder's first file no further, and on the Hub asks again for each of them."""
     module = sys.modules[module_name]
     if module.__file__ is None:
         raise ValueError(f"{module_name} has no file, and so no source that can travel with the weights.")
-    source = Path(module.__file__).read_text()
+    seen: set[str] = set()
+    sources = [*_sources(module_name, Path(module.__file__), seen)]
+    if Path(__file__).with_name(f"{PIPELINE_MODULE}.py").is_file():  # else this is such a file, and has the pipeline
+        sources += _sources_of(f"{__package__}.{PIPELINE_MODULE}", seen)
+    return "\n\n".join(sources)
+
+
+def pipeline_config(module: str, class_name: str) -> str:
+    """The content of `model_index.json` for a class in `module`.py: what diffusers' `DiffusionPipeline` loads."""
+    config = {
+        "_class_name": [module, PIPELINE_CLASS],
+        "_diffusers_version": diffusers_version,
+        "model": [module, class_name],
+    }
+    return json.dumps(config, indent=2) + "\n"
+
+
+def _sources(module_name: str, file: Path, seen: set[str]) -> Iterator[str]:
+    seen.add(module_name)
+    source = file.read_text()
+    package = module_name if file.name == "__init__.py" else module_name.rpartition(".")[0]
     for name in RELATIVE_IMPORT.findall(source):
-        imported = resolve_name(name, module.__package__)
+        imported = resolve_name(name, package)
         if imported not in seen:
-            yield from _sources(imported, seen)
+            yield from _sources_of(imported, seen)
     yield RELATIVE_IMPORT.sub("", source)
+
+
+def _sources_of(module_name: str, seen: set[str]) -> Iterator[str]:
+    spec = find_spec(module_name)
+    assert spec is not None and spec.origin is not None, module_name
+    yield from _sources(module_name, Path(spec.origin), seen)
 
 
 """The contract of every family: images to flat latents and back, and samples from the prior inside the model."""
@@ -2400,6 +2549,7 @@ import inspect
 import os
 import shutil
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -2409,7 +2559,12 @@ import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import CONFIG_NAME, BaseOutput
+from safetensors.torch import load_file
 
+
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 
 FITTED_PARTS = ("latent_prior", "detail")  # of a model: what is fitted once its networks are trained
@@ -2424,10 +2579,30 @@ class EncoderOutput(BaseOutput):
             a model with residual latents these follow, `(B, Z + D)`.
         logvar: Log-variance of the posterior around the first Z latents, `(B, Z)`, or None in a family without a
             posterior. Residual latents have no variance.
+        latent_shape: The shape of these Z latents on their grid, `ImageGenerator.latent_shape`, where there is a
+            posterior.
     """
 
     latents: torch.Tensor
     logvar: torch.Tensor | None = None
+    latent_shape: tuple[int, int, int] | None = None
+
+    @property
+    def latent_dist(self) -> "DiagonalGaussianDistribution":
+        """The posterior, as diffusers' autoencoders return it. `sample(generator)` and `mode()` give latents
+        `(B, Z / S^2, S, S)` on the grid of S x S cells, `(B, Z, 1, 1)` without a grid; `decode` takes these too.
+        Residual latents are not part of it.
+
+        Raises:
+            AttributeError: In a family without a posterior.
+        """
+        if self.logvar is None or self.latent_shape is None:
+            raise AttributeError("This family has no posterior: take `latents`.")
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # the import takes a second
+
+        mean = self.latents[:, : self.logvar.shape[1]]
+        parameters = [values.unflatten(1, self.latent_shape) for values in (mean, self.logvar)]
+        return DiagonalGaussianDistribution(torch.cat(parameters, 1))
 
 
 @dataclass
@@ -2488,6 +2663,8 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
     """
 
     has_encoder: ClassVar[bool] = True
+    main_input_name = "images"  # of `forward`, for diffusers' tools
+    _supports_gradient_checkpointing = True  # in the residual blocks
     config: Any  # the arguments of `__init__`, as keys and as attributes
     decoder: torch.nn.Module
 
@@ -2503,6 +2680,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
     def __init__(self, latent_dim: int, latent_size: int = 1, prior: str = "standard"):
         super().__init__()
         self.register_to_config(**{VERSION_KEY: FORMAT_VERSION})
+        self._latent_size = latent_size
         self.latent_prior = LatentPrior(latent_dim, latent_size, prior, self.config)
         self.detail: Detail | None = None
 
@@ -2520,24 +2698,30 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
                 "auto" is the accelerator, if there is one.
 
         Raises:
-            ValueError: If there is no such model, it is of another class or a newer format, or its configuration or
+            LoadError: If there is no such model, it is of another class or a newer format, or its configuration or
                 weights are incomplete, too large or not finite; see `hf_vae.models.loading`. If `device_map` does not
-                name one device of this machine.
+                name one device of this machine. It is a `ValueError` and, as diffusers' error, an `OSError`.
         """
-        if not kwargs.pop("use_safetensors", True):
-            raise ValueError("use_safetensors=False is not possible: a pickle can hold any program.")
+        if kwargs.pop("use_safetensors", None) is False:
+            raise LoadError("use_safetensors=False is not possible: a pickle can hold any program.")
         device_map = kwargs.pop("device_map", None)
         device = None if device_map is None else device_of_map(device_map)
         folder = checked_folder(cls, pretrained_model_name_or_path, **kwargs)
         options = {name: value for name, value in kwargs.items() if name not in (*HUB_OPTIONS, "subfolder")}
-        options.setdefault("low_cpu_mem_usage", False)  # it would need accelerate, and spares small networks nothing
-        model = super().from_pretrained(folder, use_safetensors=True, **options)
+        if cls._keep_in_fp32_modules is None:  # diffusers needs it for these
+            # it would need accelerate, and spares small networks nothing
+            options.setdefault("low_cpu_mem_usage", False)
+        loaded = super().from_pretrained(folder, use_safetensors=True, **options)
+        model: Self = loaded[0] if isinstance(loaded, tuple) else loaded
         is_here = Path(os.path.expanduser(pretrained_model_name_or_path)).is_dir()
         # what the next config.json says: a Hub id, or the name of a folder without its path on this machine
         model.register_to_config(
             _name_or_path=folder.resolve().name if is_here else str(pretrained_model_name_or_path)
         )
-        return model if device is None else model.to(device)
+        model.register_latent_statistics()
+        model = model if device is None else model.to(device)
+        # with output_loading_info, as diffusers returns it
+        return (model, *loaded[1:]) if isinstance(loaded, tuple) else model  # type: ignore[return-value]
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
@@ -2545,18 +2729,38 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         """Saves the model to a folder as diffusers' models do, and the code that it needs beside the weights. Where
         this package is not installed, diffusers' `AutoModel` loads the folder with `trust_remote_code=True`."""
         save_directory = os.path.expanduser(save_directory)
+        self.register_latent_statistics()
         if is_main_process and self._auto_class:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.save_source(Path(save_directory))
+        if is_main_process:  # diffusers leaves it, and would look for the files that it removes
+            Path(save_directory, index_name(kwargs.get("variant"))).unlink(missing_ok=True)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
             for weights in Path(save_directory).glob("diffusion_pytorch_model*.safetensors"):
                 shutil.copymode(Path(save_directory, CONFIG_NAME), weights)  # made for its owner alone by safetensors
 
+    def register_latent_statistics(self) -> None:
+        """Writes to the configuration what diffusers' autoencoders say there of their latents, from those that the
+        prior was fitted to: `latents_mean` and `latents_std` of each channel of the grid (of each latent without a
+        grid), so that `(latents - latents_mean) / latents_std` has a mean of 0 and a variance of 1. As these scale the
+        latents, `scaling_factor` is 1. A family without an encoder has none."""
+        if self.has_encoder:
+            mean, variances = (
+                values.float().unflatten(0, (self.latent_shape[0], -1))
+                for values in (self.latent_prior.mean, self.latent_prior.variances)
+            )
+            variance = variances.mean(1) + mean.var(1, correction=0)
+            rounded = ([round(value, 6) for value in values.tolist()] for values in (mean.mean(1), variance.sqrt()))
+            self.register_to_config(**dict(zip(LATENT_STATISTICS, (*rounded, 1.0), strict=True)))
+
     @classmethod
     def save_source(cls, folder: Path) -> None:
-        """Writes only that code, under the name that diffusers writes into `config.json`."""
-        (folder / f"{cls.__module__.rpartition('.')[2]}.py").write_text(standalone_source(cls.__module__))
+        """Writes only that code, under the name that diffusers writes into `config.json`, and the `model_index.json`
+        that `DiffusionPipeline.from_pretrained` reads."""
+        module = cls.__module__.rpartition(".")[2]
+        (folder / f"{module}.py").write_text(standalone_source(cls.__module__))
+        (folder / PIPELINE_CONFIG).write_text(pipeline_config(module, cls.__name__))
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
@@ -2570,11 +2774,25 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         """As diffusers', for a configuration of any format version. diffusers would warn of `auto_map`, which is for
         `AutoModel` alone."""
         config_dict = upgraded_config(config_dict, inspect.signature(cls.__init__).parameters)
-        return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
+        known = {name: value for name, value in config_dict.items() if name not in ("auto_map", *LATENT_STATISTICS)}
+        return super().extract_init_dict(known, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """As PyTorch's, for weights of any format version."""
         return super().load_state_dict(self._upgraded(state_dict), *args, **kwargs)
+
+    @classmethod
+    def _load_pretrained_model(  # type: ignore[override]  # named as diffusers passes them
+        cls, model: Self, state_dict: dict[str, torch.Tensor] | None, files: list[str], *args: Any, **kwargs: Any
+    ) -> Any:
+        """What diffusers calls to fill a model. Weights in several files are joined first, because diffusers renames
+        those of an earlier format version only in one."""
+        if state_dict is None:
+            state_dict = {name: weight for file in files for name, weight in load_file(file).items()}
+            model._fix_state_dict_keys_on_load(state_dict)
+            path, _, *args = args  # type: ignore[assignment]
+            args = (path, list(state_dict), *args)
+        return super()._load_pretrained_model(model, OrderedDict(state_dict), files[:1], *args, **kwargs)
 
     def _fix_state_dict_keys_on_load(self, state_dict: dict[str, torch.Tensor]) -> None:
         """What diffusers calls on the weights that it read: renames those of an earlier format version, in place."""
@@ -2592,6 +2810,13 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         return self.config.latent_dim + (0 if self.detail is None else self.detail.detail_dim)
 
     @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """The shape of an image's latents on their grid, `(Z / S^2, S, S)`; `(Z, 1, 1)` without a grid. Flat latents
+        `(B, Z)` are these, flattened."""
+        size = self._latent_size
+        return (self.config.latent_dim // size**2, size, size)
+
+    @property
     def priors(self) -> list[str]:
         """The priors that samples can usefully be drawn from, in the order of `PRIORS`."""
         return [kind for kind in priors_of(self.config.prior, self.has_encoder) if kind in self.latent_prior.kinds]
@@ -2601,24 +2826,51 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         """Edge in pixels of the generated images: the network's own `image_size`, unless configured."""
         return self.config.output_size or self.config.image_size
 
-    def encode(self, images: torch.Tensor) -> EncoderOutput:
-        """Images `(B, C, H, W)` in [-1, 1] to `EncoderOutput`.
+    def encode(self, images: torch.Tensor, return_dict: bool = True) -> EncoderOutput:
+        """Images `(B, C, H, W)` in [-1, 1] to `EncoderOutput`. Without `return_dict`, to a tuple, as in diffusers: of
+        the posterior, or of the latents in a family without one.
 
         Raises:
             ValueError: If the family has no encoder (`has_encoder`).
         """
+        output = self._encode(images)
+        if return_dict:
+            return output
+        return (output.latents if output.logvar is None else output.latent_dist,)  # type: ignore[return-value]
+
+    def _encode(self, images: torch.Tensor) -> EncoderOutput:
+        """What `encode` returns, of a family that has an encoder."""
         raise ValueError(f"{type(self).__name__} has no encoder: it can generate images, but not encode them.")
 
-    def decode(self, latents: torch.Tensor) -> DecoderOutput:
-        """Latents `(B, Z)`, or with residual latents `(B, Z + D)`, to `DecoderOutput`. Its `sample` is `(B, C, H, W)`,
-        in [-1, 1] except where the network overshoots."""
-        return DecoderOutput(sample=self.decoder(latents.to(self.dtype)))
+    def decode(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput:
+        """Latents to `DecoderOutput`, or to a tuple without `return_dict`. Its `sample` is `(B, C, H, W)`, in [-1, 1]
+        except where the network overshoots.
+
+        Args:
+            latents: `(B, Z)`, the same on their grid `(B, *latent_shape)`, or with residual latents `(B, Z + D)`.
+            return_dict: Return an output of diffusers' kind, not a tuple.
+
+        Raises:
+            ValueError: If they have another shape.
+        """
+        flat = latents.flatten(1) if tuple(latents.shape[1:]) == self.latent_shape else latents
+        size, count = self.config.latent_dim, self.num_latents
+        if flat.ndim != 2 or flat.shape[1] not in (size, count):
+            details = f", or (B, {count}) with residual latents" if count > size else ""
+            grid = f", or on their grid (B, {', '.join(map(str, self.latent_shape))})"
+            raise ValueError(f"Latents (B, {size}) are needed{grid}{details}; got {tuple(latents.shape)}.")
+        images = self._decode(flat.to(self.dtype))
+        return DecoderOutput(sample=images) if return_dict else (images,)  # type: ignore[return-value]
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The images of flat latents."""
+        return self.decoder(latents)
 
     @torch.no_grad()
     def sample(
         self,
         num_images: int,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         temperature: float = 1.0,
         prior: str | None = None,
         num_steps: int = DEFAULT_STEPS,
@@ -2628,7 +2880,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
 
         Args:
             num_images: How many.
-            generator: Source of the latents' noise; the global one if None.
+            generator: Source of the latents' noise: one generator, or one for each image; the global one if None. The
+                first images of a generator are the same, however many follow. One of the CPU gives the same images on
+                any device.
             temperature: Scale of that noise. Below 1 samples are more typical and less varied.
             prior: The prior to draw latents from, one of `priors`; `config.prior` if None.
             num_steps: Number of steps from noise to latents, for a flow. Other priors ignore it.
@@ -2636,7 +2890,8 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
                 samples are more typical. Other priors ignore it.
 
         Raises:
-            ValueError: If the model has no such prior, or `num_images` or `num_steps` is below 1.
+            ValueError: If the model has no such prior, `num_images` or `num_steps` is below 1, or there are several
+                generators, but not one for each image.
         """
         kind = prior or self.config.prior
         latents = self.latent_prior.sample(num_images, kind, generator, temperature, num_steps, guidance)
@@ -2936,6 +3191,7 @@ class DCGAN(ImageGenerator):
     """
 
     has_encoder = False
+    main_input_name = "latents"
 
     @register_to_config
     def __init__(
@@ -2954,6 +3210,136 @@ class DCGAN(ImageGenerator):
         super().__init__(latent_dim, prior=prior)
         self.decoder = make_decoder(decoder_layers, image_size, image_channels, latent_dim, 1, width, max_width, block)
 
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Generates the images `(B, C, H, W)` of `latents` (B, Z) of N(0, I)."""
-        return self.decode(latents).sample
+    def forward(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput:
+        """Generates the images `(B, C, H, W)` of `latents` (B, Z) of N(0, I): a `DecoderOutput`, or a tuple without
+        `return_dict`."""
+        return self.decode(latents, return_dict)
+
+
+"""The class of a model, by the name in its `config.json`."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from diffusers.utils import CONFIG_NAME
+
+
+
+class AutoGenerator:
+    """Loads any family's model, by the class name in its `config.json`."""
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike, **kwargs: Any) -> ImageGenerator:
+        """Loads the model at `path`, a folder or a Hub id, in evaluation mode. `kwargs` go to the class's own
+        `from_pretrained`.
+
+        Raises:
+            ValueError: If there is no such model, or its `config.json` names a class that is not one of the families.
+        """
+        return cls.class_of(path, **kwargs).from_pretrained(path, **kwargs)
+
+    @classmethod
+    def class_of(cls, path: str | os.PathLike, **kwargs: Any) -> type[ImageGenerator]:
+        """The class of the model at `path`, without loading its weights. The arguments are those of `from_pretrained`.
+
+        Raises:
+            ValueError: As `from_pretrained` does.
+        """
+        class_name = read_config(find_folder(path, [CONFIG_NAME], **kwargs))["_class_name"]
+        classes = {subclass.__name__: subclass for subclass in _subclasses(ImageGenerator)}
+        if class_name not in classes:
+            raise ValueError(
+                f"{path} is a model of class {class_name!r}, which is not one of the families: {', '.join(classes)}."
+            )
+        return classes[class_name]
+
+
+def _subclasses(model_class: type[ImageGenerator]) -> Iterator[type[ImageGenerator]]:
+    """Every family whose class is defined, in this package or elsewhere."""
+    for subclass in model_class.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+"""The pipeline that diffusers makes of a published folder: from noise to images. It travels with the weights."""
+
+import os
+from typing import Any, Self
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+
+
+
+class ImageGenerationPipeline(DiffusionPipeline):
+    """Generates images with a model of any family, with the arguments of diffusers' unconditional pipelines.
+    `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` gives one. `hf_vae.ImagePipeline` does more: it
+    also encodes, morphs and varies images.
+
+    Args:
+        model: What generates the images.
+    """
+
+    model: ImageGenerator
+
+    def __init__(self, model: ImageGenerator):
+        super().__init__()
+        self.register_modules(model=model)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=1)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+        """Loads a model's pipeline from a folder or a Hub id, without running code of the folder. The arguments are
+        those of `ImageGenerator.from_pretrained`, which also says what it raises."""
+        return cls(AutoGenerator.from_pretrained(pretrained_model_name_or_path, **kwargs))
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
+        """As diffusers'. It looks for the class of a component in a folder of the component's name; this model's is in
+        the same file as the pipeline."""
+        init_dict, *others = super().extract_init_dict(config_dict, **kwargs)
+        _, class_name = init_dict["model"]
+        return ({**init_dict, "model": (cls.__module__, class_name)}, *others)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Saves the model, and with it this pipeline: as `ImageGenerator.save_pretrained`."""
+        self.model.save_pretrained(save_directory, *args, **kwargs)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        num_inference_steps: int = DEFAULT_STEPS,
+        guidance_scale: float | None = None,
+        temperature: float = 1.0,
+        prior: str | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Generates images.
+
+        Args:
+            batch_size: Number of images.
+            generator: Source of the noise: one generator, or one for each image; the global one if None.
+            num_inference_steps: Number of steps from noise to latents, of a model with a flow.
+            guidance_scale: Strength of what the flow's network adds to its Gaussian; the model's own if None.
+            temperature: Scale of the noise. Below 1 images are more typical and less varied.
+            prior: The prior to draw latents from; the model's own if None.
+            output_type: "pil" (PIL images of the model's `output_size`), "np" or "pt": an array `(B, H, W, C)` or a
+                tensor `(B, C, H, W)` of the network's own size, in [0, 1].
+            return_dict: Return an output with `images`, not a tuple.
+
+        Raises:
+            ValueError: If an argument is not possible, see `ImageGenerator.sample`.
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type={output_type!r} is not possible; choose pil, np or pt.")
+        samples = self.model.sample(batch_size, generator, temperature, prior, num_inference_steps, guidance_scale)
+        images = self.image_processor.postprocess(samples, output_type)
+        size = self.model.output_size
+        if output_type == "pil" and size != images[0].width:
+            images = [self.image_processor.resize(image, size, size) for image in images]
+        return ImagePipelineOutput(images=images) if return_dict else (images,)

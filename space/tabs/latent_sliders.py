@@ -13,7 +13,7 @@ import checks
 from faces import crop_to_face
 from published import PublishedModel
 from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event, own_prior, prior_choices
-from tabs.sample import MAX_TEMPERATURE, Captioned, Drawn, SampleTab
+from tabs.sample import MAX_COUNT, MAX_TEMPERATURE, Captioned, Drawn, SampleTab
 
 
 NUM_SLIDERS = 10
@@ -50,11 +50,12 @@ def latent_pca(
     label_3: float = 0.0,
     label_4: float = 0.0,
     labels: str = "",
+    image: int = 1,
 ) -> Image.Image:
     """Moves an image along the first ten principal components of the latent space, in standard deviations of the
-    training set, and along the directions learned from labels if the model has any. The image is the upload, or the
-    sample with this seed, and with `labels` such as "age=60, gender=female", if there is no upload."""
-    chosen, start = _start(models, model, seed, temperature, prior, picture, labels)
+    training set, and along the directions learned from labels if the model has any. The image is the upload. If there
+    is none, it is a sample: number `image` of this seed, from 1, with `labels` such as "age=60, gender=female"."""
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image)
     shifts = [component_1, component_2, component_3, component_4, component_5]
     shifts += [component_6, component_7, component_8, component_9, component_10]
     shifts = [checks.number(f"Component {each}", shift, -REACH, REACH) for each, shift in enumerate(shifts, 1)]
@@ -77,10 +78,11 @@ def pca_sweep(
     prior: str,
     picture: dict | None,
     labels: str = "",
+    image: int = 1,
 ) -> Captioned:
     """Moves an image along each of the first ten principal components, and along each direction learned from labels,
     from -3 to 3 standard deviations, or steps of a label. Returns a row of seven images for each."""
-    chosen, start = _start(models, model, seed, temperature, prior, picture, labels)
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image)
     count, directions = _num_components(chosen), chosen.directions[:NUM_LABELS]
     size = count + len(directions)
     shifts = torch.zeros(size, len(SWEEP), size)
@@ -122,14 +124,16 @@ def _start(
     prior: str,
     picture: dict | None,
     labels: str,
+    image: int,
 ) -> tuple[PublishedModel, torch.Tensor]:
     chosen = checks.choice("The model", model, models)
-    seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED + 63)  # the last of 64 samples may exceed MAX_SEED
+    seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
+    image = checks.whole_number("The number of the image", image, 1, MAX_COUNT)
     temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
     prior = checks.prior(chosen, prior)
     if picture is None:
         wanted = checks.labels(chosen, labels, prior)
-        return chosen, _sampled(chosen, seed, temperature, prior, tuple(wanted.items()))
+        return chosen, _sampled(chosen, seed, image, temperature, prior, tuple(wanted.items()))
     if not chosen.has_encoder:
         raise checks.refusal(f"The model {model} has no encoder; remove the image, or choose a model with an encoder.")
     upload = checks.picture("The image", picture)
@@ -138,9 +142,9 @@ def _start(
 
 @lru_cache(maxsize=64)  # a moving slider would sample the same start again and again
 def _sampled(
-    model: PublishedModel, seed: int, temperature: float, prior: str, labels: tuple[tuple[str, str], ...]
+    model: PublishedModel, seed: int, image: int, temperature: float, prior: str, labels: tuple[tuple[str, str], ...]
 ) -> torch.Tensor:
-    return model.pipeline.sample(1, seed, temperature, prior, labels=dict(labels)).latents
+    return model.pipeline.sample(1, seed, temperature, prior, labels=dict(labels), skip=image - 1).latents
 
 
 def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
@@ -161,9 +165,9 @@ def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
 
 def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.SelectData) -> list:
     """Starts from the sample that was clicked, and opens this tab."""
-    model, seed, temperature, prior, _ = drawn[event.index]
+    model, seed, image, temperature, prior, _ = drawn[event.index]
     priors = gr.Dropdown(prior_choices(models[model].priors), value=prior)
-    return [model, seed, temperature, priors, None, gr.Tabs(selected="latent")]
+    return [model, seed, temperature, priors, None, image, gr.Tabs(selected="latent")]
 
 
 def start_fields(models: dict[str, PublishedModel], model: str, labels: str = "") -> list:
@@ -191,7 +195,8 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
                 moved = gr.Image(label="Result", alt_text="The moved image", elem_id="moved", **PICTURE)
                 with gr.Row():
                     model = gr.Dropdown(list(models), label="Model", min_width=140)
-                    seed = gr.Number(0, label="Seed", precision=0, min_width=100)
+                    seed = gr.Number(0, label="Seed", precision=0, min_width=80)
+                    image = gr.Number(1, label="Image", precision=0, minimum=1, maximum=MAX_COUNT, min_width=80)
                 with gr.Accordion("Starting image", open=False):
                     temperature = gr.Slider(0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature")
                     prior = gr.Dropdown(prior_choices(first.priors), value="own", label="Prior")
@@ -220,13 +225,13 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
                 ]
         strips = gr.Gallery(label="Sweeps", elem_id="sweeps", **THUMBNAILS | {"columns": len(SWEEP)})
     start = [model, seed, temperature, prior, picture]
-    moving = {"inputs": [*start, *sliders, labels], "outputs": moved}
+    moving = {"inputs": [*start, *sliders, labels, image], "outputs": moved}
 
     def click(drawn: list[Drawn], event: gr.SelectData) -> list:  # Gradio does not see through `partial`
         chosen = drawn[event.index]
         return [*clicked(models, drawn, event), start_fields(models, chosen.model, chosen.labels)[1]]
 
-    picked = samples.pictures.select(click, samples.drawn, [*start, tabs, labels], **INTERNAL_EVENT)
+    picked = samples.pictures.select(click, samples.drawn, [*start, image, tabs, labels], **INTERNAL_EVENT)
     fitted = model.input(partial(start_fields, models), model, [prior, labels], **INTERNAL_EVENT)
     for event in (tab.select, fitted.then, picked.then):
         labelled = event(inputs=model, outputs=[*sliders, note], **model_event(slider_labels, models))
@@ -234,10 +239,10 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
     live = {"trigger_mode": "always_last", "show_progress": "hidden"}
     gr.on([slider.input for slider in sliders], **moving, **live, **model_event(latent_pca, models, "latent_pca"))
     gr.on(
-        [seed.submit, temperature.release, prior.input, labels.submit, picture.upload, picture.clear],
+        [seed.submit, image.submit, temperature.release, prior.input, labels.submit, picture.upload, picture.clear],
         **moving,
         **model_event(latent_pca, models),
     )
     for button, values in ((reset, lambda: [0] * (NUM_SLIDERS + NUM_LABELS)), (randomise, random_shifts)):
         button.click(values, None, sliders, **INTERNAL_EVENT).then(**moving, **model_event(latent_pca, models))
-    sweep.click(inputs=[*start, labels], outputs=strips, **model_event(pca_sweep, models, "pca_sweep"))
+    sweep.click(inputs=[*start, labels, image], outputs=strips, **model_event(pca_sweep, models, "pca_sweep"))

@@ -33,13 +33,14 @@ class Drawn(NamedTuple):
 
     model: str
     seed: int
+    image: int  # of those of the seed, from 1
     temperature: float
     prior: str
     labels: str = ""
 
     @property
     def caption(self) -> str:
-        settings = f"{self.model}, seed {self.seed}, temperature {self.temperature:g}"
+        settings = f"{self.model}, seed {self.seed}, image {self.image}, temperature {self.temperature:g}"
         return f"{settings}, {self.labels}" if self.labels else settings
 
 
@@ -55,9 +56,9 @@ def draw(
     prior: str,
     labels: str = "",
 ) -> tuple[Captioned, list[Drawn]]:
-    """Generates `count` images with a model, each with a caption. Each image has its own seed, counting up from
-    `seed`, that reproduces it. `labels` such as "age=60, gender=female" asks for images of that kind, if the model has
-    such labels."""
+    """Generates `count` images with a model, each with a caption: the first images of the seed, which
+    `ImagePipeline.sample` gives too. `labels` such as "age=60, gender=female" asks for images of that kind, if the
+    model has such labels."""
     chosen = checks.choice("The model", model, models)
     count = checks.whole_number("The number of images", count, 1, MAX_COUNT)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
@@ -65,7 +66,7 @@ def draw(
     prior = checks.prior(chosen, prior)
     wanted = checks.labels(chosen, labels, prior)
     pictures = chosen.pipeline.sample(count, seed, temperature, prior, labels=wanted).images
-    drawn = [Drawn(model, seed + number, temperature, prior, _text(wanted)) for number in range(count)]
+    drawn = [Drawn(model, seed, number, temperature, prior, _text(wanted)) for number in range(1, count + 1)]
     return [(picture, each.caption) for picture, each in zip(pictures, drawn, strict=True)], drawn
 
 

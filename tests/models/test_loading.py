@@ -160,16 +160,19 @@ ATTACKS = {
     "10^30 latents": (change_config(latent_dim=10**30), "describes a model that cannot be built"),
     "10^6 channels": (change_config(max_width=8 * 10**6, width=8 * 10**6), "268,435,456 are allowed"),
     "more latents than weights": (change_config(latent_dim=9), r"has shape .* instead of"),
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"no file named {WEIGHTS}. A model folder has"),
+    "no weights": (
+        lambda folder: (folder / WEIGHTS).unlink(),
+        f"no file named {WEIGHTS} found in .*. A model folder has",
+    ),
     "a pickle alone": (
         leave_a_pickle_alone,
-        f"no file named {WEIGHTS}. Only safetensors are read, and diffusion_pytorch_model.bin is in another format",
+        f"no file named {WEIGHTS} found in .*. Only safetensors are read, and diffusion_pytorch_model.bin is in",
     ),
     "a pickle under another name": (
         lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps({"a": 1})),
         "announces a header|not as it was written",
     ),
-    "weights in other folders": (split_weights_over_other_folders, "weights in several files"),
+    "weights in other folders": (split_weights_over_other_folders, "names files that save_pretrained does not write"),
     "a key is missing": (change_weights(lambda w: w.pop(HEAD)), f"{HEAD} is missing"),
     "every key is missing": (change_weights(lambda w: w.clear()), "and [0-9]+ more"),
     "a key is left over": (change_weights(lambda w: w.update(RENAMED)), "'extra' is unexpected"),
@@ -297,9 +300,18 @@ def test_a_run_that_is_not_finished_says_how_to_finish_it(tmp_path):
     ("names", "message"),
     [
         ([], "empty; a model folder has config.json and diffusion_pytorch_model.safetensors"),
-        (["notes.txt"], "no file named config.json. A model folder has what save_pretrained writes"),
-        (["model.pth"], "no file named config.json. Only safetensors are read, and model.pth is in another format"),
-        (["tf.h5", "weights.bin"], "no file named config.json. Only safetensors are read, and tf.h5, weights.bin"),
+        (
+            ["notes.txt"],
+            "^Error no file named config.json found in directory .*. A model folder has what save_",
+        ),
+        (
+            ["model.pth"],
+            "no file named config.json found in .*. Only safetensors are read, and model.pth is in",
+        ),
+        (
+            ["tf.h5", "weights.bin"],
+            "config.json found in directory .*. Only safetensors are read, and tf.h5, weights.bin",
+        ),
         (["a/config.json", "b/config.json"], "is not a model, but has 2; pass one of them: .*/a, .*/b."),
         ([f"m{number:02d}/config.json" for number in range(20)], "has 20; pass one of them: .*/m11 and 8 more."),
     ],
@@ -428,7 +440,8 @@ def test_a_model_of_the_hub_goes_through_the_same_check(loader, folder, tmp_path
 
     def download(repo_id: str, allow_patterns: list[str], **options) -> str:
         asked[repo_id] = options
-        assert set(allow_patterns) <= {"config.json", WEIGHTS}
+        parts = "diffusion_pytorch_model-*-of-*.safetensors"
+        assert set(allow_patterns) <= {"config.json", WEIGHTS, f"{WEIGHTS}.index.json", parts}
         return str(folder)
 
     monkeypatch.setattr("hf_vae.models.loading.snapshot_download", download)
@@ -444,7 +457,9 @@ def test_half_precision_variants_and_subfolders_are_loaded(folder, tmp_path):
     model.half().save_pretrained(tmp_path / "repository" / "half", variant="fp16")
     loaded = VAE.from_pretrained(tmp_path / "repository", subfolder="half", variant="fp16", torch_dtype=torch.float16)
     assert loaded.dtype == torch.float16 and loaded.sample(2, prior="gaussian").isfinite().all()
-    with pytest.raises(ValueError, match="no file named diffusion_pytorch_model.safetensors. .* pass variant='fp16'"):
+    with pytest.raises(
+        ValueError, match=r"no file named diffusion_pytorch_model\.safetensors found .* pass variant='fp16'"
+    ):
         VAE.from_pretrained(tmp_path / "repository", subfolder="half")
     with pytest.raises(ValueError, match="repository/full does not exist"):
         VAE.from_pretrained(tmp_path / "repository", subfolder="full")

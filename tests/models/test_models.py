@@ -101,7 +101,7 @@ def test_what_is_saved_is_what_is_loaded(family, block, tmp_path, recwarn):
     model.latent_prior.fit(torch.randn(50, TINY["latent_dim"], generator=torch.Generator().manual_seed(1)))
     model.save_pretrained(tmp_path)
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {"config.json", "diffusion_pytorch_model.safetensors", f"{family}.py"}
+    assert written == {"config.json", "diffusion_pytorch_model.safetensors", "model_index.json", f"{family}.py"}
     loaded = AutoGenerator.from_pretrained(tmp_path)
     assert type(loaded) is FAMILIES[family].model and not loaded.training
     assert loaded.output_size == 20

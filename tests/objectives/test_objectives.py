@@ -75,7 +75,7 @@ def test_a_plain_reconstruction_loss_is_a_mean_over_values_and_the_kl_a_mean_ove
     loss, logs = VAEObjective(name, kl_weight=0.25).model_step({"model": model}, Batch(images))
     output = model(images, draw_latents({"model": model}, Batch(images)))
     kl = losses.gaussian_kl(output.mean, output.logvar).mean()
-    expected = error(output.reconstructions, images).mean() / images[0].numel() + 0.25 * kl / 8
+    expected = error(output.sample, images).mean() / images[0].numel() + 0.25 * kl / 8
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(logs["kl_per_latent"], kl / 8)
 
@@ -119,7 +119,7 @@ def test_a_vae_gan_hears_its_discriminator_from_the_start_of_the_ramp(images):
     extra = []
     for number, (loss, logs) in zip((3, 6, 9), found[2:], strict=True):
         output = networks["model"](images, draw_latents(networks, Batch(images, number=number)))
-        plain = losses.absolute_error(output.reconstructions, images).mean() / images[0].numel()
+        plain = losses.absolute_error(output.sample, images).mean() / images[0].numel()
         heard = (loss - plain) / (objective.adversarial_weight * logs["g_loss"] + logs["feature_distance"])
         extra.append(heard.item())
     assert extra == pytest.approx([0.25, 1, 1], rel=1e-2)

@@ -30,10 +30,9 @@ def drawn_noise(prior: LatentPrior, kind: str, rows: int, seed: int) -> torch.Te
     """The noise that `LatentPrior.sample` draws, in its order."""
     generator, num_directions = torch.Generator().manual_seed(seed), len(prior.stds)
     widths = {"gaussian": (num_directions, prior.latent_dim), "mixture": (num_directions, prior.latent_dim, 1)}
-    columns = [
-        torch.randn(rows, width, generator=generator) for width in widths.get(kind) or prior.get(kind).noise_sizes
-    ]
-    return torch.cat(columns, dim=1)
+    widths = widths.get(kind) or prior.get(kind).noise_sizes
+    drawn = [[torch.randn(width, generator=generator) for width in widths] for _ in range(rows)]
+    return torch.stack([torch.cat(row) for row in drawn])
 
 
 def test_the_files_compute_what_the_model_does_for_any_batch(family, images, tmp_path):

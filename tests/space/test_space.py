@@ -326,8 +326,11 @@ def drawn(models, *arguments) -> list[bytes]:
     return [picture.tobytes() for picture, _ in sample.draw(models, *arguments)[0]]
 
 
-def test_the_seed_decides_the_samples_and_each_has_its_own(models, family: str) -> None:
+def test_the_seed_decides_the_samples_and_they_are_those_of_the_model(models, family: str) -> None:
     name = f"faces-{family}"
+    wanted = models[name].pipeline.model.sample(3, torch.Generator().manual_seed(7))
+    pictures = [picture for picture, _ in sample.draw(models, name, 3, 7, 1.0, "own")[0]]
+    assert all(is_nearly(*each) for each in zip(pictures, to_pictures(wanted), strict=True))
     assert drawn(models, name, 3, 7, 1.0, "own") == drawn(models, name, 3, 7, 1.0, "own")
     assert not set(drawn(models, name, 3, 7, 1.0, "own")) & set(drawn(models, name, 3, 17, 1.0, "own"))
     assert len(set(drawn(models, name, 3, 7, 1.0, "own"))) == 3
@@ -335,15 +338,17 @@ def test_the_seed_decides_the_samples_and_each_has_its_own(models, family: str) 
 
 def test_captions_tell_how_to_get_the_picture_again(models) -> None:
     pictures, how = sample.draw(models, ENCODER, 2, 7, 0.5, "gaussian")
-    assert [caption for _, caption in pictures] == [f"{ENCODER}, seed {seed}, temperature 0.5" for seed in (7, 8)]
-    assert how == [(ENCODER, seed, 0.5, "gaussian", "") for seed in (7, 8)]
+    assert [caption for _, caption in pictures] == [
+        f"{ENCODER}, seed 7, image {image}, temperature 0.5" for image in (1, 2)
+    ]
+    assert how == [(ENCODER, 7, image, 0.5, "gaussian", "") for image in (1, 2)]
 
 
 def test_rows_are_the_same_pictures_with_more_and_more_noise(models) -> None:
     pictures, how = sample.draw_rows(models, ENCODER, 7, "own")
     assert [each.temperature for each in how] == [0.25 * (1 + number // 8) for number in range(64)]
-    assert [each.seed for each in how] == [7 + number % 8 for number in range(64)]
-    assert is_nearly(pictures[8 * 3 + 2][0], sample.draw(models, ENCODER, 1, 9, 1.0, "own")[0][0][0])
+    assert [(each.seed, each.image) for each in how] == [(7, 1 + number % 8) for number in range(64)]
+    assert is_nearly(pictures[8 * 3 + 2][0], sample.draw(models, ENCODER, 3, 7, 1.0, "own")[0][2][0])
 
 
 def test_priors_that_a_model_has_not_are_refused(models) -> None:
@@ -577,7 +582,7 @@ def test_errors_of_a_reconstruction_stand_beside_those_without_residual_latents(
     assert list(table["latents / values"]) == ["128 / 3072", "64 / 3072", "64 / 3072"]
     pipeline = residual["cats-vaegan"].pipeline
     seen = pipeline.to_images([Image.open(upload["path"])])
-    alone = pipeline.model(seen).reconstructions.detach().clamp(-1, 1)  # the networks without residual latents
+    alone = pipeline.model(seen).sample.detach().clamp(-1, 1)  # the networks without residual latents
     assert float(table["MSE"][1]) == pytest.approx(mse(alone, seen).item(), rel=1e-3)
     assert float(table["MSE"][0]) == pytest.approx(mse(pipeline.model.reconstruct(seen), seen).item(), rel=1e-3)
     assert float(table["MSE"][0]) < float(table["MSE"][1])
@@ -739,8 +744,8 @@ def asked(folders, tmp_path_factory: pytest.TempPathFactory):
 
 def test_samples_are_drawn_with_the_labels_that_are_asked_for(asked) -> None:
     pictures, how = sample.draw(asked, "faces-vae", 2, 7, 1.0, "own", "age=50, tone=bright")
-    assert how == [("faces-vae", seed, 1.0, "code", "age=50,tone=bright") for seed in (7, 8)]
-    assert pictures[0][1] == "faces-vae, seed 7, temperature 1, age=50,tone=bright"
+    assert how == [("faces-vae", 7, image, 1.0, "code", "age=50,tone=bright") for image in (1, 2)]
+    assert pictures[0][1] == "faces-vae, seed 7, image 1, temperature 1, age=50,tone=bright"
     wanted = asked["faces-vae"].pipeline.sample(2, 7, labels={"age": 50, "tone": "bright"}).images
     assert [picture.tobytes() for picture, _ in pictures] == [picture.tobytes() for picture in wanted]
     assert drawn(asked, "faces-vae", 1, 7, 1.0, "own") != drawn(asked, "faces-vae", 1, 7, 1.0, "own", "age=50")
@@ -839,11 +844,13 @@ def test_a_damaged_part_for_labels_leaves_a_model_out(asked, tmp_path: Path) -> 
 
 
 def test_a_click_on_a_sample_leads_to_the_sliders(models) -> None:
-    _, how = sample.draw(models, ENCODER, 3, 7, 0.5, "gaussian")
+    pictures, how = sample.draw(models, ENCODER, 3, 7, 0.5, "gaussian")
     event = gr.SelectData(None, {"index": 2, "value": None})
-    model, seed, temperature, prior, picture, tabs = latent_sliders.clicked(models, how, event)
-    assert (model, seed, temperature, prior.value, picture) == (ENCODER, 9, 0.5, "gaussian", None)
+    model, seed, temperature, prior, picture, image, tabs = latent_sliders.clicked(models, how, event)
+    assert (model, seed, temperature, prior.value, picture, image) == (ENCODER, 7, 0.5, "gaussian", None, 3)
     assert tabs.selected == "latent"
+    start = latent_sliders.latent_pca(models, model, seed, temperature, prior.value, None, image=image)
+    assert is_nearly(start, pictures[2][0])
 
 
 def test_random_sliders_stay_in_reach() -> None:

@@ -154,7 +154,7 @@ class LatentPrior(PrincipalComponents):
         Args:
             num_samples: How many.
             kind: The prior to draw from, one of `kinds`.
-            generator: Source of the noise: one generator, or one for each sample; the global one if None.
+            generator: Source of the noise, see `draw_noise`.
             temperature: Scale of the noise. At 0 a Gaussian gives its mean, a mixture the mean of one of its
                 Gaussians, and a flow the latents of zero noise.
             num_steps: Number of steps of a flow. Other priors ignore it.
@@ -174,16 +174,44 @@ class LatentPrior(PrincipalComponents):
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
         prior = self.get(kind)
-        noise = [
-            scale * randn_tensor((num_samples, size), generator, self.mean.device, self.mean.dtype)
-            for size, scale in zip(prior.noise_sizes, prior.noise_scales, strict=True)
-        ]
+        parts = self.draw_noise(num_samples, kind, generator)
+        noise = [scale * part for part, scale in zip(parts, prior.noise_scales, strict=True)]
         num_scaled = len(noise) - prior.num_choices
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
         if code is not None:
             mean, root = (part.to(noise[0]) for part in code)
             noise[0] = mean + noise[0] @ root.T
         return prior.from_noise(noise, self, num_steps, guidance=guidance)
+
+    def draw_noise(
+        self,
+        num_samples: int,
+        kind: str,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> list[torch.Tensor]:
+        """Noise of N(0, 1) that the prior `kind` makes so many samples from: a part `(num_samples, size)` for each of
+        its `noise_sizes`. All parts of a sample are drawn before those of the next. So the first samples of a
+        generator are the same, however many follow.
+
+        Args:
+            num_samples: How many.
+            kind: One of `kinds`.
+            generator: One generator, or one for each sample; the global one if None. One of the CPU gives the same
+                noise on any device.
+
+        Raises:
+            ValueError: If the model has no prior of this kind, or there are several generators, but not `num_samples`.
+        """
+        if isinstance(generator, list) and len(generator) != num_samples:
+            raise ValueError(
+                f"{len(generator)} generators cannot draw {num_samples} samples; pass one, or one for each."
+            )
+        generators: list[torch.Generator | None] = (
+            [*generator] if isinstance(generator, list) else [generator] * num_samples
+        )
+        sizes, device, dtype = self.get(kind).noise_sizes, self.mean.device, torch.float32  # half draws other numbers
+        drawn = [[randn_tensor((1, size), each, device, dtype) for size in sizes] for each in generators]
+        return [torch.cat(part).to(self.mean.dtype) for part in zip(*drawn, strict=True)]
 
     @torch.no_grad()
     def path(
