@@ -154,9 +154,9 @@ def push_space(folder: Path, repo_id: str, space_id: str, private: bool = False,
                 raise ValueError(f"{space_id} exists and shows another app; choose another name for the Space.")
             written = tuple({f"{path.split('/')[0]}/" for path in files if "/" in path})
             stale = [path for path in sorted(present - files.keys()) if path.startswith(written)]
-            operations = [CommitOperationAdd(path, file) for path, file in files.items()]
-            operations += [CommitOperationDelete(path) for path in stale]
-            api.create_commit(space_id, operations, commit_message="Upload Space with hf_vae", repo_type="space")
+            added = [CommitOperationAdd(path, file) for path, file in files.items()]
+            deleted = [CommitOperationDelete(path) for path in stale]
+            api.create_commit(space_id, [*added, *deleted], commit_message="Upload Space with hf_vae", repo_type="space")
     return f"{api.endpoint}/{constants.REPO_TYPES_URL_PREFIXES['space']}{space_id}"
 
 
@@ -175,7 +175,9 @@ def _card(models: Sequence[SpaceModel], space_id: str) -> str:
     families = [name for name, family in FAMILIES.items() if family.model in classes]
     card.data.tags = ["hf_vae", *families, "latent-space", "image-generation"]
     card.data.models = [model.repo_id for model in models if model.repo_id] or None
-    links = [f"[{each.repo_id}]({constants.ENDPOINT}/{each.repo_id})" if each.repo_id else each.name for each in models]
+    links = [
+        f"[{each.repo_id}]({constants.ENDPOINT}/{each.repo_id})" if each.repo_id else each.name for each in models
+    ]
     heading = (
         f"# {card.data.title}\n\nModels: {', '.join(links)}. This Space holds a copy of the weights. They have the "
         "licence that the model card states; the code has the licence Apache 2.0."

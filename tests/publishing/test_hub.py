@@ -377,7 +377,11 @@ def test_a_second_push_replaces_the_model_of_a_space_and_leaves_what_is_not_of_t
 ):
     client(push_both, run_folder, "--space", "twice")
     repository = loopback.repositories["spaces/me/twice"]
-    changed = files(loopback, "spaces/me/twice") | {"hf_vae/old.py": b"", "notes/mine.md": b"mine", "mine.txt": b"mine"}
+    changed = files(loopback, "spaces/me/twice") | {
+        "hf_vae/old.py": b"",
+        "notes/mine.md": b"mine",
+        "mine.txt": b"mine",
+    }
     repository.commit(changed, "by hand", "refs/heads/main")
     client(push_both, run_folder, "--space", "twice", repo_id="me/faces-second-vae")
     uploaded = files(loopback, "spaces/me/twice")

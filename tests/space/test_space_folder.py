@@ -18,7 +18,7 @@ from space_process import running_space
 
 import app
 from hf_vae.families import title_of
-from hf_vae.publishing import space
+from hf_vae.publishing import cards, space
 from hf_vae.publishing.space import SpaceModel, write_space
 
 
@@ -77,8 +77,10 @@ def test_own_models_are_shown_under_their_names_in_place_of_the_shipped_ones(own
         assert copied.read_bytes() == (published_models / "faces-dcgan" / file).read_bytes()
 
 
-def test_a_run_gives_its_published_files_alone_and_no_path_of_this_machine(finished_run, tmp_path):
-    run = finished_run("vae")
+def test_a_run_gives_its_published_files_alone_and_no_path_of_this_machine(finished_run, published_models, tmp_path):
+    run = shutil.copytree(finished_run("vae"), tmp_path / "vae")
+    shutil.copy(published_models / "faces-vae" / "metrics.json", run)
+    cards.write_card(run)
     model = write_space(tmp_path / "space", [SpaceModel(run)]) / "model_cards" / "vae"
     written = {path.name for path in model.rglob("*")}
     assert {"README.md", "config.json", "metrics.json", "samples.png"} <= written
@@ -93,7 +95,9 @@ def test_what_is_no_space_is_refused_before_anything_is_written(published_models
     with pytest.raises(ValueError, match="Two models have the same name in faces-vae, faces-vae; rename"):
         write_space(target, [SpaceModel(vae), SpaceModel(tmp_path / "other" / "faces-vae")])
     (tmp_path / "other" / "faces-vae" / "metrics.json").unlink()
-    with pytest.raises(ValueError, match=r"has no metrics\.json.*run `hf-vae evaluate .*other/faces-vae --save` first"):
+    with pytest.raises(
+        ValueError, match=r"has no metrics\.json.*run `hf-vae evaluate .*other/faces-vae --save` first"
+    ):
         write_space(target, [SpaceModel(tmp_path / "other" / "faces-vae")])
     with pytest.raises(ValueError, match="other is not empty; choose another folder"):
         write_space(tmp_path / "other", [SpaceModel(vae)])
