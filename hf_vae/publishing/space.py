@@ -22,6 +22,7 @@ CLONE = Path(__file__).resolve().parents[2]  # the demo is in the repository and
 PAGE, SCRIPT, MODELS = "space", "train_accelerate.py", "model_cards"
 PACKAGE = "hf_vae"
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
+COMMIT_MESSAGE = "Upload Space with hf_vae"
 CREATED_BY_THE_HUB = {".gitattributes", CARD_FILE}  # in a new Space
 MOST_IN_A_MORPH = 4  # models
 
@@ -106,8 +107,7 @@ def check_space(models: Sequence[SpaceModel] = (), space_id: str = "OWNER/SPACE"
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         raise ValueError(f"Two models have the same name in {', '.join(names)}; rename one of the folders.")
-    for model in models:
-        folder = model.folder
+    for folder in (model.folder for model in models):
         AutoGenerator.class_of(folder)  # raises an error that explains what else the folder is
         if not (folder / METRICS_FILE).is_file():
             raise ValueError(
@@ -156,7 +156,7 @@ def push_space(folder: Path, repo_id: str, space_id: str, private: bool = False,
             stale = [path for path in sorted(present - files.keys()) if path.startswith(written)]
             added = [CommitOperationAdd(path, file) for path, file in files.items()]
             deleted = [CommitOperationDelete(path) for path in stale]
-            api.create_commit(space_id, [*added, *deleted], commit_message="Upload Space with hf_vae", repo_type="space")
+            api.create_commit(space_id, [*added, *deleted], commit_message=COMMIT_MESSAGE, repo_type="space")
     return f"{api.endpoint}/{constants.REPO_TYPES_URL_PREFIXES['space']}{space_id}"
 
 
