@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BENCH_DATA ?=
 TEST_PROCESSES ?= 2
 SPACE ?= build/space
+MODELS ?=
 API_MODULES = $(subst /,.,$(patsubst %/__init__,%,$(basename $(shell find hf_vae -name '*.py' | sort))))
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -37,12 +38,9 @@ bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA
 	$(BIN)/python benchmarks/space.py
 	$(BIN)/python benchmarks/startup.py
 
-space:                           ## write a Space that is ready to upload, to SPACE=build/space
+space: .venv/installed           ## write a Space to SPACE=build/space; MODELS="runs/my-vae runs/my-gan" are shown, or model_cards/
 	rm -rf $(SPACE)
-	mkdir -p $(SPACE)/model_cards
-	cp -r space/. hf_vae train_accelerate.py $(SPACE)
-	cp -r $(patsubst %/config.json,%,$(wildcard model_cards/*/config.json)) $(SPACE)/model_cards
-	find $(SPACE) -name __pycache__ -prune -exec rm -r {} +
+	$(BIN)/hf-vae space $(MODELS) --output_dir $(SPACE)
 
 model-code:                      ## rewrite the code beside the weights in model_cards/ from hf_vae/models
 	$(BIN)/python -c "from pathlib import Path; from hf_vae import AutoGenerator; [AutoGenerator.class_of(config.parent).save_source(config.parent) for config in Path('model_cards').glob('*/config.json')]"

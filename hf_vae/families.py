@@ -2,6 +2,8 @@
 here."""
 
 import inspect
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .config import RunConfig
@@ -38,6 +40,26 @@ FAMILIES: dict[str, Family] = {
     "dcgan": Family("DC-GAN", DCGAN, DCGANObjective),
     "autoencoder": Family("Autoencoder", Autoencoder, AutoencoderObjective),
 }
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """The dataset and the family in a name of the form `<dataset>-<family>` or `<dataset>-<family>-<variant>`. If the
+    name contains no family, the dataset is the part before the last hyphen, and the family is None."""
+    families = "|".join(
+        sorted(map(re.escape, FAMILIES), key=len, reverse=True)
+    )  # longest first: one may start like another
+    parts = re.fullmatch(rf"(?P<data_set>.+?)-(?P<family>{families})(-.+)?", name)
+    return (parts["data_set"], parts["family"]) if parts else (name.rsplit("-", 1)[0], None)
+
+
+def title_of(names: Collection[str]) -> str:
+    """The title of a page that shows models with these names."""
+    *others, last = names
+    if not others:
+        return f"{last}, a small image generator"
+    if len(others) <= 2:
+        return f"{', '.join(others)} and {last}, side by side"
+    return "Small image generators, side by side"
 
 
 def new_model(run: RunConfig) -> ImageGenerator:

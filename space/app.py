@@ -6,12 +6,15 @@
 import ctypes
 import os
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
+from huggingface_hub import SpaceCard
 
 from gate import APP_OPTIONS, GuardedBlocks
+from hf_vae.families import title_of
 from published import model_order, open_models
 from tabs import about, compare, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
@@ -19,9 +22,7 @@ from tabs import about, compare, interpolate, latent_sliders, reconstruct, sampl
 SPACE = Path(__file__).resolve().parent
 MODEL_CARDS = (SPACE / "model_cards", SPACE.parent / "model_cards")  # on the Hub, in the repository
 
-INTRODUCTION = """# Small VAEs and GANs, side by side
-
-Generate new images, reconstruct and morph your own, and compare how sharp each model is.
+INTRODUCTION = """Generate new images, reconstruct and morph your own, and compare how sharp each model is.
 """
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # in malloc.h
@@ -70,6 +71,13 @@ def find_models() -> dict[str, Path | str]:
     return models
 
 
+def find_title(models: Collection[str]) -> str:
+    """The title of the page: that in README.md, which was written for the models in `model_cards/`. For the models in
+    HF_VAE_MODELS, it is made of their names."""
+    written = SpaceCard.load(SPACE / "README.md").data.title
+    return title_of(models) if os.environ.get("HF_VAE_MODELS", "").strip(" ,") or not written else written
+
+
 def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
     """Builds the page for `models`, folders or Hub ids by name. All of them are checked, none is loaded yet.
 
@@ -78,8 +86,9 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
     """
     opened, broken = open_models(models)
     encoders = {name: model for name, model in opened.items() if model.has_encoder}
-    with GuardedBlocks(title="Small VAEs and GANs", analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
-        gr.Markdown(INTRODUCTION)
+    title = find_title(opened)
+    with GuardedBlocks(title=title, analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
+        gr.Markdown(f"# {title}\n\n{INTRODUCTION}")
         with gr.Tabs() as tabs:
             samples = sample.build(demo, opened)
             if encoders:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from hf_vae.evaluation.metrics import NUM_BANDS
-from hf_vae.families import FAMILIES
+from hf_vae.families import FAMILIES, split_name
 from hf_vae.latents.directions import Direction, direction_size, read_directions, read_labelled_codes
 from hf_vae.latents.labelled_codes import Label
 from hf_vae.models import ImageGenerator
@@ -172,16 +172,6 @@ def _is_finite(value: Any) -> bool:
 def _reason(error: Exception) -> str:
     """The message of one of the package's own errors; the type and message of any other."""
     return str(error) if isinstance(error, ValueError | OSError) else repr(error)
-
-
-def split_name(name: str) -> tuple[str, str | None]:
-    """The dataset and the family in a name of the form `<dataset>-<family>` or `<dataset>-<family>-<variant>`. If the
-    name contains no family, the dataset is the part before the last hyphen, and the family is None."""
-    families = "|".join(
-        sorted(map(re.escape, FAMILIES), key=len, reverse=True)
-    )  # longest first: one may start like another
-    parts = re.fullmatch(rf"(?P<data_set>.+?)-(?P<family>{families})(-.+)?", name)
-    return (parts["data_set"], parts["family"]) if parts else (name.rsplit("-", 1)[0], None)
 
 
 def model_order(name: str) -> tuple[str, int, str]:

@@ -1,5 +1,5 @@
-"""A Hub on loopback, in memory: the calls that huggingface_hub makes to push and pull a model, and those that
-`datasets` makes to load a data set, over HTTP."""
+"""A Hub on loopback, in memory: the calls that huggingface_hub makes to push and pull a model or a Space, and those
+that `datasets` makes to load a data set, over HTTP."""
 
 import hashlib
 import json
@@ -55,6 +55,8 @@ class Hub(ThreadingHTTPServer):
     Args:
         dropped_uploads: How many of the next uploads lose their connection midway.
         dropped_downloads: The same for downloads.
+
+    Names of Spaces in `refused_spaces` cannot be created.
     """
 
     def __init__(self, dropped_uploads: int = 0, dropped_downloads: int = 0):
@@ -63,11 +65,12 @@ class Hub(ThreadingHTTPServer):
         self.dropped_uploads, self.dropped_downloads = dropped_uploads, dropped_downloads
         self.repositories: dict[str, Repository] = {}
         self.large_files: dict[str, bytes] = {}
+        self.refused_spaces: set[str] = set()
         self.calls: list[str] = []
         self.lock = threading.Lock()
 
     def add(self, repo_id: str, files: dict[str, bytes], private: bool = False) -> None:
-        """Creates a repository: `name/of-a-model` or `datasets/name/of-a-data-set`."""
+        """Creates a repository: `name/of-a-model`, `datasets/name/of-a-data-set` or `spaces/name/of-a-space`."""
         self.repositories[repo_id] = Repository(private)
         self.repositories[repo_id].commit(files, "initial commit", "refs/heads/main")
 
@@ -141,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _repository(self, repo_id: str, write: bool = False) -> Repository:
         user, repository = self._user(), self.server.repositories.get(repo_id)
-        owns = user == repo_id.split("/")[0]
+        owns = user == repo_id.split("/")[-2]
         if repository is None or (repository.private and not owns):
             raise RefusedError(404 if user else 401, "RepoNotFound", "Repository not found")
         if write and not owns:
@@ -154,7 +157,10 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(401, "", "Invalid username or password.")
         if wanted.get("organization") not in (None, user):
             raise RefusedError(403, "", f"You don't have the rights to create a model under {wanted['organization']}")
-        repo_id = f"{user}/{wanted['name']}"
+        is_space = wanted.get("type") == "space"
+        if is_space and (wanted["sdk"] != "gradio" or wanted["name"] in self.server.refused_spaces):
+            raise RefusedError(402, "", "You need a plan for this Space")
+        repo_id = f"{'spaces/' if is_space else ''}{user}/{wanted['name']}"
         exists = repo_id in self.server.repositories
         if not exists:
             self.server.add(repo_id, {".gitattributes": b""}, private=wanted.get("visibility") == "private")
@@ -202,6 +208,8 @@ class Handler(BaseHTTPRequestHandler):
                 files[line["value"]["path"]] = b64decode(line["value"]["content"])
             elif line["key"] == "lfsFile":
                 files[line["value"]["path"]] = self.server.large_files[line["value"]["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[line["value"]["path"]]
         address = f"{self.server.url}/{repo_id}"
         number = sum(name.startswith("refs/pr/") for name in repository.refs) + 1
         oid = repository.commit(
@@ -234,7 +242,7 @@ class Handler(BaseHTTPRequestHandler):
         repository = self._repository(repo_id)
         oid = repository.resolve(revision)
         siblings = [{"rfilename": path} for path in repository.commits[oid]]
-        return {"id": repo_id, "sha": oid, "private": repository.private, "siblings": siblings}
+        return {"id": repo_id.removeprefix("spaces/"), "sha": oid, "private": repository.private, "siblings": siblings}
 
     def _tree(self, repo_id: str, revision: str, folder: str = "") -> list:
         repository = self._repository(repo_id)
@@ -270,13 +278,13 @@ def file_id(path: str, content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-MODEL = r"/api/models/([^/]+/[^/]+)"
+MODEL = r"/api/(?:models/|(?=spaces/))((?:spaces/)?[^/]+/[^/]+)"  # or a Space
 DATA_SET = r"/api/(datasets/[^/]+/[^/]+)"
 ROUTES = {
     "POST /api/repos/create": Handler._create,
     "POST /api/validate-yaml": lambda _handler: {"errors": [], "warnings": []},
     f"POST {MODEL}/preupload/([^/]+)": Handler._preupload,
-    r"POST /([^/]+/[^/]+)\.git/info/lfs/objects/batch": Handler._batch,
+    r"POST /((?:spaces/)?[^/]+/[^/]+)\.git/info/lfs/objects/batch": Handler._batch,
     "PUT /upload/([0-9a-f]+)": Handler._upload,
     "POST /verify": Handler._verify,
     f"POST {MODEL}/commit/([^/]+)": Handler._commit,
@@ -287,5 +295,5 @@ ROUTES = {
     f"GET {DATA_SET}(?:/revision/([^/]+))?": Handler._info,
     f"GET {DATA_SET}/tree/([^/]+)(?:/(.+))?": Handler._tree,
     f"POST {DATA_SET}/paths-info/([^/]+)": Handler._paths_info,
-    "GET /((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)": Handler._resolve,
+    "GET /((?:datasets/|spaces/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)": Handler._resolve,
 }

@@ -86,7 +86,7 @@ def test_the_space_reports_to_nobody(published_models: Path):
     assert isinstance(demo, gr.Blocks) and demo.analytics_enabled is False
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "test"])
+@pytest.mark.parametrize("target", ["install", "demo", "space", "test"])
 def test_every_target_builds_an_environment_that_can_train(target):
     command = ["make", "--dry-run", "--always-make", target]
     planned = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout

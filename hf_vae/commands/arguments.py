@@ -16,6 +16,7 @@ from ..run_folder import CONFIG_FILE, read_json
 Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
 Models = tyro.conf.Positional[Annotated[list[str], tyro.conf.arg(metavar="MODEL [MODEL ...]")]]
 RunFolder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FOLDER")]]
+OptionalFolders = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[FOLDER ...]")]]
 PictureFile = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="IMAGE")]]
 PictureFiles = tyro.conf.Positional[Annotated[list[Path], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]]
 Seed = Annotated[int, limited(**SEEDS)]

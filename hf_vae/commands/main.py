@@ -14,7 +14,7 @@ from .draw import interpolate, reconstruct, sample, sheet, sweep
 from .environment import env
 from .inspect import inspect
 from .measure import compare, evaluate, table
-from .publish import card, convert, export, push
+from .publish import card, convert, export, push, space
 
 
 DESCRIPTION = """Sample from a trained model, measure it and publish it. `hf-vae COMMAND --help` explains a command and
@@ -26,7 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         *(sample, reconstruct, interpolate, sweep, sheet),
         *(evaluate, compare, table),
-        *(directions, card, push, export, convert, inspect, env),
+        *(directions, card, push, space, export, convert, inspect, env),
     )
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from ..run_folder import CARD_FILE, MODEL_CONFIG_FILE
-from .arguments import Model, RunFolder
+from .arguments import Model, OptionalFolders, RunFolder
 
 
 def card(
@@ -40,8 +40,11 @@ def push(
     tag: str | None = None,
     commit_message: str = "Upload model with hf_vae",
     token: str | None = None,
+    space: str | None = None,
 ) -> None:
     """Uploads a model folder to the Hub in one commit, without checkpoints, logs and previews.
+
+    With --space it also uploads a Gradio Space that shows the model.
 
     Log in with `hf auth login` first.
 
@@ -56,9 +59,14 @@ def push(
         tag: Tag of the commit, such as v1.0, for others to pin.
         commit_message: First line of the commit message, or title of the pull request.
         token: Token to push with (default: HF_TOKEN, or the token of `hf auth login`).
+        space: Space that shows the model, as owner/name, or a name in your own account. It is created if it does not
+            exist, and is private if the model is. It shows this model only.
     """
     from ..publishing import hub
+    from ..publishing.space import SpaceModel, check_space, push_space
 
+    if space:
+        check_space([SpaceModel(folder)], space)  # before the model is published
     if hub.lacks_origin(folder):
         print(
             "The card does not say where the training images come from. To add it: hf-vae card "
@@ -66,6 +74,31 @@ def push(
             file=sys.stderr,
         )
     print(hub.push(folder, repo_id, private, token, revision, create_pr, tag, commit_message))
+    if space:
+        try:
+            print(push_space(folder, repo_id, space, private, token))
+        except ValueError as error:
+            raise ValueError(f"The model {repo_id} is published, but its Space is not. {error}") from error
+
+
+def space(models: OptionalFolders = (), output_dir: Path = Path("build/space")) -> None:
+    """Writes a Gradio Space that shows models: a folder that is ready to start or to upload.
+
+    Without models, it shows those in model_cards/.
+
+    Example: hf-vae space runs/photos-vae runs/photos-vaegan --output_dir build/photos-space
+
+    Args:
+        models: Folders of trained and evaluated models.
+        output_dir: Folder to write to, new or empty.
+    """
+    from ..publishing.space import SpaceModel, write_space
+
+    folder = write_space(output_dir, [SpaceModel(model) for model in models])
+    print(
+        f"Wrote {folder}\nTo start it: python {folder}/app.py\n"
+        f"To publish it: hf upload OWNER/SPACE {folder} . --repo-type space"
+    )
 
 
 def convert(weights: tyro.conf.Positional[Path], recipe: Path, output_dir: Path, overwrite: bool = False) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -18,13 +19,16 @@ from ..run_folder import CARD_FILE, CONFIG_FILE, published_files, read_json
 NO_ORIGIN = "The origin and licence of the training images were not recorded."
 
 
-def create_repository(repo_id: str, private: bool = False, token: str | None = None) -> str:
-    """Creates a model repository, and returns its id with the owner. The visibility of an existing one is not changed.
+def create_repository(
+    repo_id: str, private: bool = False, token: str | None = None, repo_type: Literal["model", "space"] = "model"
+) -> str:
+    """Creates a repository, and returns its id with the owner. The visibility of an existing one is not changed.
 
     Args:
         repo_id: owner/name, or a name in the account of the token.
         private: Create it as a private repository.
         token: Token with write access (default: that of the account that is logged in).
+        repo_type: What it is for: a model, or a Space that runs Gradio.
 
     Raises:
         ValueError: If there is no token, the token is wrong or lacks write access, `private` is set and the repository
@@ -35,9 +39,11 @@ def create_repository(repo_id: str, private: bool = False, token: str | None = N
             "The Hub needs a token with write access: log in with `hf auth login`, set HF_TOKEN, or pass --token."
         )
     api = HfApi(token=token)
-    with _one_sentence(repo_id):
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if private and not api.model_info(repo_id).private:
+    sdk = "gradio" if repo_type == "space" else None
+    with one_sentence(repo_id):
+        created = api.create_repo(repo_id, private=private, repo_type=repo_type, space_sdk=sdk, exist_ok=True)
+        repo_id = created.repo_id
+        if private and not api.repo_info(repo_id, repo_type=repo_type).private:
             raise ValueError(
                 f"{repo_id} exists and is public; make it private in its settings, or choose another name."
             )
@@ -86,10 +92,8 @@ def push(
         refuse_lfs_pointer(path, "file")
     repo_id = create_repository(repo_id, private, token)
     api = HfApi(token=token)
-    card = card_for_repository((folder / CARD_FILE).read_bytes().decode(), folder.resolve().name, repo_id)
-    contents = {CARD_FILE: card.encode()} | _config_without_paths(folder, card)
-    files = [CommitOperationAdd(path.name, contents.get(path.name, path)) for path in published_files(folder)]
-    with _one_sentence(repo_id):
+    files = [CommitOperationAdd(name, content) for name, content in published_contents(folder, repo_id).items()]
+    with one_sentence(repo_id):
         if tag in [known.name for known in api.list_repo_refs(repo_id).tags]:
             raise ValueError(f"{repo_id} already has a tag {tag!r}, which others may have pinned; choose another one.")
         if revision:
@@ -99,9 +103,30 @@ def push(
             repo_id, files, commit_message=commit_message, revision=revision, create_pr=create_pr
         )
     if tag:
-        with _one_sentence(repo_id, f"is published, but has no tag {tag!r}"):
+        with one_sentence(repo_id, f"is published, but has no tag {tag!r}"):
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
     return commit.pr_url or commit.commit_url
+
+
+def published_contents(folder: Path, repo_id: str | None = None) -> dict[str, bytes | Path]:
+    """What others get of a run folder: the path of each published file, or its content where that differs from the
+    file.
+
+    Args:
+        folder: Folder of a trained model.
+        repo_id: Repository that code and commands in the card name instead of the folder (default: none).
+
+    Raises:
+        ValueError: If a file is a Git LFS pointer, or the card names a path of this machine.
+    """
+    paths = published_files(folder)
+    for path in paths:
+        refuse_lfs_pointer(path, "file")
+    card = (folder / CARD_FILE).read_bytes().decode() if (folder / CARD_FILE).is_file() else ""
+    if repo_id:
+        card = card_for_repository(card, folder.resolve().name, repo_id)
+    contents = {CARD_FILE: card.encode()} | _config_without_paths(folder, card)
+    return {path.name: contents.get(path.name, path) for path in paths}
 
 
 def lacks_origin(folder: Path) -> bool:
@@ -141,7 +166,7 @@ def card_for_repository(card: str, name: str, repo_id: str) -> str:
 
 
 @contextmanager
-def _one_sentence(repo_id: str, outcome: str = "was not published") -> Iterator[None]:
+def one_sentence(repo_id: str, outcome: str = "was not published") -> Iterator[None]:
     """Turns an error of the Hub or the network into one sentence that begins with the `outcome`."""
     try:
         yield

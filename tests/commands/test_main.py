@@ -114,6 +114,7 @@ FOR_A_MODEL = [
     ["directions", "run/checkpoint-8", "--labels", "age"],
     ["card", "run/checkpoint-8"],
     ["push", "run/checkpoint-8", "--repo_id", "me/x"],
+    ["space", "run/checkpoint-8"],
     ["export", "run/checkpoint-8"],
 ]
 
@@ -141,6 +142,8 @@ FOR_A_MODEL = [
         (["reconstruct", "{model}", "notes.txt"], "notes.txt is not an image in a format that is read"),
         (["card", "{model}"], "has no train_config.json"),
         (["push", "{model}", "--repo_id", "me/x"], "has no README.md"),
+        (["push", "{model}", "--repo_id", "me/x", "--space", "me/a space"], "me/a space"),
+        (["space", "{model}", "--output_dir", "run"], "run is not empty; choose another folder"),
         *((arguments, "is a checkpoint to resume from, not a model") for arguments in FOR_A_MODEL),
     ],
 )

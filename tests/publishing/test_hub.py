@@ -22,8 +22,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, tiny_flags
+from gradio_client import Client
 from hub_server import Hub
+from huggingface_hub import SpaceCard
 from PIL import Image
+from space_process import running_space
 
 import published
 import train_accelerate
@@ -34,6 +37,7 @@ from hf_vae.data.cached import load_images
 from hf_vae.data.labels import load_labels
 from hf_vae.data.presets import PRESETS, Preset
 from hf_vae.publishing import hub
+from hf_vae.publishing.space import push_space
 
 
 MINE, SOMEBODY_ELSES, UNKNOWN = "hf_of_me", "hf_of_somebody_else", "hf_of_nobody"
@@ -91,6 +95,12 @@ def push_without_waiting(*arguments: Any, **keywords: Any) -> str:
     """`hub.push`, without the seconds that the client waits before it tries again."""
     with mock.patch("time.sleep"):
         return hub.push(*arguments, **keywords)
+
+
+def push_space_without_waiting(*arguments: Any, **keywords: Any) -> str:
+    """The same for `push_space`."""
+    with mock.patch("time.sleep"):
+        return push_space(*arguments, **keywords)
 
 
 def pull(repo_id: str, cache: Path, **keywords: Any) -> dict[str, torch.Tensor]:
@@ -321,6 +331,110 @@ def sample_in_the_space(repo_id: str) -> tuple[int, bool]:
 def test_the_space_shows_a_model_of_the_hub(client, run_folder):
     client(hub.push, run_folder, "shown-vae", token=MINE)
     assert client(sample_in_the_space, "me/shown-vae") == (2, True)
+
+
+SPACE_PAGE = {"app.py", "README.md", "requirements.txt", "hf_vae/__init__.py", "tabs/sample.py"}
+
+
+def push_both(folder: Path, *flags: str, repo_id: str = "me/leaves-vae", token: str = MINE) -> list[str]:
+    """The lines that `hf-vae push` prints."""
+    printed = run_program(main.main, "push", str(folder), "--repo_id", repo_id, "--token", token, *flags)
+    return [line for line in printed.splitlines() if line.startswith("http")]
+
+
+def test_one_command_publishes_a_model_and_a_space_that_starts(loopback, client, run_folder, tmp_path):
+    """The Space holds the model: nothing is told about the Hub to the process that starts it."""
+    (run_folder / "README.md").write_text('---\nlicense: mit\n---\n\nfrom_pretrained("runs/faces-vae")\n')
+    model, page = client(push_both, run_folder, "--space", "leaves")
+    assert model.startswith(f"{loopback.url}/me/leaves-vae/commit/") and page == f"{loopback.url}/spaces/me/leaves"
+    assert set(files(loopback, "me/leaves-vae")) == PUBLISHED | {".gitattributes"}
+    assert len(loopback.repositories["spaces/me/leaves"].commits) == 2  # that of an empty repository, and one
+    uploaded = files(loopback, "spaces/me/leaves")
+    assert set(uploaded) > SPACE_PAGE and not [path for path in uploaded if "__pycache__" in path]
+    assert {path for path in uploaded if path.startswith("model_cards/")} == {
+        f"model_cards/leaves-vae/{name}" for name in PUBLISHED
+    }
+    assert b'from_pretrained("me/leaves-vae")' in uploaded["model_cards/leaves-vae/README.md"]
+    card = SpaceCard(uploaded["README.md"].decode())
+    assert (card.data.title, card.data.models) == ("leaves-vae, a small image generator", ["me/leaves-vae"])
+    assert (card.data.sdk, card.data.suggested_hardware) == ("gradio", "cpu-basic")
+    assert 'Client("me/leaves")' in card.text and 'model="leaves-vae"' in card.text
+    assert f"gradio=={card.data.sdk_version}" in (REPOSITORY / "constraints.txt").read_text()
+    assert uploaded["requirements.txt"] == (REPOSITORY / "space" / "requirements.txt").read_bytes()
+
+    for path, content in uploaded.items():
+        (tmp_path / "space" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "space" / path).write_bytes(content)
+    with running_space(tmp_path / "cache", tmp_path / "space" / "app.py") as (address, _):
+        visitor = Client(address, verbose=False)
+        assert visitor.config["title"] == "leaves-vae, a small image generator"
+        settings = {"model": "leaves-vae", "count": 3, "seed": 1, "temperature": 1, "prior": "own"}
+        assert len(visitor.predict(**settings, api_name="/sample")) == 3
+
+
+def test_a_second_push_replaces_the_model_of_a_space_and_leaves_what_is_not_of_the_package(
+    loopback, client, run_folder
+):
+    client(push_both, run_folder, "--space", "twice")
+    repository = loopback.repositories["spaces/me/twice"]
+    changed = files(loopback, "spaces/me/twice") | {
+        "hf_vae/old.py": b"",
+        "notes/mine.md": b"mine",
+        "mine.txt": b"mine",
+    }
+    repository.commit(changed, "by hand", "refs/heads/main")
+    client(push_both, run_folder, "--space", "twice", repo_id="me/faces-second-vae")
+    uploaded = files(loopback, "spaces/me/twice")
+    models = {path.split("/")[1] for path in uploaded if path.startswith("model_cards/")}
+    assert models == {"faces-second-vae"} and "hf_vae/old.py" not in uploaded
+    assert uploaded["notes/mine.md"] == uploaded["mine.txt"] == b"mine" and ".gitattributes" in uploaded
+    assert b"faces-second-vae" in uploaded["README.md"]
+
+
+def test_the_space_of_a_private_model_is_private(loopback, client, run_folder):
+    client(push_both, run_folder, "--private", "--space", "hidden", repo_id="me/hidden-vae")
+    assert loopback.repositories["me/hidden-vae"].private and loopback.repositories["spaces/me/hidden"].private
+    client(push_both, run_folder, "--space", "also-hidden", repo_id="me/hidden-vae")  # it exists, and is private
+    assert loopback.repositories["spaces/me/also-hidden"].private
+    loopback.add("spaces/me/shown", {".gitattributes": b""})
+    with pytest.raises(SystemExit, match="The model me/hidden-vae is published, .* me/shown exists and is public"):
+        client(push_both, run_folder, "--space", "me/shown", repo_id="me/hidden-vae")
+    assert set(files(loopback, "spaces/me/shown")) == {".gitattributes"}
+
+
+def test_a_space_that_fails_does_not_hide_that_the_model_is_published(loopback, client, run_folder):
+    loopback.refused_spaces.add("refused")
+    loopback.add("spaces/me/game", {".gitattributes": b"", "app.py": b"print('my game')"})
+    for name, reason in {
+        "refused": "refused was not published: the Hub answered 402: You need a plan for this Space",
+        "game": "me/game exists and shows another app; choose another name",
+        "somebody/theirs": "somebody/theirs was not published: the Hub says that this token is read-only",
+    }.items():
+        with pytest.raises(SystemExit) as refusal:
+            client(push_both, run_folder, "--space", name, repo_id=f"me/beside-{name.split('/')[-1]}")
+        model = f"me/beside-{name.split('/')[-1]}"
+        assert re.match(f"Error: The model {model} is published, but its Space is not. .*{reason}", refusal.value.code)
+        assert "\n" not in refusal.value.code and MINE not in refusal.value.code
+        assert "config.json" in files(loopback, model)
+    assert files(loopback, "spaces/me/game") == {".gitattributes": b"", "app.py": b"print('my game')"}
+
+
+def test_what_cannot_be_a_space_is_refused_before_the_model_is_published(loopback, client, run_folder):
+    (run_folder / "metrics.json").unlink()
+    with pytest.raises(SystemExit, match=r"has no metrics\.json, which a Space shows; run `hf-vae evaluate"):
+        client(push_both, run_folder, "--space", "me/unmeasured", repo_id="me/unmeasured-vae")
+    assert not {"me/unmeasured-vae", "spaces/me/unmeasured"} & loopback.repositories.keys()
+
+
+def test_a_space_whose_upload_breaks_off_is_whole_or_not_there(loopback, client, run_folder):
+    client(hub.push, run_folder, "halfway-vae", token=MINE)
+    (run_folder / "samples.png").write_bytes((run_folder / "samples.png").read_bytes() + b"not on the Hub yet")
+    loopback.dropped_uploads = 6  # one try, and five more
+    with pytest.raises(ValueError, match="^me/halfway was not published: the connection to the Hub failed"):
+        client(push_space_without_waiting, run_folder, "halfway-vae", "halfway", token=MINE)
+    assert set(files(loopback, "spaces/me/halfway")) == {".gitattributes"} and loopback.dropped_uploads == 0
+    assert client(push_space, run_folder, "halfway-vae", "halfway", token=MINE) == f"{loopback.url}/spaces/me/halfway"
+    assert "app.py" in files(loopback, "spaces/me/halfway")
 
 
 def test_a_training_pushes_its_model_and_keeps_its_token_to_itself(loopback, client, picture_folder, tmp_path):
