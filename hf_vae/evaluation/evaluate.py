@@ -13,6 +13,7 @@ from ..config import DataConfig
 from ..data.cached import DataSplits, load_images
 from ..data.split import Split, first_edition_split, read_split
 from ..data.streaming import open_stream
+from ..hardware import device_to_use
 from ..latents.encoding import ENCODE_BATCH, encode_all
 from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
@@ -252,7 +253,7 @@ def evaluate_folder(
     Raises:
         ValueError: If the folder has no model, or `data` does not have the images of its run.
     """
-    model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = AutoGenerator.from_pretrained(folder).to(device_to_use())
     if splits is None:
         splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
     # distances to a part of the training images would be too large

