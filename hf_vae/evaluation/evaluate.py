@@ -21,7 +21,7 @@ from ..pictures import to_float
 from ..run_folder import DIRECTIONS_FILE, FACTS_FILE, METRICS_FILE, SPLIT_FILE, read_json, save_metrics
 from . import features, metrics
 from .faces import Faces, find_faces
-from .features import Features, open_networks
+from .features import Features, InceptionFeatures, open_networks
 
 
 Measures = dict[str, float | int | str | list[str]]
@@ -108,6 +108,9 @@ def evaluate(
             best = distances[f"frechet_{network.name}_training_images"]
             reached = distances[f"frechet_{network.name}_prior_{model.config.prior}"]
             found[f"frechet_{network.name}_ratio"] = _ratio(reached, best)
+        if network.name == InceptionFeatures.name:
+            found["fid"] = distances[f"frechet_{network.name}_prior_{model.config.prior}"]
+            found |= {"fid_num_images": len(images), "fid_resizing": InceptionFeatures.resizing}
     return {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
