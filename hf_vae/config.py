@@ -106,7 +106,7 @@ class TrainConfig:
     channels_last: Literal["auto", "yes", "no"] = "auto"
     """Use the channels-last memory format. "auto" uses it where it is faster."""
     allow_tf32: bool = True
-    """Let a GPU multiply fp32 matrices in TF32."""
+    """Let an NVIDIA or AMD GPU multiply fp32 matrices in TF32."""
     pretrained_model_name_or_path: str | None = None
     """Folder or Hub id of a model to start from instead of random weights. It may be of another family with the same
     networks."""

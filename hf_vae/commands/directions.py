@@ -24,13 +24,12 @@ def directions(
         train_data_dir: Location of the images that it was trained on (default: as in train_config.json).
         dataset_name: The same, for a preset or a dataset on the Hub.
     """
-    import torch
-
     from ..data.labels import load_labels
     from ..evaluation import features
     from ..evaluation.evaluate import open_recorded
     from ..evaluation.labels import measure_labels, save_label_measures
     from ..evaluation.titles import measured_labels
+    from ..hardware import device_to_use
     from ..latents.directions import write_directions
     from ..latents.fit_directions import fit_directions, fit_labelled_codes
     from ..models.auto import AutoGenerator
@@ -38,7 +37,7 @@ def directions(
     from ..publishing import cards, tables
     from ..run_folder import METRICS_FILE
 
-    model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = AutoGenerator.from_pretrained(folder).to(device_to_use())
     pipeline = ImagePipeline(model)
     network = features.open_features(features.EfficientNetFeatures.name) if pipeline.has_code else None
     data = recorded_data(folder, train_data_dir, dataset_name)

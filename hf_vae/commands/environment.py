@@ -17,6 +17,8 @@ def env(as_json: AsJson = False) -> None:
     """
     import torch
 
+    from ..hardware import device_name, device_to_use
+
     facts: dict[str, str | None] = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -27,6 +29,8 @@ def env(as_json: AsJson = False) -> None:
         except PackageNotFoundError:
             facts[name] = None
     facts["cuda"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    device = device_to_use()
+    facts["device"] = f"{device.type} ({device_name(device)})"
     if as_json:
         print(json.dumps(facts, indent=2))
     else:

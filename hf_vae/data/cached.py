@@ -83,8 +83,10 @@ class ImageSet:
             start += num_ranks * batch_size
 
     def to(self, device: torch.device) -> "ImageSet":
-        """The set with its images on `device`, if that is a GPU with four times the free memory that they need."""
-        if device.type != "cuda" or 4 * self.images.nbytes > torch.cuda.mem_get_info(device)[0]:
+        """The set with its images on `device`, if that is a GPU with memory of its own and four times as much of it
+        free as they need. Apple's GPUs share the memory of the CPU, so there a copy would gain nothing."""
+        memory_info = getattr(torch.get_device_module(device), "mem_get_info", None)  # (free, total), in bytes
+        if memory_info is None or 4 * self.images.nbytes > memory_info(device)[0]:
             return self
         return replace(self, images=self.images.to(device))
 

@@ -13,6 +13,7 @@ from ..config import DataConfig
 from ..data.cached import DataSplits, load_images
 from ..data.split import Split, first_edition_split, read_split
 from ..data.streaming import open_stream
+from ..hardware import device_to_use
 from ..latents.encoding import ENCODE_BATCH, encode_all
 from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
@@ -20,7 +21,7 @@ from ..pictures import to_float
 from ..run_folder import DIRECTIONS_FILE, FACTS_FILE, METRICS_FILE, SPLIT_FILE, read_json, save_metrics
 from . import features, metrics
 from .faces import Faces, find_faces
-from .features import Features, open_networks
+from .features import Features, InceptionFeatures, open_networks
 
 
 Measures = dict[str, float | int | str | list[str]]
@@ -107,6 +108,9 @@ def evaluate(
             best = distances[f"frechet_{network.name}_training_images"]
             reached = distances[f"frechet_{network.name}_prior_{model.config.prior}"]
             found[f"frechet_{network.name}_ratio"] = _ratio(reached, best)
+        if network.name == InceptionFeatures.name:
+            found["fid"] = distances[f"frechet_{network.name}_prior_{model.config.prior}"]
+            found |= {"fid_num_images": len(images), "fid_resizing": InceptionFeatures.resizing}
     return {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
@@ -252,7 +256,7 @@ def evaluate_folder(
     Raises:
         ValueError: If the folder has no model, or `data` does not have the images of its run.
     """
-    model = AutoGenerator.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = AutoGenerator.from_pretrained(folder).to(device_to_use())
     if splits is None:
         splits = open_recorded(folder, data, model.config.image_size, model.config.image_channels)
     # distances to a part of the training images would be too large

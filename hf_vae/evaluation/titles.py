@@ -4,6 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 from ..models.priors import CIRCLE, LINE, PATHS
+from .features import InceptionFeatures
 from .metrics import DISTANCES, LIKENESS, NUM_BANDS, SHARPNESS, VARIETY
 
 
@@ -39,7 +40,7 @@ LABEL_KEY = re.compile(rf"label_(?P<name>.+)_(?P<measure>{'|'.join(LABEL_TITLES)
 NETWORK_NOTES = {
     "simclr": "simclr is a small network of hf_vae, which is blind to part of what eyes see",
     "efficientnet": "efficientnet is EfficientNet-Lite0, trained on ImageNet, at 128x128 pixels",
-    "inception": "inception is the network of FID, at 299x299 pixels",
+    "inception": f"inception is the Inception-v3 of FID, for which images are {InceptionFeatures.resizing}",
 }
 
 

@@ -181,7 +181,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         model.register_latent_statistics()
         model = model if device is None else model.to(device)
         # with output_loading_info, as diffusers returns it
-        return (model, *loaded[1:]) if isinstance(loaded, tuple) else model  # type: ignore[return-value]
+        return (model, *loaded[1:]) if isinstance(loaded, tuple) else model
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any

@@ -38,7 +38,8 @@ def _largest_that_fits(accelerator: Accelerator, model: ImageGenerator, objectiv
         _two_updates(accelerator, model, objective, batch_size)
         return batch_size
 
-    with torch.random.fork_rng():
+    device = accelerator.device
+    with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
         found = attempt()
     gc.collect()
     return found

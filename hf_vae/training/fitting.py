@@ -10,13 +10,13 @@ from accelerate import Accelerator
 from ..config import TrainConfig
 from ..data.cached import ImageSet
 from ..data.streaming import ImageStream
+from ..hardware import device_name
 from ..latents.fit_detail import fit_detail
 from ..latents.fit_prior import fit_prior, learns_prior
 from ..models import ImageGenerator
 from ..models.priors.base import PriorTraining
 from .checkpoints import PriorCheckpoint
 from .interruptions import StopSignals
-from .logs import device_name
 
 
 FIT_IMAGES = 50_000  # enough for a stable Gaussian of a thousand latents

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from ..atomic import write_text_whole
+from ..hardware import device_name, peak_memory
 from ..models import ImageGenerator
 from ..objectives import Logs
 from ..run_folder import FACTS_FILE, LOG_FILE, UNFINISHED, write_json
@@ -104,10 +105,11 @@ class Meter:
 
 
 def memory_in_use(device: torch.device) -> dict[str, float]:
-    """Memory of this process in MiB: resident memory and, on a GPU, the highest allocation so far."""
+    """Memory of this process in MiB: resident memory and, where `peak_memory` has it, the highest allocation so far on
+    the GPU."""
     used = {"memory_mib": psutil.Process().memory_info().rss / MIB}
-    if device.type == "cuda":
-        used["gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
+    if (peak := peak_memory(device)) is not None:
+        used["gpu_memory_mib"] = peak / MIB
     return used
 
 
@@ -185,13 +187,3 @@ def write_facts(
         "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")},
     }
     write_json(output_dir, FACTS_FILE, facts)
-
-
-def device_name(device: torch.device) -> str:
-    """The name of the device that a run used, for its card."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        threads = torch.get_num_threads()
-        return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-    return device.type

