@@ -21,10 +21,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, tiny_flags
+from conftest import REPOSITORY, draw_picture, tiny_flags
 from gradio_client import Client
 from hub_server import Hub
-from huggingface_hub import SpaceCard
+from huggingface_hub import SpaceCard, hf_hub_download
 from PIL import Image
 from space_process import running_space
 
@@ -42,7 +42,7 @@ from hf_vae.publishing.space import push_space
 
 MINE, SOMEBODY_ELSES, UNKNOWN = "hf_of_me", "hf_of_somebody_else", "hf_of_nobody"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-PUBLISHED = {"README.md", "config.json", WEIGHTS, "metrics.json", "samples.png", "vae.py"}
+PUBLISHED = {"README.md", "config.json", "model_index.json", WEIGHTS, "metrics.json", "samples.png", "vae.py"}
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +315,8 @@ def push_model(folder: Path, repo_id: str, token: str) -> None:
 
 def test_a_model_pushes_itself(loopback, client, run_folder, tmp_path):
     client(push_model, run_folder, "me/itself", MINE)
-    assert set(files(loopback, "me/itself")) == {"README.md", "config.json", WEIGHTS, "vae.py", ".gitattributes"}
+    code = {"vae.py", "model_index.json"}
+    assert set(files(loopback, "me/itself")) == {"README.md", "config.json", WEIGHTS, ".gitattributes", *code}
     assert_equal_weights(client(pull, "me/itself", tmp_path / "cache"), run_folder)
 
 
@@ -458,6 +459,29 @@ def test_a_training_pushes_its_model_and_keeps_its_token_to_itself(loopback, cli
     written = [path for path in folder.rglob("*") if path.is_file()]
     assert any(path.name.startswith("events.") for path in written) and any("checkpoint-" in str(p) for p in written)
     assert not [path for path in written if MINE.encode() in path.read_bytes()]
+
+
+def run_card(repo_id: str, folder: Path) -> dict[str, Any]:
+    """Runs the Python of the card of a repository in a `folder` with two photos, as a visitor of its page would."""
+    card = Path(hf_hub_download(repo_id, "README.md", token=MINE))
+    os.chdir(folder)
+    for number, name in enumerate(("photo.jpg", "other_photo.jpg")):
+        draw_picture(number).save(name)
+    names: dict[str, Any] = {}
+    snippets = re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+    for snippet in snippets:
+        assert f'from_pretrained("{repo_id}"' in snippet
+        exec(snippet, names)
+    return {"count": len(snippets), "images": tuple(names["images"].shape), "pipe": type(names["pipe"]).__name__}
+
+
+def test_the_snippets_of_a_card_run_against_its_repository(client, picture_folder, tmp_path):
+    steps = "--train_batch_size 4 --max_train_steps 2 --preview_steps 0 --prior_steps 2"
+    places = ["--train_data_dir", str(picture_folder), "--output_dir", str(tmp_path / "carded-vae")]
+    push = f"--push_to_hub --hub_model_id me/carded-vae --hub_token {MINE}"
+    client(run_program, train_accelerate.main, "vae", *tiny_flags("vae"), *steps.split(), *places, *push.split())
+    found = client(run_card, "me/carded-vae", tmp_path)
+    assert found == {"count": 2, "images": (16, 3, 28, 28), "pipe": "ImageGenerationPipeline"}
 
 
 def serve_data_set(loopback: Hub, preset: Preset) -> None:
