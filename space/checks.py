@@ -17,6 +17,7 @@ from uploads import UploadError, open_upload
 
 
 MAX_SEED = 2**32 - 1
+MAX_GUIDANCE = 10.0
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)  # such as https: or data:
 
 Chosen = TypeVar("Chosen")
@@ -50,6 +51,11 @@ def choice(name: str, value: Any, choices: Mapping[str, Chosen]) -> Chosen:
 def prior(model: PublishedModel, value: Any) -> str:
     """The prior to sample latents from: one that the model has, or the model's default for "own"."""
     return choice("The prior", value, {"own": model.priors[0]} | {name: name for name in model.priors})
+
+
+def guidance(value: Any) -> float | None:
+    """The strength of a flow's network, or None for the model's own."""
+    return None if value is None else number("The guidance", value, 0, MAX_GUIDANCE)
 
 
 def labels(model: PublishedModel, value: Any, prior: str) -> dict[str, str]:

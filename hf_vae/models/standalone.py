@@ -30,8 +30,8 @@ def standalone_source(module_name: str) -> str:
 
 
 def pipeline_config(module: str, class_name: str) -> str:
-    """The content of `model_index.json` for a class in `module`.py: what diffusers' `DiffusionPipeline` loads. It has to
-    name a library for the class, and would look for a module of ours in a folder; the pipeline knows better."""
+    """The content of `model_index.json` for a class in `module`.py, which diffusers' `DiffusionPipeline` reads. It has
+    to name a library for the class, and would look for a module of ours in a folder; the pipeline knows better."""
     config = {
         "_class_name": [module, PIPELINE_CLASS],
         "_diffusers_version": diffusers_version,

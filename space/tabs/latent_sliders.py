@@ -51,11 +51,12 @@ def latent_pca(
     label_4: float = 0.0,
     labels: str = "",
     image: int = 1,
+    guidance: float | None = None,
 ) -> Image.Image:
     """Moves an image along the first ten principal components of the latent space, in standard deviations of the
     training set, and along the directions learned from labels if the model has any. The image is the upload. If there
     is none, it is a sample: number `image` of this seed, from 1, with `labels` such as "age=60, gender=female"."""
-    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image)
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance)
     shifts = [component_1, component_2, component_3, component_4, component_5]
     shifts += [component_6, component_7, component_8, component_9, component_10]
     shifts = [checks.number(f"Component {each}", shift, -REACH, REACH) for each, shift in enumerate(shifts, 1)]
@@ -79,10 +80,11 @@ def pca_sweep(
     picture: dict | None,
     labels: str = "",
     image: int = 1,
+    guidance: float | None = None,
 ) -> Captioned:
     """Moves an image along each of the first ten principal components, and along each direction learned from labels,
     from -3 to 3 standard deviations, or steps of a label. Returns a row of seven images for each."""
-    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image)
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance)
     count, directions = _num_components(chosen), chosen.directions[:NUM_LABELS]
     size = count + len(directions)
     shifts = torch.zeros(size, len(SWEEP), size)
@@ -125,6 +127,7 @@ def _start(
     picture: dict | None,
     labels: str,
     image: int,
+    guidance: float | None,
 ) -> tuple[PublishedModel, torch.Tensor]:
     chosen = checks.choice("The model", model, models)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
@@ -133,7 +136,8 @@ def _start(
     prior = checks.prior(chosen, prior)
     if picture is None:
         wanted = checks.labels(chosen, labels, prior)
-        return chosen, _sampled(chosen, seed, image, temperature, prior, tuple(wanted.items()))
+        guidance = checks.guidance(guidance)
+        return chosen, _sampled(chosen, seed, image, temperature, prior, tuple(wanted.items()), guidance)
     if not chosen.has_encoder:
         raise checks.refusal(f"The model {model} has no encoder; remove the image, or choose a model with an encoder.")
     upload = checks.picture("The image", picture)
@@ -142,9 +146,16 @@ def _start(
 
 @lru_cache(maxsize=64)  # a moving slider would sample the same start again and again
 def _sampled(
-    model: PublishedModel, seed: int, image: int, temperature: float, prior: str, labels: tuple[tuple[str, str], ...]
+    model: PublishedModel,
+    seed: int,
+    image: int,
+    temperature: float,
+    prior: str,
+    labels: tuple[tuple[str, str], ...],
+    guidance: float | None,
 ) -> torch.Tensor:
-    return model.pipeline.sample(1, seed, temperature, prior, labels=dict(labels), skip=image - 1).latents
+    settings = {"labels": dict(labels), "guidance": guidance, "skip": image - 1}
+    return model.pipeline.sample(1, seed, temperature, prior, **settings).latents
 
 
 def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
@@ -165,9 +176,9 @@ def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
 
 def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.SelectData) -> list:
     """Starts from the sample that was clicked, and opens this tab."""
-    model, seed, image, temperature, prior, _ = drawn[event.index]
+    model, seed, image, temperature, prior, _, guidance = drawn[event.index]
     priors = gr.Dropdown(prior_choices(models[model].priors), value=prior)
-    return [model, seed, temperature, priors, None, image, gr.Tabs(selected="latent")]
+    return [model, seed, temperature, priors, None, image, guidance, gr.Tabs(selected="latent")]
 
 
 def start_fields(models: dict[str, PublishedModel], model: str, labels: str = "") -> list:
@@ -200,6 +211,14 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
                 with gr.Accordion("Starting image", open=False):
                     temperature = gr.Slider(0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature")
                     prior = gr.Dropdown(prior_choices(first.priors), value="own", label="Prior")
+                    guidance = gr.Number(
+                        None,
+                        label="Guidance of the sample",
+                        minimum=0,
+                        maximum=checks.MAX_GUIDANCE,
+                        step=0.5,
+                        info="Empty for the model's own",
+                    )
                     labels = gr.Textbox(
                         "",
                         label="Labels of the sample",
@@ -225,13 +244,13 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
                 ]
         strips = gr.Gallery(label="Sweeps", elem_id="sweeps", **THUMBNAILS | {"columns": len(SWEEP)})
     start = [model, seed, temperature, prior, picture]
-    moving = {"inputs": [*start, *sliders, labels, image], "outputs": moved}
+    moving = {"inputs": [*start, *sliders, labels, image, guidance], "outputs": moved}
 
     def click(drawn: list[Drawn], event: gr.SelectData) -> list:  # Gradio does not see through `partial`
         chosen = drawn[event.index]
         return [*clicked(models, drawn, event), start_fields(models, chosen.model, chosen.labels)[1]]
 
-    picked = samples.pictures.select(click, samples.drawn, [*start, image, tabs, labels], **INTERNAL_EVENT)
+    picked = samples.pictures.select(click, samples.drawn, [*start, image, guidance, tabs, labels], **INTERNAL_EVENT)
     fitted = model.input(partial(start_fields, models), model, [prior, labels], **INTERNAL_EVENT)
     for event in (tab.select, fitted.then, picked.then):
         labelled = event(inputs=model, outputs=[*sliders, note], **model_event(slider_labels, models))
@@ -239,10 +258,21 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
     live = {"trigger_mode": "always_last", "show_progress": "hidden"}
     gr.on([slider.input for slider in sliders], **moving, **live, **model_event(latent_pca, models, "latent_pca"))
     gr.on(
-        [seed.submit, image.submit, temperature.release, prior.input, labels.submit, picture.upload, picture.clear],
+        [
+            seed.submit,
+            image.submit,
+            guidance.submit,
+            temperature.release,
+            prior.input,
+            labels.submit,
+            picture.upload,
+            picture.clear,
+        ],
         **moving,
         **model_event(latent_pca, models),
     )
     for button, values in ((reset, lambda: [0] * (NUM_SLIDERS + NUM_LABELS)), (randomise, random_shifts)):
         button.click(values, None, sliders, **INTERNAL_EVENT).then(**moving, **model_event(latent_pca, models))
-    sweep.click(inputs=[*start, labels, image], outputs=strips, **model_event(pca_sweep, models, "pca_sweep"))
+    sweep.click(
+        inputs=[*start, labels, image, guidance], outputs=strips, **model_event(pca_sweep, models, "pca_sweep")
+    )

@@ -23,9 +23,9 @@ ROW_COLUMNS = 8
 ANY = ("any", "")
 NUM_LABELS = 4  # fields for the labels that samples can be asked for by; a model may have none
 
-LINK_JS = """(model, count, seed, temperature, prior, labels) =>
-    location.origin + location.pathname + "?" +
-    new URLSearchParams({model, count, seed, temperature, prior, ...(labels ? {labels} : {})})"""
+LINK_JS = """(model, count, seed, temperature, prior, labels, guidance) =>
+    location.origin + location.pathname + "?" + new URLSearchParams({model, count, seed, temperature, prior,
+        ...(labels ? {labels} : {}), ...(guidance === null ? {} : {guidance})})"""
 
 
 class Drawn(NamedTuple):
@@ -37,10 +37,12 @@ class Drawn(NamedTuple):
     temperature: float
     prior: str
     labels: str = ""
+    guidance: float | None = None  # the model's own
 
     @property
     def caption(self) -> str:
         settings = f"{self.model}, seed {self.seed}, image {self.image}, temperature {self.temperature:g}"
+        settings += "" if self.guidance is None else f", guidance {self.guidance:g}"
         return f"{settings}, {self.labels}" if self.labels else settings
 
 
@@ -55,18 +57,21 @@ def draw(
     temperature: float,
     prior: str,
     labels: str = "",
+    guidance: float | None = None,
 ) -> tuple[Captioned, list[Drawn]]:
     """Generates `count` images with a model, each with a caption: the first images of the seed, which
     `ImagePipeline.sample` gives too. `labels` such as "age=60, gender=female" asks for images of that kind, if the
-    model has such labels."""
+    model has such labels. `guidance` is the strength of a flow's network: higher is more typical; None for the model's
+    own."""
     chosen = checks.choice("The model", model, models)
     count = checks.whole_number("The number of images", count, 1, MAX_COUNT)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
     prior = checks.prior(chosen, prior)
     wanted = checks.labels(chosen, labels, prior)
-    pictures = chosen.pipeline.sample(count, seed, temperature, prior, labels=wanted).images
-    drawn = [Drawn(model, seed, number, temperature, prior, _text(wanted)) for number in range(1, count + 1)]
+    guidance = checks.guidance(guidance)
+    pictures = chosen.pipeline.sample(count, seed, temperature, prior, guidance=guidance, labels=wanted).images
+    drawn = [Drawn(model, seed, number, temperature, prior, _text(wanted), guidance) for number in range(1, count + 1)]
     return [(picture, each.caption) for picture, each in zip(pictures, drawn, strict=True)], drawn
 
 
@@ -88,8 +93,8 @@ def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -
     """The settings in a link to the page: model, number of images, seed, temperature, prior, and whether the next seed
     is new. A link with none of them changes nothing."""
     query = dict(request.query_params) if request else {}
-    if not query.keys() & {"model", "count", "seed", "temperature", "prior"}:
-        return [gr.skip()] * 6
+    if not query.keys() & {"model", "count", "seed", "temperature", "prior", "guidance"}:
+        return [gr.skip()] * 7
     model = query.get("model", next(iter(models)))
     chosen = checks.choice("The model", model, models)
     count = checks.whole_number("The number of images", _read(query, "count", 16), 1, MAX_COUNT)
@@ -97,7 +102,8 @@ def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -
     temperature = checks.number("The temperature", _read(query, "temperature", 1.0), 0, MAX_TEMPERATURE)
     prior = query.get("prior", "own")
     checks.prior(chosen, prior)
-    return [model, count, seed, temperature, gr.Dropdown(prior_choices(chosen.priors), value=prior), False]
+    guidance = checks.guidance(_read(query, "guidance", 0.0) if "guidance" in query else None)
+    return [model, count, seed, temperature, gr.Dropdown(prior_choices(chosen.priors), value=prior), guidance, False]
 
 
 def linked_labels(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
@@ -194,6 +200,14 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
                 label="Prior",
                 info="Distribution that latents are sampled from",
             )
+            guidance = gr.Number(
+                None,
+                label="Guidance",
+                minimum=0,
+                maximum=checks.MAX_GUIDANCE,
+                step=0.5,
+                info="Higher is more typical, for models with a flow; empty for the model's own",
+            )
             seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same images")
             is_new = gr.Checkbox(True, label="New seed each time")
         with gr.Row():
@@ -203,23 +217,22 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
             rows = gr.Button("Compare temperatures from 0.25 to 2.0", elem_id="rows")
             link = gr.Textbox(label="Link to these images", interactive=False, buttons=["copy"], elem_id="link")
         drawn = gr.State([])
-    settings = [model, count, seed, temperature, prior, labels]
+    settings = [model, count, seed, temperature, prior, labels, guidance]
     drawing = {"inputs": settings, "outputs": [pictures, drawn]}
     linking = {"fn": None, "inputs": settings, "outputs": link, "js": LINK_JS, "api_visibility": "private"}
 
     def restore(request: gr.Request) -> list:  # Gradio does not find the request argument of a `partial`
         return [*linked_view(models, request), *linked_labels(models, request)]
 
-    restored = [model, count, seed, temperature, prior, is_new, labels, *fields]
+    restored = [model, count, seed, temperature, prior, guidance, is_new, labels, *fields]
     linked = demo.load(restore, None, restored, **INTERNAL_EVENT)
     seedings = [event(next_seed, [seed, is_new], seed, **INTERNAL_EVENT) for event in (another.click, linked.then)]
     seedings[0].then(**drawing, **model_event(draw, models, "sample")).then(**linking)
     seedings[1].then(**drawing, **model_event(draw, models)).then(**linking)
     fitting = model.input(partial(own_fields, models), model, [prior, labels, *fields], **INTERNAL_EVENT)
     fitting.then(**drawing, **model_event(draw, models)).then(**linking)
-    gr.on([count.release, temperature.release, seed.submit, prior.input], **drawing, **model_event(draw, models)).then(
-        **linking
-    )
+    changed = [count.release, temperature.release, seed.submit, prior.input, guidance.submit]
+    gr.on(changed, **drawing, **model_event(draw, models)).then(**linking)
     asking = {"fn": partial(asked_for, models), "inputs": [model, *fields], "outputs": labels, **INTERNAL_EVENT}
     words, numbers = fields[:NUM_LABELS], fields[NUM_LABELS:]
     asked = gr.on([*(word.input for word in words), *(number.submit for number in numbers)], **asking)

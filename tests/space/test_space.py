@@ -341,7 +341,18 @@ def test_captions_tell_how_to_get_the_picture_again(models) -> None:
     assert [caption for _, caption in pictures] == [
         f"{ENCODER}, seed 7, image {image}, temperature 0.5" for image in (1, 2)
     ]
-    assert how == [(ENCODER, 7, image, 0.5, "gaussian", "") for image in (1, 2)]
+    assert how == [(ENCODER, 7, image, 0.5, "gaussian", "", None) for image in (1, 2)]
+
+
+def test_guidance_changes_what_a_flow_generates_and_is_in_the_caption(asked) -> None:
+    settings = ("faces-vae", 2, 7, 1.0, "own", "")
+    own, (pictures, how) = drawn(asked, *settings), sample.draw(asked, *settings, 4.0)
+    assert [picture.tobytes() for picture, _ in pictures] != own
+    assert pictures[1][1] == "faces-vae, seed 7, image 2, temperature 1, guidance 4" and how[1].guidance == 4
+    start = latent_sliders.latent_pca(asked, "faces-vae", 7, 1.0, "own", None, image=2, guidance=4.0)
+    assert is_nearly(start, pictures[1][0])
+    for value in (-1, 11, "x"):
+        assert "The guidance" in refusal_of(sample.draw, asked, *settings, value)
 
 
 def test_rows_are_the_same_pictures_with_more_and_more_noise(models) -> None:
@@ -367,7 +378,7 @@ def linked(models, query: str) -> list:
 
 
 def test_a_link_restores_the_view(models) -> None:
-    model, count, seed, temperature, prior, is_new = linked(
+    model, count, seed, temperature, prior, guidance, is_new = linked(
         models, f"model={ENCODER}&count=4&seed=9&temperature=0.5&prior=gaussian"
     )
     assert (model, count, seed, temperature, prior.value, is_new) == (ENCODER, 4, 9, 0.5, "gaussian", False)
@@ -744,7 +755,7 @@ def asked(folders, tmp_path_factory: pytest.TempPathFactory):
 
 def test_samples_are_drawn_with_the_labels_that_are_asked_for(asked) -> None:
     pictures, how = sample.draw(asked, "faces-vae", 2, 7, 1.0, "own", "age=50, tone=bright")
-    assert how == [("faces-vae", 7, image, 1.0, "code", "age=50,tone=bright") for image in (1, 2)]
+    assert how == [("faces-vae", 7, image, 1.0, "code", "age=50,tone=bright", None) for image in (1, 2)]
     assert pictures[0][1] == "faces-vae, seed 7, image 1, temperature 1, age=50,tone=bright"
     wanted = asked["faces-vae"].pipeline.sample(2, 7, labels={"age": 50, "tone": "bright"}).images
     assert [picture.tobytes() for picture, _ in pictures] == [picture.tobytes() for picture in wanted]
@@ -846,8 +857,9 @@ def test_a_damaged_part_for_labels_leaves_a_model_out(asked, tmp_path: Path) -> 
 def test_a_click_on_a_sample_leads_to_the_sliders(models) -> None:
     pictures, how = sample.draw(models, ENCODER, 3, 7, 0.5, "gaussian")
     event = gr.SelectData(None, {"index": 2, "value": None})
-    model, seed, temperature, prior, picture, image, tabs = latent_sliders.clicked(models, how, event)
+    model, seed, temperature, prior, picture, image, guidance, tabs = latent_sliders.clicked(models, how, event)
     assert (model, seed, temperature, prior.value, picture, image) == (ENCODER, 7, 0.5, "gaussian", None, 3)
+    assert guidance is None
     assert tabs.selected == "latent"
     start = latent_sliders.latent_pca(models, model, seed, temperature, prior.value, None, image=image)
     assert is_nearly(start, pictures[2][0])
