@@ -13,7 +13,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import CONFIG_NAME
 
 from ..models.blocks import Encoder
-from ..objectives.efficientnet import EfficientNetLite, packaged_file
+from ..objectives.efficientnet import EfficientNetLite
+from ..packaged import packaged_file
 
 
 FEATURE_BATCH = 64
