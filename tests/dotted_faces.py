@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from hf_vae.data import landmarks
+from hf_vae.data import align, landmarks
 
 
 COLORS = torch.tensor([[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, -1], [1, -1, 1]]).float()  # in [-1, 1]
@@ -52,4 +52,5 @@ class DotNetwork:
 @pytest.fixture
 def dot_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts the stand-in in the place of the network."""
-    monkeypatch.setattr(landmarks, "open_network", DotNetwork)
+    for module in (landmarks, align):
+        monkeypatch.setattr(module, "open_network", DotNetwork)

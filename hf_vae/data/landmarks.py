@@ -33,8 +33,8 @@ class Landmarks:
     """The points of the face in each of N images.
 
     Args:
-        points: `(N, 5, 2)`, x and y in pixels from the top left corner of the image: the eye on the left of the image,
-            the eye on the right, the nose, the corner of the mouth on the left and the one on the right.
+        points: `(N, 5, 2)`, x and y in pixels from the top left corner of the image. In the order of left and right in
+            the image: both eyes, the nose, both corners of the mouth.
         confidence: `(N,)`, from 0 to 1. The points of an image without a face mean nothing, and their confidence is
             low.
     """
@@ -74,8 +74,8 @@ class Landmarks:
 
 @torch.no_grad()
 def find_landmarks(images: torch.Tensor) -> Landmarks:
-    """The points of the most evident face in each of the images `(B, 1 or 3, H, W)` in [-1, 1]. Its box, which is
-    about 2.3 times as wide as its eyes are apart, fills at least a quarter of the image's shorter edge.
+    """The points of the face in each of the images `(B, 1 or 3, H, W)` in [-1, 1]: the one that fills the image, or
+    else the largest. Its eyes are apart by at least an eighth of the image's shorter edge.
 
     The network is O-Net, the last of the three of MTCNN (Zhang et al. 2016, arXiv 1604.02878). It sees boxes around
     the centre, and smaller ones all over the image if there is no face in these. The points are the medians over five
@@ -89,9 +89,12 @@ def find_landmarks(images: torch.Tensor) -> Landmarks:
     numbers = torch.arange(len(images))
     best = _best_of(images, numbers, _centred_boxes(width, height))
     for number in (~best.found).nonzero().flatten():
-        other = _best_of(images, number[None], _smaller_boxes(width, height))
-        if other.confidence > best.confidence[number]:
-            best.points[number], best.confidence[number] = other.points[0], other.confidence[0]
+        for share in SMALLER:
+            other = _best_of(images, number[None], _boxes_all_over(width, height, share))
+            if other.confidence > best.confidence[number]:
+                best.points[number], best.confidence[number] = other.points[0], other.confidence[0]
+            if best.confidence[number] >= FOUND:  # of several faces the largest
+                break
     best = _look(images, numbers, _boxes_around(best))
     around = _boxes_around(best)
     near = [_look(images, numbers, around * torch.tensor([1, 1, share])) for share in NEAR]
@@ -161,14 +164,11 @@ def _centred_boxes(width: int, height: int) -> torch.Tensor:
     return torch.tensor([[width / 2, height / 2, share * min(width, height)] for share in CENTRED])
 
 
-def _smaller_boxes(width: int, height: int) -> torch.Tensor:
-    """Boxes of several sizes all over an image, `(K, 3)`."""
-    boxes = []
-    for share in SMALLER:
-        edge = share * min(width, height)
-        columns, rows = (torch.linspace(edge / 2, size - edge / 2, _steps(size, edge)) for size in (width, height))
-        boxes.append(torch.cartesian_prod(columns, rows, torch.tensor([edge])))
-    return torch.cat(boxes)
+def _boxes_all_over(width: int, height: int, share: float) -> torch.Tensor:
+    """Overlapping boxes of one size that cover an image, `(K, 3)`."""
+    edge = share * min(width, height)
+    columns, rows = (torch.linspace(edge / 2, size - edge / 2, _steps(size, edge)) for size in (width, height))
+    return torch.cartesian_prod(columns, rows, torch.tensor([edge]))
 
 
 def _steps(size: int, edge: float) -> int:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from conftest import REPOSITORY, draw_picture, reset_accelerate, tiny_run
+from dotted_faces import FACE, dot_network, draw_dots, turned  # noqa: F401  # a fixture
 from PIL import Image
 
 import train_accelerate
@@ -461,3 +462,18 @@ def test_a_missing_extra_is_one_sentence_that_says_how_to_install_it(command, tm
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: ") and ("accelerate" in line or "datasets" in line)
     assert "make install" in line and "source .venv/bin/activate" in line and "pip install -e '.[train]'" in line
+
+
+def test_align_writes_a_folder_to_train_on_and_says_what_it_did(dot_network, hf_vae, tmp_path):  # noqa: F811
+    (tmp_path / "photos").mkdir()
+    for number, angle in enumerate((-15, 0, 15)):
+        draw_dots(64 * turned(0.85 * FACE + 0.075, angle), (64, 64)).save(tmp_path / "photos" / f"{number}.png")
+    draw_picture(0).save(tmp_path / "photos" / "house.png")
+    arguments = ["align", str(tmp_path / "photos"), str(tmp_path / "aligned")]
+    printed = hf_vae(*arguments, "--size", "48")
+    assert "aligned 3 faces, 48x48 pixels" in printed and "no face found, skipped: 1\n  house.png" in printed
+    assert Image.open(tmp_path / "aligned" / "000001.png").size == (48, 48)
+    with pytest.raises(SystemExit, match="aligned exists and is not an empty folder; choose another one"):
+        hf_vae(*arguments)
+    with pytest.raises(SystemExit, match="eye_distance=2.0 is not possible"):
+        hf_vae(*arguments, "--eye_distance", "2")
