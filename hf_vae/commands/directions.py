@@ -14,8 +14,7 @@ def directions(
     train_data_dir: str | None = None,
     dataset_name: str | None = None,
 ) -> None:
-    """Fits directions of labels in latent space, names principal components, and saves both in the model's folder for
-    the Space.
+    """Fits directions of labels, names principal components, and saves both in the model's folder for the Space.
 
     A linear probe tells the sides of a label apart. Its accuracy is measured on the held-out images. In a model with a
     code, the command also fits the code given the labels, for `hf-vae sample --label`. It then measures how often

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from ..data.landmarks import Landmarks, find_landmarks, open_network
@@ -15,7 +16,9 @@ COMPONENTS = 10  # that are measured: those with sliders in the Space
 SAMPLES = 64  # in each of two sets
 REACH = 2.0  # standard deviations in either direction
 LEAST_EFFECT = 1.0  # of the measure that names a component
-MOST_OTHER = 0.6  # of this effect: the second largest one
+MOST_OTHER = 0.6  # of this effect: the largest one of another measure that does not follow from it
+NOSE = 2  # among the points of a face
+CHEEK_POINTS = 7  # in either direction
 LEAST_FACES = 0.5  # share of the samples; below, the model is of something else
 
 
@@ -50,12 +53,12 @@ def _upright(faces: Landmarks) -> torch.Tensor:
 
 
 def _turn(images: torch.Tensor, faces: Landmarks) -> torch.Tensor:
-    return _upright(faces)[:, 2, 0]
+    return _upright(faces)[:, NOSE, 0]
 
 
-def _nod(images: torch.Tensor, faces: Landmarks) -> torch.Tensor:
+def _nose(images: torch.Tensor, faces: Landmarks) -> torch.Tensor:
     points = _upright(faces)
-    return points[:, 2, 1] / points[:, 3:, 1].mean(1).clamp(min=0.1)
+    return points[:, NOSE, 1] / points[:, 3:, 1].mean(1).clamp(min=0.1)
 
 
 def _smile(images: torch.Tensor, faces: Landmarks) -> torch.Tensor:
@@ -76,9 +79,20 @@ def _place(axis: int) -> Callable[[torch.Tensor, Landmarks], torch.Tensor]:
     return lambda images, faces: faces.points.mean(1)[:, axis] / images.shape[-1]
 
 
-def _light(images: torch.Tensor, faces: Landmarks) -> torch.Tensor:
-    left, right = luma(images).chunk(2, -1)
-    return right.mean((1, 2)) - left.mean((1, 2))
+def _light_side(images: torch.Tensor, faces: Landmarks) -> torch.Tensor:
+    left, right = (faces.points[:, [eye, NOSE, mouth]].mean(1) for eye, mouth in ((0, 3), (1, 4)))
+    return _brightness_around(images, faces, right) - _brightness_around(images, faces, left)
+
+
+def _brightness_around(images: torch.Tensor, faces: Landmarks, points: torch.Tensor) -> torch.Tensor:
+    """The mean brightness `(N,)` of a square around one point of each face `(N, 2)`, a third as wide as the eyes are
+    apart."""
+    height, width = images.shape[2:]
+    offsets = torch.linspace(-1 / 6, 1 / 6, CHEEK_POINTS)
+    square = torch.cartesian_prod(offsets, offsets) * faces.eye_distances[:, None, None]  # (N, points, 2)
+    places = 2 * (points[:, None] + square) / torch.tensor([width, height]) - 1
+    found = F.grid_sample(luma(images)[:, None], places[:, None], padding_mode="border", align_corners=False)
+    return found.mean((1, 2, 3))
 
 
 def _background(images: torch.Tensor, faces: Landmarks) -> torch.Tensor:
@@ -92,7 +106,7 @@ def _background(images: torch.Tensor, faces: Landmarks) -> torch.Tensor:
 MEASURES = (
     FaceMeasure("Head turn", "left", "right", _turn),
     FaceMeasure("Head tilt", "left", "right", lambda images, faces: faces.rolls),
-    FaceMeasure("Nod", "up", "down", _nod),
+    FaceMeasure("Nose", "short", "long", _nose),
     FaceMeasure("Smile", "less", "more", _smile),
     FaceMeasure("Face size", "small", "large", _size),
     FaceMeasure("Face length", "short", "long", _length),
@@ -101,7 +115,7 @@ MEASURES = (
     FaceMeasure("Brightness", "dark", "bright", lambda images, faces: luma(images).mean((1, 2))),
     FaceMeasure("Warmth", "cold", "warm", lambda images, faces: (images[:, 0] - images[:, -1]).mean((1, 2))),
     FaceMeasure("Contrast", "low", "high", lambda images, faces: luma(images).std((1, 2))),
-    FaceMeasure("Light", "from the left", "from the right", _light),
+    FaceMeasure("Light side", "left", "right", _light_side),
     FaceMeasure("Background", "dark", "bright", _background),
 )
 
@@ -113,20 +127,27 @@ class ComponentEffects:
     Args:
         effects: `(2, K, M)`: in each set and for each of K components, the mean change of each of `MEASURES` from -2
             to +2 standard deviations, in standard deviations of the measure among samples.
+        correlations: `(2, M, M)`: of the measures among the samples of each set.
     """
 
     effects: torch.Tensor
+    correlations: torch.Tensor
 
     def names(self) -> dict[int, str]:
-        """The names of those components of which one measure tells clearly more than all others, in both sets: its
-        effect is at least 1, with the same sign, and no other is above 0.6 of it."""
+        """The names of those components that change one measure clearly more than all others, in both sets: its
+        effect is at least 1, with the same sign, and no other is above 0.6 of it. Of another effect, what follows from
+        it does not count, up to the correlation of both measures among samples times its effect: a face that is turned
+        lies more to one side."""
         found = {}
         for component, both in enumerate(self.effects.unbind(1)):  # (2, M)
-            largest, places = both.abs().topk(2)  # (2, 2)
-            place = int(places[0, 0])
-            same = place == int(places[1, 0]) and bool(both[0, place] * both[1, place] > 0)
-            if same and (largest[:, 0] >= LEAST_EFFECT).all() and (largest[:, 1] <= MOST_OTHER * largest[:, 0]).all():
-                found[component] = MEASURES[place].words(both[0, place].item())
+            place = int(both.abs().min(0).values.argmax())
+            effect = both[:, place, None]  # (2, 1)
+            follows = self.correlations[:, place] * effect  # (2, M)
+            others = (both - both.clamp(follows.clamp(max=0), follows.clamp(min=0))).abs()
+            others[:, place] = 0
+            clear = (effect.abs() >= LEAST_EFFECT).all() and (others <= MOST_OTHER * effect.abs()).all()
+            if clear and effect[0] * effect[1] > 0:
+                found[component] = MEASURES[place].words(effect[0].item())
         return found
 
 
@@ -144,7 +165,7 @@ def measure_components(pipeline: ImagePipeline, num_samples: int = SAMPLES, seed
     """
     open_network()
     count = min(COMPONENTS, pipeline.num_components)
-    sets = []
+    sets, correlations = [], []
     with tqdm(total=2 * count, desc="Measuring components", disable=None) as progress:
         for first in (seed, seed + num_samples):
             samples = pipeline.sample(num_samples, first)
@@ -155,6 +176,7 @@ def measure_components(pipeline: ImagePipeline, num_samples: int = SAMPLES, seed
                     "of faces alone."
                 )
             spread = values[found].std(0)  # (M,)
+            correlations.append(values[found].T.corrcoef().nan_to_num())  # of a measure that never changes
             rows = []
             for component in range(count):
                 shifts = torch.zeros(num_samples, component + 1)
@@ -168,7 +190,7 @@ def measure_components(pipeline: ImagePipeline, num_samples: int = SAMPLES, seed
                 rows.append(torch.where(spread > 0, change / spread, 0))
                 progress.update()
             sets.append(torch.stack(rows))
-    return ComponentEffects(torch.stack(sets))
+    return ComponentEffects(torch.stack(sets), torch.stack(correlations))
 
 
 def _measure(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

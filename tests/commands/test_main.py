@@ -4,10 +4,12 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import REPOSITORY, draw_picture, reset_accelerate, tiny_run
 from dotted_faces import FACE, dot_network, draw_dots, turned  # noqa: F401  # a fixture
 from PIL import Image
@@ -15,10 +17,12 @@ from PIL import Image
 import train_accelerate
 from hf_vae import FAMILIES, ImagePipeline
 from hf_vae.commands import main
+from hf_vae.evaluation import component_effects
 from hf_vae.pictures import picture_grid
 from hf_vae.sheets import LABEL_HEIGHT
 from hf_vae.training import loop, trackers
 from published import open_models
+from tabs import latent_sliders
 from tabs import sample as space_sample
 
 
@@ -477,3 +481,26 @@ def test_align_writes_a_folder_to_train_on_and_says_what_it_did(dot_network, hf_
         hf_vae(*arguments)
     with pytest.raises(SystemExit, match="eye_distance=2.0 is not possible"):
         hf_vae(*arguments, "--eye_distance", "2")
+
+
+def test_directions_names_components_and_keeps_the_names(dot_network, hf_vae, published_models, monkeypatch, tmp_path):  # noqa: F811
+    folder = tmp_path / "faces-vae"
+    shutil.copytree(published_models / "faces-vae", folder)
+    with pytest.raises(SystemExit, match="pass --labels, --name_components or both"):
+        hf_vae("directions", str(folder))
+    with pytest.raises(SystemExit, match="A face was found in 0 of 64 samples"):
+        hf_vae("directions", str(folder), "--name_components")
+    values = torch.zeros(2, 2, len(component_effects.MEASURES))
+    values[:, 1, 0] = -1.8
+    correlations = torch.zeros(2, *2 * [len(component_effects.MEASURES)])
+    found = component_effects.ComponentEffects(values, correlations)
+    monkeypatch.setattr(component_effects, "measure_components", lambda pipeline: found)
+    printed = hf_vae("directions", str(folder), "--name_components")
+    name = "Head turn, right to left"
+    assert f"| 1 | {name} | -1.8 -1.8 |" in " ".join(printed.split()) and name in printed
+    assert ImagePipeline.from_pretrained(folder).component_names == {1: name}
+    models = open_models({folder.name: folder}).models
+    sliders = latent_sliders.slider_labels(models, folder.name)
+    assert sliders[1].label.startswith(f"{name} · component 2 (") and sliders[0].label.startswith("Component 1 (")
+    strips = latent_sliders.pca_sweep(models, folder.name, 0, 1.0, "own", None)
+    assert strips[7][1] == f"{name} · component 2: -3 standard deviations"

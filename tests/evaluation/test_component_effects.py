@@ -5,7 +5,6 @@ import torch
 from dotted_faces import FACE, dot_network, draw_dots, turned  # noqa: F401  # a fixture
 
 from hf_vae.data.landmarks import Landmarks, find_landmarks
-from hf_vae.evaluation import component_effects
 from hf_vae.evaluation.component_effects import MEASURES, ComponentEffects, measure_components
 from hf_vae.pictures import picture_to_uint8, to_float
 from hf_vae.pipeline import PicturesOutput
@@ -49,22 +48,24 @@ def test_each_measure_rises_with_what_it_is_called_by_and_with_nothing_else(dot_
         assert (values[other][2] - values[other][0]).abs() < (1.5 if other == "Head tilt" else 0.04)
 
 
-def test_measures_of_light_need_no_face():
+def test_measures_of_light():
     images = torch.zeros(3, 3, 40, 40)
     images[0, :, :, 20:] = 0.8  # lit from the right
     images[1, 0], images[1, 2] = 0.5, -0.5
     images[2, :, 5:-5, 5:-5] = -0.5
-    faces = Landmarks(torch.rand(3, 5, 2), torch.zeros(3))
+    faces = Landmarks(40 * FACE.expand(3, 5, 2), torch.zeros(3))
     values = {measure.name: measure.values(images, faces) for measure in MEASURES}
-    assert values["Light"][0] > 50 and values["Light"][1:].abs().max() < 0.1
+    assert values["Light side"][0] > 50 and values["Light side"][1:].abs().max() < 0.1
     assert values["Brightness"][0] > values["Brightness"][2]
     assert values["Warmth"][1] > 0.9 and values["Warmth"][0] == 0
     assert values["Background"][2] > 30 and values["Background"][1].abs() < 0.1
 
 
-def effects(*sets: dict[str, float]) -> ComponentEffects:
-    """The effects of one component in two sets; those that are not given are 0.1."""
-    return ComponentEffects(torch.tensor([[[each.get(name, 0.1) for name in NAMES]] for each in sets]))
+def effects(*sets: dict[str, float], correlation: float = 0) -> ComponentEffects:
+    """The effects of one component in two sets; those that are not given are 0.1. All measures have one
+    `correlation`."""
+    correlations = torch.full((2, len(NAMES), len(NAMES)), correlation)
+    return ComponentEffects(torch.tensor([[[each.get(name, 0.1) for name in NAMES]] for each in sets]), correlations)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,13 @@ def effects(*sets: dict[str, float]) -> ComponentEffects:
 )
 def test_a_component_has_a_name_if_one_measure_dominates_in_both_sets(first, second, name):
     assert effects(first, second).names() == ({0: name} if name else {})
+
+
+def test_what_follows_from_a_measure_is_no_second_thing():
+    both = dict.fromkeys(NAMES, 1.4) | {"Head turn": 2.0}
+    assert effects(both, both).names() == {}
+    assert effects(both, both, correlation=0.7).names() == {0: "Head turn, left to right"}
+    assert effects(both, both, correlation=-0.7).names() == {}
 
 
 class DrawingPipeline:
@@ -114,15 +122,13 @@ class DrawingPipeline:
         return PicturesOutput([], latents, torch.stack(images))
 
 
-def test_components_that_change_one_thing_get_its_name(dot_network, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(component_effects, "open_network", lambda: None)
+def test_components_that_change_one_thing_get_its_name(dot_network):  # noqa: F811
     found = measure_components(DrawingPipeline(), num_samples=32)
     assert found.effects.shape == (2, 3, len(MEASURES))
     assert found.names() == {0: "Head turn, left to right", 1: "Brightness, dark to bright"}
 
 
 def test_models_of_something_else_are_refused(dot_network, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(component_effects, "open_network", lambda: None)
     pipeline = DrawingPipeline()
     monkeypatch.setattr(
         pipeline, "decode", lambda latents: PicturesOutput([], latents, torch.zeros(len(latents), 3, 48, 48))
