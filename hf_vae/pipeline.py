@@ -13,6 +13,7 @@ from diffusers.utils import CONFIG_NAME
 from PIL import Image
 from tqdm import tqdm
 
+from .latents.component_names import read_component_names
 from .latents.directions import read_labelled_codes
 from .latents.encoding import encode_all
 from .latents.inversion import invert
@@ -22,7 +23,7 @@ from .models.auto import AutoGenerator
 from .models.loading import find_folder
 from .models.priors import CODE, DEFAULT_STEPS
 from .pictures import ImageLike, picture_to_uint8, square_picture, to_float, to_pictures, to_pil_image, to_pil_images
-from .run_folder import DIRECTIONS_FILE
+from .run_folder import COMPONENTS_FILE, DIRECTIONS_FILE
 
 
 DECODE_BATCH = 64
@@ -70,25 +71,31 @@ class ImagePipeline:
     Args:
         model: A model of any family.
         codes: Its code given the labels of the training images, if it has one and they were fitted.
+        component_names: What principal components change, by their number from 0, where it is known.
     """
 
-    def __init__(self, model: ImageGenerator, codes: LabelledCodes | None = None):
+    def __init__(
+        self,
+        model: ImageGenerator,
+        codes: LabelledCodes | None = None,
+        component_names: Mapping[int, str] | None = None,
+    ):
         self.model, self.codes = model.eval(), codes
+        self.component_names = dict(component_names or {})
         self._hides_progress: bool | None = True
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "ImagePipeline":
-        """Loads any family's model from a folder or a Hub id, with the labels that samples can be asked for by, if it
-        has some.
+        """Loads any family's model from a folder or a Hub id, with the labels that samples can be asked for by and
+        the names of its components, if it has some.
 
         Raises:
-            ValueError: If it is not a model of this package, or its `directions.safetensors` is damaged.
+            ValueError: If it is not a model of this package, or its `directions.safetensors` or
+                `components.json` is damaged.
         """
         model = AutoGenerator.from_pretrained(path, **kwargs)
-        if model.config.prior != CODE:
-            return cls(model)
-        folder = find_folder(path, [CONFIG_NAME, DIRECTIONS_FILE], **kwargs)
-        return cls(model, read_labelled_codes(folder, model.config))
+        folder = find_folder(path, [CONFIG_NAME, DIRECTIONS_FILE, COMPONENTS_FILE], **kwargs)
+        return cls(model, read_labelled_codes(folder, model.config), read_component_names(folder))
 
     def to(self, device: str | torch.device) -> "ImagePipeline":
         """Moves the model to `device`."""

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
-import torch
 from PIL import Image
 
 from hf_vae.evaluation.metrics import NUM_BANDS
 from hf_vae.families import FAMILIES, split_name
+from hf_vae.hardware import device_to_use
+from hf_vae.latents.component_names import read_component_names
 from hf_vae.latents.directions import Direction, direction_size, read_directions, read_labelled_codes
 from hf_vae.latents.labelled_codes import Label
 from hf_vae.models import ImageGenerator
@@ -23,10 +24,10 @@ from hf_vae.models.auto import AutoGenerator
 from hf_vae.models.loading import checked_folder, find_folder, read_config
 from hf_vae.models.priors import priors_of
 from hf_vae.pipeline import ImagePipeline, PicturesOutput
-from hf_vae.run_folder import CARD_FILE, METRICS_FILE, MODEL_CONFIG_FILE
+from hf_vae.run_folder import CARD_FILE, COMPONENTS_FILE, METRICS_FILE, MODEL_CONFIG_FILE
 
 
-PUBLISHED_FILES = [CARD_FILE, MODEL_CONFIG_FILE, METRICS_FILE, "*.safetensors"]
+PUBLISHED_FILES = [CARD_FILE, MODEL_CONFIG_FILE, METRICS_FILE, COMPONENTS_FILE, "*.safetensors"]
 NEEDED_MEASURES = ("image_size", "laplacian_variance_real", "high_frequency_energy_real") + tuple(
     f"spectrum_band_{band}_real" for band in range(1, NUM_BANDS + 1)
 )
@@ -91,6 +92,11 @@ class PublishedModel:
         return read_directions(self.folder, direction_size(self.config))
 
     @cached_property
+    def component_names(self) -> dict[int, str]:
+        """What its components change, by their number from 0, where it is known."""
+        return read_component_names(self.folder)
+
+    @cached_property
     def labels(self) -> tuple[Label, ...]:
         """The labels that samples can be asked for by; empty if there are none."""
         codes = read_labelled_codes(self.folder, self.config)
@@ -138,7 +144,7 @@ class PublishedModel:
                 written to the log only, since it may name a path on the server.
         """
         try:
-            return ImagePipeline.from_pretrained(self.folder).to("cuda" if torch.cuda.is_available() else "cpu")
+            return ImagePipeline.from_pretrained(self.folder).to(device_to_use())
         except Exception as error:  # which exception a damaged file raises depends on the damage
             logger.error("%s cannot be loaded: %s", self.name, _reason(error))
             sentence = f"{self.name} cannot be loaded; choose another model."
@@ -151,7 +157,7 @@ class PublishedModel:
             ValueError: If a file is missing or damaged, or is not a model of this package.
         """
         checked_folder(self.model_class, self.folder)
-        for read in ("metrics", "priors", "directions", "labels", "card"):
+        for read in ("metrics", "priors", "directions", "component_names", "labels", "card"):
             getattr(self, read)  # cached, so that a file that is damaged later does no harm
 
     def reconstructions(self, picture: Image.Image) -> dict[str, PicturesOutput]:

@@ -1,29 +1,66 @@
-"""The command that fits labelled directions."""
+"""The command that learns what directions of latent space mean: those of labels, and the principal components."""
 
 import contextlib
 import sys
+from pathlib import Path
 
 from .arguments import RunFolder, recorded_data
 
 
 def directions(
-    folder: RunFolder, labels: list[str], train_data_dir: str | None = None, dataset_name: str | None = None
+    folder: RunFolder,
+    labels: tuple[str, ...] = (),
+    name_components: bool = False,
+    train_data_dir: str | None = None,
+    dataset_name: str | None = None,
 ) -> None:
-    """Fits directions of labels in latent space, and saves them in the model's folder for the Space.
+    """Fits directions of labels, names principal components, and saves both in the model's folder for the Space.
 
     A linear probe tells the sides of a label apart. Its accuracy is measured on the held-out images. In a model with a
     code, the command also fits the code given the labels, for `hf-vae sample --label`. It then measures how often
     samples have what was asked for, by another probe on EfficientNet features, and adds this to metrics.json. Run
     `hf-vae card` afterwards to add all of it to the card.
 
+    With --name_components, the command measures what the first ten components of a model of faces change in samples.
+    It names those that mostly change one thing, such as the turn of the head. This needs the extra [landmarks], and no
+    images.
+
     Example: hf-vae directions runs/utkface-vae --labels age gender --train_data_dir utkface/
 
     Args:
         folder: Folder of a trained model with an encoder.
         labels: Label columns of the dataset, as `hf-vae inspect` lists them.
+        name_components: Name the components by what they change, in a model of faces.
         train_data_dir: Location of the images that it was trained on (default: as in train_config.json).
         dataset_name: The same, for a preset or a dataset on the Hub.
     """
+    if not (labels or name_components):
+        raise ValueError("There is nothing to learn: pass --labels, --name_components or both.")
+    if labels:
+        _fit_labels(folder, labels, train_data_dir, dataset_name)
+    if name_components:
+        _name_components(folder)
+
+
+def _name_components(folder: Path) -> None:
+    from ..evaluation.component_effects import MEASURES, measure_components
+    from ..hardware import device_to_use
+    from ..latents.component_names import write_component_names
+    from ..pipeline import ImagePipeline
+    from ..publishing import tables
+
+    pipeline = ImagePipeline.from_pretrained(folder).to(device_to_use())
+    found = measure_components(pipeline)
+    names, columns = found.names(), [measure.name for measure in MEASURES]
+    write_component_names(folder, names, dict(zip(columns, found.effects.permute(2, 0, 1).tolist(), strict=True)))
+    cells = [
+        [str(number), names.get(number, "-"), *(f"{one:.1f} {other:.1f}" for one, other in zip(*both, strict=True))]
+        for number, both in enumerate(found.effects.transpose(0, 1).tolist())
+    ]
+    print(tables.markdown(["component", "name", *columns], cells))
+
+
+def _fit_labels(folder: Path, labels: tuple[str, ...], train_data_dir: str | None, dataset_name: str | None) -> None:
     from ..data.labels import load_labels
     from ..evaluation import features
     from ..evaluation.evaluate import open_recorded

@@ -8,6 +8,7 @@ import tyro
 
 from ..flags import FLAG_STYLE
 from ..ranges import with_ranges
+from .align import align
 from .arguments import with_home_folders
 from .directions import directions
 from .draw import interpolate, reconstruct, sample, sheet, sweep
@@ -26,7 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         *(sample, reconstruct, interpolate, sweep, sheet),
         *(evaluate, compare, table),
-        *(directions, card, push, space, export, convert, inspect, env),
+        *(directions, card, push, space, export, convert, inspect, align, env),
     )
 }
 

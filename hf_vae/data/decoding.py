@@ -14,7 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from ..models.loading import LFS_POINTER
-from ..pictures import IMAGE_FORMATS, MAX_PIXELS, picture_mode, picture_to_uint8, square_picture
+from ..pictures import IMAGE_FORMATS, MAX_PIXELS, picture_mode, picture_to_uint8, square_picture, upright_picture
 from .messages import LFS_HINT, printable
 
 
@@ -200,17 +200,44 @@ def decode_content(
     try:
         with Image.open(BytesIO(content), formats=IMAGE_FORMATS) as picture:
             looks = Looks(picture.size, picture.mode, cast(str, picture.format))  # known of a file that is opened
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(f"{picture.width}x{picture.height} is more than {MAX_PIXELS // 10**6} megapixels")
-            if picture.mode == "F" or (picture.mode == "I" and not _has_16_bits(picture)):
-                raise ValueError("holds values whose range is not known; save it with 8 or 16 bits")
+            _refuse_unusual(picture)
             if crop_box is None:  # which counts pixels; else a large JPEG is decoded at a fraction of its size
                 picture.draft(picture_mode(channels), (2 * image_size, 2 * image_size))
             return picture_to_uint8(square_picture(picture, image_size, channels, crop_box)), looks
-    except UnidentifiedImageError:
-        return f"not a {', '.join(IMAGE_FORMATS)} image" if content else "the file is empty"
     except Exception as error:  # Pillow raises whatever its decoders run into: any of it means a broken file
-        return str(error) or type(error).__name__
+        return _reason(error, content)
+
+
+def decode_whole(content: bytes | str) -> Image.Image | str:
+    """Decodes the content of a file at its own size, upright and in RGB. Of several frames the first is taken. The
+    content of a file that is not read is a line that says why.
+
+    Returns:
+        The image, or a line that says what is wrong with it.
+    """
+    if isinstance(content, str):
+        return content
+    if content.startswith(LFS_POINTER):
+        return LFS_HINT
+    try:
+        with Image.open(BytesIO(content), formats=IMAGE_FORMATS) as picture:
+            _refuse_unusual(picture)
+            return upright_picture(picture)
+    except Exception as error:
+        return _reason(error, content)
+
+
+def _refuse_unusual(picture: Image.Image) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise ValueError(f"{picture.width}x{picture.height} is more than {MAX_PIXELS // 10**6} megapixels")
+    if picture.mode == "F" or (picture.mode == "I" and not _has_16_bits(picture)):
+        raise ValueError("holds values whose range is not known; save it with 8 or 16 bits")
+
+
+def _reason(error: Exception, content: bytes) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"not a {', '.join(IMAGE_FORMATS)} image" if content else "the file is empty"
+    return str(error) or type(error).__name__
 
 
 def _has_16_bits(picture: Image.Image) -> bool:

