@@ -34,7 +34,7 @@ def seeded(seed: int) -> torch.Generator:
     """A generator of the CPU with this seed.
 
     Raises:
-        ValueError: If it is no whole number from 0 to 2**64 - 1.
+        ValueError: If it is not a whole number from 0 to 2**64 - 1.
     """
     try:
         number = operator.index(seed)
@@ -184,7 +184,7 @@ class ImagePipeline:
 
         Raises:
             ValueError: If the model has no such label, or it cannot have the value; if `labels` are given with a prior
-                without a code; if `seed` is no whole number from 0 to 2**64 - 1; or as `ImageGenerator.sample` does.
+                without a code; if `seed` is not a whole number from 0 to 2**64 - 1; or as `ImageGenerator.sample` does.
         """
         generator = seeded(secrets.randbelow(2**32) if seed is None else seed)
         prior, latent_prior = prior or self.model.config.prior, self.model.latent_prior

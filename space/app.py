@@ -15,6 +15,7 @@ from huggingface_hub import SpaceCard
 
 from gate import APP_OPTIONS, GuardedBlocks
 from hf_vae.families import title_of
+from hf_vae.run_folder import CARD_FILE
 from published import model_order, open_models
 from tabs import about, compare, interpolate, latent_sliders, reconstruct, sample, train_your_own
 
@@ -74,7 +75,7 @@ def find_models() -> dict[str, Path | str]:
 def find_title(models: Collection[str]) -> str:
     """The title of the page: that in README.md, which was written for the models in `model_cards/`. For the models in
     HF_VAE_MODELS, it is made of their names."""
-    written = SpaceCard.load(SPACE / "README.md").data.title
+    written = SpaceCard.load(SPACE / CARD_FILE).data.title
     return title_of(models) if os.environ.get("HF_VAE_MODELS", "").strip(" ,") or not written else written
 
 

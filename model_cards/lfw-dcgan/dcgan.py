@@ -2742,10 +2742,10 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
                 shutil.copymode(Path(save_directory, CONFIG_NAME), weights)  # made for its owner alone by safetensors
 
     def register_latent_statistics(self) -> None:
-        """Writes to the configuration what diffusers' autoencoders say there of their latents, from those that the
-        prior was fitted to: `latents_mean` and `latents_std` of each channel of the grid (of each latent without a
-        grid), so that `(latents - latents_mean) / latents_std` has a mean of 0 and a variance of 1. As these scale the
-        latents, `scaling_factor` is 1. A family without an encoder has none."""
+        """Writes to the configuration what diffusers' autoencoders say there of their latents: `latents_mean` and
+        `latents_std` of each channel of the grid, or of each latent without a grid. They are those of the latents that
+        the prior was fitted to. `(latents - latents_mean) / latents_std` has a mean of 0 and a variance of 1, so
+        `scaling_factor` is 1. A family without an encoder has none of these."""
         if self.has_encoder:
             mean, variances = (
                 values.float().unflatten(0, (self.latent_shape[0], -1))

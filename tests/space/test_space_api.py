@@ -52,7 +52,7 @@ MODELS = [
     ["x"] * 10**4,
 ]
 META = {"meta": {"_type": "gradio.FileData"}}
-KINDS = {"models": MODELS, "temperature": NUMBERS, "guidance": NUMBERS}
+KINDS = {"models": MODELS, "temperature": NUMBERS, "guidance": NUMBERS[1:]}
 KINDS |= dict.fromkeys(["model", "data_set", "cut", "path", "file_format", "prior"], CHOICES)
 KINDS |= dict.fromkeys(["count", "seed", "image", "start_seed", "end_seed", "frames", "speed"], WHOLE_NUMBERS)
 SHIFTS = [f"component_{each}" for each in range(1, 11)] + [f"label_{each}" for each in range(1, 5)]
