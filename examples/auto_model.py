@@ -3,7 +3,8 @@
     python examples/auto_model.py                     # a model of this repository
     python examples/auto_model.py me/cats-vae         # a folder or a Hub id
 
-`trust_remote_code=True` runs the Python in the folder or repository. Read it first, and pin its commit with `revision`.
+It writes samples.png, and morph.png if the model has an encoder. `trust_remote_code=True` runs the Python in the
+folder or repository. Read it first, and pin its commit with `revision`.
 """
 
 import sys

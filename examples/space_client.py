@@ -1,4 +1,4 @@
-"""Uses a running Space from Python: samples, a morph, sliders. It needs gradio_client and no other package.
+"""Uses a running Space from Python: samples, a morph, sliders. It needs `pip install gradio_client` alone.
 
     make demo                                                         # in another terminal: the Space on this machine
     python examples/space_client.py                                   # http://127.0.0.1:7860
@@ -9,6 +9,7 @@ space/README.md lists all endpoints and their parameters.
 
 import argparse
 import shutil
+from pathlib import Path
 
 from gradio_client import Client, handle_file
 
@@ -19,14 +20,18 @@ parser.add_argument("--model", default="cats-vae", help="a model that the Space 
 arguments = parser.parse_args()
 client = Client(arguments.space, verbose=False)
 
+
+def save(file: str, name: str) -> None:
+    """Copies a file that the client downloaded to this folder."""
+    shutil.copy(file, name + Path(file).suffix)
+
+
 # Images come with a caption that says how to make them again. The client downloads the files.
-sampled = client.predict(
-    model=arguments.model, count=4, seed=7, temperature=1.0, prior="own", api_name="/sample"
-)
+sampled = client.predict(model=arguments.model, count=4, seed=7, temperature=1.0, prior="own", api_name="/sample")
 for each in sampled:
     print(each["caption"])
 start, end = (each["image"] for each in sampled[:2])
-shutil.copy(start, "sample.webp")
+save(start, "sample")
 
 # Morph one image into the other. Your own files work too: handle_file("photo.jpg").
 frames, animation, file = client.predict(
@@ -41,7 +46,7 @@ frames, animation, file = client.predict(
     file_format="gif",
     api_name="/interpolate",
 )
-shutil.copy(file, "morph.gif")
+save(file, "morph")
 
 # Move the second sample along two sliders, in standard deviations.
 moved = client.predict(
@@ -55,4 +60,4 @@ moved = client.predict(
     component_2=-1.0,
     api_name="/latent_pca",
 )
-shutil.copy(moved, "moved.webp")
+save(moved, "moved")
