@@ -54,7 +54,7 @@ style: .venv/dev.installed       ## format, lint, check imports, types and prose
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_prose.py
-	if command -v vale >/dev/null; then vale --glob='!model_cards/*/README.md' *.md docs space model_cards; fi
+	if command -v vale >/dev/null; then vale --glob='!model_cards/*/README.md' *.md docs examples space model_cards; fi
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

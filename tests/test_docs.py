@@ -26,8 +26,9 @@ from hf_vae.objectives.batch import Batch
 
 CONTRIBUTING = REPOSITORY / "CONTRIBUTING.md"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-LINKED = [*PAGES, CONTRIBUTING, *(REPOSITORY / name for name in ("SECURITY.md", "CHANGELOG.md"))]
-WITHOUT_A_HUB = [page for page in PAGES if page.name != "hub.md"]  # test_hub.py runs the Python of that page
+LINKED = [*PAGES, CONTRIBUTING, *(REPOSITORY / name for name in ("SECURITY.md", "CHANGELOG.md", "examples/README.md"))]
+WITH_TESTS_OF_THEIR_OWN = {"hub.md", "latent-diffusion.md"}  # test_hub.py, test_latent_diffusion.py run their Python
+RUN_HERE = [page for page in PAGES if page.name not in WITH_TESTS_OF_THEIR_OWN]
 
 
 def blocks(page, language: str) -> list[str]:
@@ -42,9 +43,7 @@ def commands(page) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in WITHOUT_A_HUB if blocks(page, "python")], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", [page for page in RUN_HERE if blocks(page, "python")], ids=lambda page: page.name)
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_path):
     (tmp_path / "model_cards").symlink_to(REPOSITORY / "model_cards")
     monkeypatch.chdir(tmp_path)

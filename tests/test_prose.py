@@ -6,6 +6,7 @@ kinds of its rules (existence, substitution, occurrence in a sentence) and appli
 
 import ast
 import functools
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ STYLES = REPOSITORY / "styles" / "hf_vae"
 DOCUMENTS = [
     *REPOSITORY.glob("*.md"),
     *REPOSITORY.glob("docs/*.md"),
+    *REPOSITORY.glob("examples/*.md"),
     REPOSITORY / "model_cards" / "EXPERIMENTS.md",
     REPOSITORY / "model_cards" / "recipes" / "README.md",
 ]
@@ -29,6 +31,8 @@ CODE = [
     *REPOSITORY.glob("hf_vae/**/*.py"),
     *REPOSITORY.glob("hf_vae/**/*.jinja"),
     *REPOSITORY.glob("space/**/*.py"),
+    *REPOSITORY.glob("examples/*.py"),
+    *REPOSITORY.glob("examples/*.ipynb"),
 ]
 CHECKED = DOCUMENTS + CODE
 FEWEST_WORDS = 3  # shorter strings of code are names, keys and formats
@@ -126,10 +130,19 @@ def passages_of_python(text: str) -> Iterator[Passage]:
             yield from ((node.lineno + line - 1, paragraph) for line, paragraph in passages_of_markdown(words))
 
 
+def passages_of_notebook(text: str) -> Iterator[Passage]:
+    """Those of its Markdown cells; for their line, the number of the cell."""
+    for number, cell in enumerate(json.loads(text)["cells"], 1):
+        if cell["cell_type"] == "markdown":
+            yield from ((number, passage) for _, passage in passages_of_markdown("".join(cell["source"])))
+
+
+READERS = {".py": passages_of_python, ".ipynb": passages_of_notebook}  # of other files: as Markdown
+
+
 def findings_in(file: Path) -> list[str]:
     """What a file breaks, each with its line."""
-    text = file.read_text()
-    passages = passages_of_python(text) if file.suffix == ".py" else passages_of_markdown(text)
+    passages = READERS.get(file.suffix, passages_of_markdown)(file.read_text())
     return [
         f"{file.relative_to(REPOSITORY)}:{line}: {finding}"
         for line, passage in passages
@@ -184,3 +197,11 @@ def test_a_string_of_code_is_read_as_its_reader_sees_it():
     code = 'def f(file):\n    """Draws a cat."""\n    raise ValueError(f"{file} is no file: say --overwrite")\n'
     found = [finding for _, text in passages_of_python(code) for one in read_rules() for finding in one.findings(text)]
     assert sorted(finding.split(":")[0] for finding in found) == ["Drawn", "IsNo", "PassFlag"]
+
+
+def test_the_words_of_a_notebook_are_read_and_its_code_is_not():
+    cells = [
+        {"cell_type": "code", "source": ["# a picture"]},
+        {"cell_type": "markdown", "source": ["It draws ", "images."]},
+    ]
+    assert list(passages_of_notebook(json.dumps({"cells": cells}))) == [(2, "It draws images.")]

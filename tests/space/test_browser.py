@@ -1,20 +1,27 @@
-"""The Space as a visitor meets it: started as a program, driven through headless Chromium."""
+"""The Space as a visitor meets it: started as a program, driven through headless Chromium. So is examples/browser."""
 
 import contextlib
 import os
 import re
 import shutil
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
+import onnxruntime
 import pytest
-from conftest import REPOSITORY, draw_picture
+from conftest import REPOSITORY, draw_picture, tiny_model
 from PIL import Image, ImageStat
 from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 from space_process import running_space
+
+from hf_vae import ImagePipeline
+from hf_vae.pictures import picture_grid
+from hf_vae.publishing.export import export_onnx
 
 
 SCREENSHOTS = REPOSITORY / "screenshots"
@@ -275,4 +282,53 @@ def test_a_refusal_is_shown_as_a_sentence(browser, shared_space, tmp_path: Path)
     page.locator("#reconstruct-upload input[type=file]").set_input_files(fake)
     sentence = page.get_by_text("This file is not a JPEG, PNG, WebP, GIF or BMP image")
     expect(sentence).to_be_visible(timeout=MILLISECONDS)
+    page.close()
+
+
+# In place of onnxruntime-web, which examples/browser loads from another server: asks onnxruntime in this process.
+ORT = """
+globalThis.ort = {
+  Tensor: class { constructor(type, data, dims) { Object.assign(this, { type, data, dims }); } },
+  InferenceSession: { create: async (file) => ({
+    run: async (feeds) => {
+      const [[input, { data, dims }]] = Object.entries(feeds);
+      const output = await runOnnx(file, input, Array.from(data), dims);
+      return { [output.name]: new ort.Tensor("float32", Float32Array.from(output.data), output.dims) };
+    },
+  }) },
+};
+"""
+
+
+def test_the_page_in_examples_runs_an_exported_model(browser, tmp_path):
+    model = tiny_model("vae")
+    export_onnx(model, tmp_path / "onnx")
+    shutil.copy(REPOSITORY / "examples" / "browser" / "index.html", tmp_path)
+
+    def run(file: str, name: str, data: list[float], dims: list[int]) -> dict:
+        session = onnxruntime.InferenceSession(tmp_path / file)
+        (output,) = session.run(None, {name: np.array(data, np.float32).reshape(dims)})
+        return {"name": session.get_outputs()[0].name, "data": output.ravel().tolist(), "dims": list(output.shape)}
+
+    def grid() -> Image.Image:
+        return Image.open(BytesIO(b64decode(canvas.evaluate("canvas => canvas.toDataURL()").split(",")[1])))
+
+    page = browser.new_page()
+    page.expose_function("runOnnx", run)
+    page.route(
+        "http://page.test/**", lambda route: route.fulfill(path=tmp_path / urlparse(route.request.url).path[1:])
+    )
+    page.route("https://cdn.jsdelivr.net/**", lambda route: route.fulfill(body=ORT, content_type="text/javascript"))
+    page.goto("http://page.test/index.html")
+    canvas, status = page.locator("canvas"), page.get_by_role("status")
+    expect(status).to_have_text("Ready.", timeout=MILLISECONDS)
+    page.get_by_role("button", name="Generate 16 images").click()
+    expect(status).to_have_text("16 images that the model generated", timeout=MILLISECONDS)
+    assert grid().size == (4 * 28, 4 * 28) and len(grid().getcolors(10_000)) > 100
+    draw_picture(1, (28, 28)).save(tmp_path / "photo.png")
+    page.get_by_label("Reconstruct your own image").set_input_files(tmp_path / "photo.png")
+    expect(status).to_have_text("Left: the input. Right: its reconstruction.", timeout=MILLISECONDS)
+    pipe = ImagePipeline(model)
+    expected = picture_grid([draw_picture(1, (28, 28)), *pipe.reconstruct(tmp_path / "photo.png").images])
+    assert max(abs(a - b) for a, b in zip(grid().convert("RGB").tobytes(), expected.tobytes(), strict=True)) <= 2
     page.close()
