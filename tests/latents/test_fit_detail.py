@@ -108,7 +108,7 @@ def test_latents_are_decoded_with_or_without_details(pictures):
         assert pipe.vary_latents(one[:1], 0, [0.0, 1.0]).latents.shape == (2, one.shape[1])
         assert torch.equal(pipe.shift(one[:1], torch.ones(2, 32))[:, :32], one[:1, :32] + torch.ones(2, 32))
     for count in (31, 33, 97):
-        with pytest.raises(ValueError, match=rf"\(B, 32\) are needed, or \(B, 96\) .* got \(B, {count}\)"):
+        with pytest.raises(ValueError, match=rf"\(B, 32\) are needed, .* or \(B, 96\) .* got \(2, {count}\)"):
             model.decode(torch.zeros(2, count))
         with pytest.raises(ValueError, match=rf"tensor \(B, 32\) or \(B, 96\), .* got \(2, {count}\)"):
             pipe.decode(torch.zeros(2, count))
