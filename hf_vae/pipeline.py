@@ -184,7 +184,7 @@ class ImagePipeline:
 
         Raises:
             ValueError: If the model has no such label, or it cannot have the value. If `labels` are given with a prior
-                without a code. If `seed` is not a whole number from 0 to 2**64 - 1. Or as `ImageGenerator.sample` does.
+                without a code. If `seed` is not a whole number from 0 to 2**64 - 1. As `ImageGenerator.sample` does.
         """
         generator = seeded(secrets.randbelow(2**32) if seed is None else seed)
         prior, latent_prior = prior or self.model.config.prior, self.model.latent_prior

@@ -54,8 +54,8 @@ def _name_components(folder: Path) -> None:
     names, columns = found.names(), [measure.name for measure in MEASURES]
     write_component_names(folder, names, dict(zip(columns, found.effects.permute(2, 0, 1).tolist(), strict=True)))
     cells = [
-        [str(number), names.get(number, "-"), *(f"{one:.1f} {other:.1f}" for one, other in zip(*both, strict=True))]
-        for number, both in enumerate(found.effects.transpose(0, 1).tolist())
+        [str(number), names.get(number, "-"), *(" ".join(f"{value:.1f}" for value in each) for each in effects)]
+        for number, effects in enumerate(found.effects.permute(1, 2, 0).tolist())
     ]
     print(tables.markdown(["component", "name", *columns], cells))
 

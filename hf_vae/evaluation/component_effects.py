@@ -13,7 +13,7 @@ from .metrics import luma
 
 
 COMPONENTS = 10  # that are measured: those with sliders in the Space
-SAMPLES = 64  # in each of two sets
+SETS, SAMPLES = 3, 64  # of samples, and samples in each
 REACH = 2.0  # standard deviations in either direction
 LEAST_EFFECT = 1.0  # of the measure that names a component
 MOST_OTHER = 0.6  # of this effect: the largest one of another measure that does not follow from it
@@ -122,43 +122,43 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class ComponentEffects:
-    """What components change, measured on two independent sets of samples.
+    """What components change, measured on S independent sets of samples.
 
     Args:
-        effects: `(2, K, M)`: in each set and for each of K components, the mean change of each of `MEASURES` from -2
+        effects: `(S, K, M)`: in each set and for each of K components, the mean change of each of `MEASURES` from -2
             to +2 standard deviations, in standard deviations of the measure among samples.
-        correlations: `(2, M, M)`: of the measures among the samples of each set.
+        correlations: `(S, M, M)`: of the measures among the samples of each set.
     """
 
     effects: torch.Tensor
     correlations: torch.Tensor
 
     def names(self) -> dict[int, str]:
-        """The names of those components that change one measure clearly more than all others, in both sets: its
+        """The names of those components that change one measure clearly more than all others, in every set: its
         effect is at least 1, with the same sign, and no other is above 0.6 of it. Of another effect, what follows from
         it does not count, up to the correlation of both measures among samples times its effect: a face that is turned
         lies more to one side."""
         found = {}
-        for component, both in enumerate(self.effects.unbind(1)):  # (2, M)
-            place = int(both.abs().min(0).values.argmax())
-            effect = both[:, place, None]  # (2, 1)
-            follows = self.correlations[:, place] * effect  # (2, M)
-            others = (both - both.clamp(follows.clamp(max=0), follows.clamp(min=0))).abs()
+        for component, effects in enumerate(self.effects.unbind(1)):  # (S, M)
+            place = int(effects.abs().min(0).values.argmax())
+            effect = effects[:, place, None]  # (S, 1)
+            follows = self.correlations[:, place] * effect  # (S, M)
+            others = (effects - effects.clamp(follows.clamp(max=0), follows.clamp(min=0))).abs()
             others[:, place] = 0
             clear = (effect.abs() >= LEAST_EFFECT).all() and (others <= MOST_OTHER * effect.abs()).all()
-            if clear and effect[0] * effect[1] > 0:
+            if clear and effect.sign().unique().numel() == 1:
                 found[component] = MEASURES[place].words(effect[0].item())
         return found
 
 
 def measure_components(pipeline: ImagePipeline, num_samples: int = SAMPLES, seed: int = 0) -> ComponentEffects:
-    """Moves two sets of samples along the first ten components, and measures what changes in those images in which a
+    """Moves three sets of samples along the first ten components, and measures what changes in those images in which a
     face is found at both ends.
 
     Args:
         pipeline: A model of faces.
         num_samples: Samples in each set.
-        seed: Seed of the first sample.
+        seed: Seed of the first set; those of the others follow.
 
     Raises:
         ValueError: If less than half of the samples are faces, or as `open_network` does.
@@ -166,9 +166,9 @@ def measure_components(pipeline: ImagePipeline, num_samples: int = SAMPLES, seed
     open_network()
     count = min(COMPONENTS, pipeline.num_components)
     sets, correlations = [], []
-    with tqdm(total=2 * count, desc="Measuring components", disable=None) as progress:
-        for first in (seed, seed + num_samples):
-            samples = pipeline.sample(num_samples, first)
+    with tqdm(total=SETS * count, desc="Measuring components", disable=None) as progress:
+        for number in range(SETS):
+            samples = pipeline.sample(num_samples, seed + number)
             values, found = _measure(samples.tensors)
             if found.double().mean() < LEAST_FACES:
                 raise ValueError(

@@ -124,7 +124,7 @@ class DrawingPipeline:
 
 def test_components_that_change_one_thing_get_its_name(dot_network):  # noqa: F811
     found = measure_components(DrawingPipeline(), num_samples=32)
-    assert found.effects.shape == (2, 3, len(MEASURES))
+    assert found.effects.shape == (3, 3, len(MEASURES))
     assert found.names() == {0: "Head turn, left to right", 1: "Brightness, dark to bright"}
 
 
