@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ INTERPOLATIONS = 64
 SLIDERS, SLIDER_SAMPLES = 10, 64
 SLIDER_ENDS = (-2.0, 2.0)  # standard deviations
 PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar on a terminal, after a second
+ESTIMATE_IMAGES = 16
 DISTANCE_IMAGES = 2000  # at most, evenly spread: all pairs are compared
 
 
@@ -112,6 +114,42 @@ def evaluate(
             found["fid"] = distances[f"frechet_{network.name}_prior_{model.config.prior}"]
             found |= {"fid_num_images": len(images), "fid_resizing": InceptionFeatures.resizing}
     return {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
+
+
+@torch.no_grad()
+def estimate_seconds(
+    model: ImageGenerator, splits: DataSplits, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """About how long `evaluate` will take for a model of this size on the held-out images of a run, in seconds.
+
+    A few of these images are measured. The time for sliders and paths does not grow beyond their number of samples.
+
+    Args:
+        model: Any model of the same size, in evaluation mode.
+        splits: The images of the run.
+        clock: Gives the time in seconds.
+    """
+    num_heldout, networks = len(splits.heldout), open_networks()
+    few = max(2, min(num_heldout, ESTIMATE_IMAGES))
+    images = to_float(splits.heldout[:few])
+    try:
+        num_training = len(splits.train)
+    except TypeError:  # a stream, which is not compared with
+        num_training = 0
+    training_images = splits.train[: max(few, num_training * few // num_heldout)] if num_training else None
+    evaluate(model, images[:2], None, networks=networks)  # the first call of anything is slower
+    begin = clock()
+    if model.has_encoder:
+        _evenness(model, encode_all(model, images), None)
+    after_paths = clock()
+    _sliders(model, few, 0, None)
+    after_sliders = clock()
+    evaluate(model, images, training_images, networks=networks)
+    end = clock()
+    paths, sliders = after_paths - begin, after_sliders - after_paths
+    rest = max(0.0, end - after_sliders - paths - sliders)
+    counts = (min(num_heldout, 2 * INTERPOLATIONS), min(num_heldout, SLIDER_SAMPLES), num_heldout)
+    return sum(part * count / few for part, count in zip((paths, sliders, rest), counts, strict=True))
 
 
 def _reconstructions(model: ImageGenerator, latents: torch.Tensor) -> dict[str, torch.Tensor]:
