@@ -33,7 +33,7 @@ INTERPOLATIONS = 64
 SLIDERS, SLIDER_SAMPLES = 10, 64
 SLIDER_ENDS = (-2.0, 2.0)  # standard deviations
 PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar on a terminal, after a second
-ESTIMATE_IMAGES = 16
+ESTIMATE_IMAGES, ESTIMATE_SLIDERS = 16, 4
 DISTANCE_IMAGES = 2000  # at most, evenly spread: all pairs are compared
 
 
@@ -137,19 +137,28 @@ def estimate_seconds(
     except TypeError:  # a stream, which is not compared with
         num_training = 0
     training_images = splits.train[: max(few, num_training * few // num_heldout)] if num_training else None
-    evaluate(model, images[:2], None, networks=networks)  # the first call of anything is slower
+    for network in networks:
+        features.extract(network, images[:2])  # the first call is slower
+    begin = clock()
+    _sliders(model, 1, 0, None)
+    one_slider_sample = clock() - begin
     begin = clock()
     if model.has_encoder:
         _evenness(model, encode_all(model, images), None)
-    after_paths = clock()
-    _sliders(model, few, 0, None)
-    after_sliders = clock()
+    paths = (clock() - begin) / few
+    begin, very_few = clock(), min(few, ESTIMATE_SLIDERS)
+    _sliders(model, very_few, 0, None)
+    sliders = clock() - begin
+    slider_sample = max(0.0, sliders - one_slider_sample) / (very_few - 1)
+
+    def seconds_of_sliders(num_samples: int) -> float:
+        return sliders + (num_samples - very_few) * slider_sample
+
+    begin = clock()
     evaluate(model, images, training_images, networks=networks)
-    end = clock()
-    paths, sliders = after_paths - begin, after_sliders - after_paths
-    rest = max(0.0, end - after_sliders - paths - sliders)
-    counts = (min(num_heldout, 2 * INTERPOLATIONS), min(num_heldout, SLIDER_SAMPLES), num_heldout)
-    return sum(part * count / few for part, count in zip((paths, sliders, rest), counts, strict=True))
+    rest = max(0.0, clock() - begin - few * paths - seconds_of_sliders(few)) / few
+    of_sliders = seconds_of_sliders(min(num_heldout, SLIDER_SAMPLES))
+    return min(num_heldout, 2 * INTERPOLATIONS) * paths + of_sliders + num_heldout * rest
 
 
 def _reconstructions(model: ImageGenerator, latents: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -90,9 +90,7 @@ class Fitting:
 
         # without a gradient scaler, fp16 is not for the prior
         in_bfloat16 = self._accelerator.mixed_precision == "bf16"
-        fit_prior(
-            self._model, self._batches(), self._prior_steps, config.seed, True, state, after_update, in_bfloat16
-        )
+        fit_prior(self._model, self._batches(), self._prior_steps, config.seed, True, state, after_update, in_bfloat16)
         if trains_prior(self._model, config):
             device = device_name(self._accelerator.device)
             facts = {"steps": self._prior_steps, "seconds": round(kept.seconds), "device": device}

@@ -17,7 +17,8 @@ from .checkpoints import list_checkpoints
 FEWEST_PRIOR_STEPS, MOST_PRIOR_STEPS = 300, 9000  # of --prior_steps auto
 MARGIN = 0.03  # of the minutes, for what is not measured: checkpoints, the log, writing the model
 PRIOR_SHARE = 0.5  # of the time that is left for both, at most
-PREVIEW_SECONDS = 30.0  # of training before the first preview of a run by the clock; starting takes some of the minute
+FIRST_PREVIEW_SECONDS = 55.0  # after the start of the command, if the run has trained by then
+PREVIEW_SECONDS = (5.0, 30.0)  # of training before the first preview, at least and at most
 PREVIEW_GROWTH = 1.5  # from the time of one preview to that of the next
 
 
@@ -113,7 +114,8 @@ class Length:
     def sentence(self, learns_prior: bool) -> str:
         """What the run prints about it."""
         prior = f", then {self.prior_steps:,} of the prior and" if learns_prior else " and"
-        return f"{as_minutes(self.minutes)} are enough for {self.steps:,} updates{prior} the evaluation"
+        enough = f"{as_minutes(self.minutes)} {'is' if self.minutes == 1 else 'are'} enough"
+        return f"{enough} for {self.steps:,} updates{prior} the evaluation"
 
     def applied_to(self, config: TrainConfig) -> dict[str, int | None]:
         """The settings that stand in place of `max_train_minutes`. With them, a recipe trains the same model."""
@@ -170,14 +172,16 @@ def fit_into(config: TrainConfig, costs: Costs) -> Length:
     while most - least > 1:
         middle = (least + most) // 2
         least, most = (middle, most) if is_possible(middle) else (least, middle)
-    first_preview = min(least, max(1, round(PREVIEW_SECONDS / costs.update)))
+    shortest, longest = PREVIEW_SECONDS
+    training_before_preview = min(longest, max(shortest, FIRST_PREVIEW_SECONDS - costs.before - costs.preview))
+    first_preview = min(least, max(1, round(training_before_preview / costs.update)))
     measured = {name: round(value, 4) for name, value in asdict(costs).items()}
     return Length(config.max_train_minutes, least, prior_steps(least), first_preview, measured)
 
 
 def num_previews(seconds: float) -> int:
     """The most previews that a run of so many seconds draws."""
-    return 2 + max(0, math.ceil(math.log(seconds / PREVIEW_SECONDS, PREVIEW_GROWTH)))
+    return 2 + max(0, math.ceil(math.log(seconds / PREVIEW_SECONDS[0], PREVIEW_GROWTH)))
 
 
 def recorded_length(run: RunConfig) -> Length | None:

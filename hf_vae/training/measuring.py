@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from accelerate import Accelerator
@@ -15,12 +15,14 @@ from ..latents.fit_prior import draw_latents, fit_prior
 from ..models import ImageGenerator
 from ..models.priors.base import PriorTraining
 from ..models.priors.code import CODE_SHARE
+from ..models.priors.flow import CALIBRATION_SAMPLES
 from .fitting import FIT_IMAGES, trains_prior
 from .length import Clock
 
 
 FIT_SAMPLE = 256  # images that the fitting is measured with
 PRIOR_UPDATES = 20  # updates of the prior that are measured
+CALIBRATION_MEASURED = 128  # of the samples that the prior is calibrated with at its end
 
 
 @contextmanager
@@ -56,22 +58,30 @@ def measure_fitting(
         fit_prior(model, images.batches(FIT_SAMPLE), PRIOR_UPDATES, config.seed)
         return 0.0, detail + scale * (clock.seconds - begin)
     begin = clock.seconds
-    draw_latents(model, images.batches(FIT_SAMPLE), config.seed)
-    drawing = clock.seconds - begin
+    latents = draw_latents(model, images.batches(FIT_SAMPLE), config.seed)
+    model.latent_prior.fit_priors(latents, config.seed)  # those that are not learned
+    once = detail + scale * (clock.seconds - begin)
     stamps = [clock.seconds]
 
     def note(training: PriorTraining) -> None:
         training.losses[-1].item()  # waits for the device
         stamps.append(clock.seconds)
+        if len(training.losses) == PRIOR_UPDATES:
+            raise _Measured
 
-    fit_prior(model, images.batches(FIT_SAMPLE), PRIOR_UPDATES, config.seed, False, None, note, in_bfloat16)
-    end = clock.seconds
+    with suppress(_Measured):
+        fit_prior(model, images.batches(FIT_SAMPLE), PRIOR_UPDATES, config.seed, False, None, note, in_bfloat16)
     durations = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
     # the first update of the code, and that of the flow, come with what prepares them
     num_of_code = round(CODE_SHARE * PRIOR_UPDATES)
     code, flow = statistics.fmean(durations[1:num_of_code]), statistics.fmean(durations[num_of_code + 1 :])
-    update = CODE_SHARE * code + (1 - CODE_SHARE) * flow
-    others = end - stamps[0] - drawing - num_of_code * code - (PRIOR_UPDATES - num_of_code) * flow
-    between = durations[num_of_code] - flow  # a pass over all latents, where there is a code
-    once = scale * (drawing + max(0.0, between)) + max(0.0, others - between)
-    return update, detail + once
+    once += max(0.0, durations[0] - code) + scale * max(0.0, durations[num_of_code] - flow)
+    begin = clock.seconds
+    model.eval()
+    model.latent_prior.sample(CALIBRATION_MEASURED, model.config.prior, torch.Generator().manual_seed(config.seed))
+    once += CALIBRATION_SAMPLES / CALIBRATION_MEASURED * (clock.seconds - begin)
+    return CODE_SHARE * code + (1 - CODE_SHARE) * flow, once
+
+
+class _Measured(Exception):  # noqa: N818, it is not an error
+    """Ends the training of a prior that is measured, before its calibration, which takes longer than the updates."""

@@ -7,8 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from apart import launch_forks, run_apart
+from apart import launch_forks
 from conftest import assert_equal_runs, flags_of, reset_accelerate, tiny_run, weights
+from test_interruptions import signal_in_prior
 
 import train_accelerate
 from hf_vae.config import TrainConfig
@@ -168,7 +169,7 @@ def test_a_run_by_the_clock_ends_in_time(picture_folder, tmp_path, clock, capsys
     printed = capsys.readouterr().out
     assert "1 minute for the whole run, which first measures itself *****" in printed
     steps, prior_steps = facts["steps"], facts["prior"]["steps"]
-    assert f"1 minute are enough for {steps} updates, then {prior_steps} of the prior and the evaluation." in printed
+    assert f"1 minute is enough for {steps} updates, then {prior_steps} of the prior and the evaluation." in printed
     assert "fixed for 1 minute" in printed
 
 
@@ -188,7 +189,9 @@ def test_the_recipe_of_a_run_by_the_clock_trains_the_same_model(picture_folder, 
 
 
 @pytest.mark.parametrize("moment", ["before the first checkpoint", "after a checkpoint", "in the prior"])
-def test_a_stopped_run_by_the_clock_ends_where_the_first_would_have(moment, picture_folder, tmp_path, clock, capsys):
+def test_a_stopped_run_by_the_clock_ends_where_the_first_would_have(
+    moment, picture_folder, tmp_path, clock, monkeypatch, capsys
+):
     quiet, stopped = tmp_path / "quiet", tmp_path / "stopped"
     start(by_the_clock(picture_folder, quiet), clock).finish()
     reset_accelerate()
@@ -198,9 +201,8 @@ def test_a_stopped_run_by_the_clock_ends_where_the_first_would_have(moment, pict
         training.advance(4)
     elif moment == "in the prior":
         training.advance(training.num_steps)
-        os.kill(os.getpid(), signal.SIGTERM) if False else None
-        training.stop._received = signal.SIGTERM  # as if it came right then
-        with pytest.raises(TrainingInterrupted):
+        with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted, match="at update 5 of"):
+            signal_in_prior(5, signal.SIGTERM, patch)
             training.publish()
     reset_accelerate()
     capsys.readouterr()
@@ -232,7 +234,9 @@ def test_another_time_is_refused_when_a_run_is_resumed_and_a_number_is_not(pictu
     training.advance(3)
     reset_accelerate()
     resumed = {"resume_from_checkpoint": "latest"}
-    with pytest.raises(ValueError, match=r"clock.json says that this run was given 1 minute. Pass --max_train_minutes 1"):
+    with pytest.raises(
+        ValueError, match=r"clock.json says that this run was given 1 minute. Pass --max_train_minutes 1"
+    ):
         start(by_the_clock(picture_folder, tmp_path, max_train_minutes=3, **resumed), clock)
     longer = tiny_run("vae", picture_folder, tmp_path, max_train_steps=training.num_steps + 2, **resumed)
     start(longer, clock).advance(4)
@@ -247,7 +251,9 @@ def test_an_explicit_prior_is_kept_and_its_time_counted(picture_folder, tmp_path
     assert 55 < clock.seconds + AFTER <= 60
 
 
-@pytest.mark.parametrize("settings", [{"early_stopping_patience": 50}, {"preview_steps": 0}, {"data": {"streaming": True}}])
+@pytest.mark.parametrize(
+    "settings", [{"early_stopping_patience": 50}, {"preview_steps": 0}, {"data": {"streaming": True}}]
+)
 def test_other_settings_work_with_the_clock(settings, picture_folder, tmp_path, clock):
     folder = start(by_the_clock(picture_folder, tmp_path, checkpointing_steps=0, **settings), clock).finish()
     assert 55 < clock.seconds + AFTER <= 60 and weights(folder)
@@ -257,3 +263,24 @@ def test_every_family_can_be_trained_by_the_clock(family, picture_folder, tmp_pa
     run = tiny_run(family, picture_folder, tmp_path, max_train_steps=None, prior_steps="auto", max_train_minutes=1.0)
     folder = start(run, clock).finish()
     assert 55 < clock.seconds + AFTER <= 60 and weights(folder)
+
+
+def train_by_unequal_clocks(flags: list[str]) -> None:
+    """Trains by the clock in one of several processes, whose clocks differ."""
+    rank = int(os.environ["RANK"])
+    clock = fake_clock(setattr)
+    slow = Clock(0.0, lambda: clock.now() * (1 + 2 * rank))
+    training = start(train_accelerate.parse_arguments(flags), slow)
+    training.finish()
+    (Path(training.output_dir) / f"steps{rank}.txt").write_text(f"{training.num_steps} {training.progress.step}")
+
+
+def test_all_processes_agree_on_the_length(picture_folder, tmp_path):
+    flags = flags_of("vae", picture_folder, tmp_path, 3)
+    for name, value in (("--max_train_steps", "None"), ("--prior_steps", "auto")):
+        flags[flags.index(name) + 1] = value
+    done = launch_forks(train_by_unequal_clocks, [*flags, "--max_train_minutes", "1"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = [(tmp_path / f"steps{rank}.txt").read_text() for rank in (0, 1)]
+    fixed = json.loads((tmp_path / "clock.json").read_text())["steps"]
+    assert steps == [f"{fixed} {fixed}"] * 2
