@@ -116,14 +116,14 @@ def _refuse_contradictions(run: RunConfig) -> None:
 def _refuse_two_lengths(config: TrainConfig) -> None:
     if config.max_train_minutes is None:
         return
+    minutes = f"--max_train_minutes {config.max_train_minutes:g}"
     if config.max_train_steps is not None:
         raise ValueError(
-            f"--max_train_minutes {config.max_train_minutes:g} and --max_train_steps {config.max_train_steps} both set "
-            "the length of the run. Leave one out. To train a recipe by the clock, pass --max_train_steps None too."
+            f"{minutes} and --max_train_steps {config.max_train_steps} both set the length of the run. Leave one out. "
+            "To train a recipe by the clock, pass --max_train_steps None too."
         )
     if config.num_train_epochs != TrainConfig.num_train_epochs:
         raise ValueError(
-            f"--max_train_minutes {config.max_train_minutes:g} and --num_train_epochs {config.num_train_epochs} both "
-            "set the length of the run. Leave one out. To train a recipe by the clock, pass "
-            f"--num_train_epochs {TrainConfig.num_train_epochs} too."
+            f"{minutes} and --num_train_epochs {config.num_train_epochs} both set the length of the run. Leave one "
+            f"out. To train a recipe by the clock, pass --num_train_epochs {TrainConfig.num_train_epochs} too."
         )

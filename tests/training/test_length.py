@@ -13,11 +13,11 @@ from test_interruptions import signal_in_prior
 
 import train_accelerate
 from hf_vae.config import TrainConfig
-from hf_vae.flags import run_from_recipe, training_command
+from hf_vae.flags import training_command
 from hf_vae.models.priors.code import CodeTraining
 from hf_vae.training import loop
 from hf_vae.training.interruptions import TrainingInterrupted
-from hf_vae.training.length import Clock, Costs, Length, fit_into
+from hf_vae.training.length import Clock, Costs, fit_into
 from hf_vae.training.preflight import refuse_impossible
 
 
