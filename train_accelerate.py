@@ -7,20 +7,31 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hf_vae.commands.training_arguments import parse_arguments
 from hf_vae.config import RunConfig
 
 
+if TYPE_CHECKING:
+    from hf_vae.data.cached import DataSplits
+    from hf_vae.models import ImageGenerator
+
+
 def run_training(run: RunConfig) -> None:
-    """Trains as `run` says, evaluates on the held-out images, writes the card, and pushes if asked to."""
+    """Trains as `run` says, evaluates on the held-out images, writes the card, and pushes if asked to. The time of
+    `max_train_minutes` counts from the start of this process."""
     # imported here, so that --help is quick
     from accelerate import PartialState
 
     from hf_vae.evaluation import evaluate, faces, features
     from hf_vae.publishing import cards, hub
-    from hf_vae.training import dry_run, loop
+    from hf_vae.training import dry_run, length, loop
+
+    clock = length.Clock.of_process()
+
+    def seconds_after(model: "ImageGenerator", images: "DataSplits") -> float:
+        return evaluate.estimate_seconds(model, images, clock.now) + cards.estimate_seconds(model, clock.now)
 
     # if the evaluation lacks a package, fail now and not after hours of training
     features.open_networks()
@@ -32,7 +43,7 @@ def run_training(run: RunConfig) -> None:
     if run.train.push_to_hub and os.environ.get("RANK", "0") == "0":  # the same for what the Hub refuses
         hub.create_repository(repo_id, run.train.hub_private_repo, run.train.hub_token)
     try:
-        training = loop.Training.start(run)
+        training = loop.Training.start(run, clock, seconds_after)
         output_dir, images = training.finish(), training.data
     except loop.TrainingInterrupted as interruption:
         print(f"{interruption} To resume, run the same command with --resume_from_checkpoint latest.", file=sys.stderr)

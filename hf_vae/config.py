@@ -98,6 +98,9 @@ class TrainConfig:
     """Number of passes over the training images."""
     max_train_steps: Annotated[int | None, limited(least=1)] = None
     """Total number of updates of the weights. It overrides num_train_epochs."""
+    max_train_minutes: Annotated[float | None, limited(above=0)] = None
+    """Time for the whole command, with decoding, prior, evaluation and card. It replaces max_train_steps and
+    num_train_epochs: the run first measures itself and then fixes its number of updates."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """Precision of the forward and backward passes. "auto" takes the setting of `accelerate launch`, or else bf16 if
     the hardware supports it."""
@@ -110,9 +113,10 @@ class TrainConfig:
     pretrained_model_name_or_path: str | None = None
     """Folder or Hub id of a model to start from instead of random weights. It may be of another family with the same
     networks."""
-    prior_steps: Annotated[int, limited(least=0)] = 6000
-    """Number of updates of the flow prior, which is trained after the model. 0 keeps the prior of the model that the
-    run starts from, for runs that do not train the encoder."""
+    prior_steps: Annotated[int | Literal["auto"], limited(least=0)] = "auto"
+    """Number of updates of a learned prior, which is trained after the model. "auto" makes as many as the networks
+    make, at least 300 and at most 9,000. 0 keeps the prior of the model that the run starts from, for runs that do not
+    train the encoder."""
     init_std: Annotated[float | None, limited(least=0)] = None
     """Draw the initial weights of all convolutions from N(init_mean, init_std) and set their biases to 0. None keeps
     PyTorch's default."""
@@ -143,7 +147,8 @@ class TrainConfig:
     logging_steps: Annotated[int, limited(least=1)] = 50
     """Number of updates from one line of log.jsonl to the next."""
     preview_steps: Annotated[int, limited(least=0)] = 500
-    """Number of updates from one preview grid to the next. A first one is written after 25 updates. 0 writes none."""
+    """Number of updates from one preview grid to the next. A first one is written after 25 updates. 0 writes none.
+    With max_train_minutes, the default writes the first one within a minute, and then fewer and fewer."""
     preview_images: Annotated[int, limited(least=1)] = 32
     """Number of images in a preview grid."""
     preview_columns: Annotated[int, limited(least=1)] = 8

@@ -14,6 +14,7 @@ import tyro
 from .config import ONE_LAUNCH, DataConfig, RunConfig, TrainConfig
 from .families import FAMILIES
 from .models import ImageGenerator
+from .models.priors import PRIORS
 from .objectives import Objective
 from .ranges import limited, refuse_out_of_range
 
@@ -121,14 +122,18 @@ def run_from_recipe(sections: dict[str, Any]) -> RunConfig:
 
 
 def training_command(run: RunConfig) -> str:
-    """The command that trains such a model, with every flag that differs from its default."""
+    """The command that trains such a model, with every flag that differs from its default and has an effect."""
     defaults = flags_to_run(run.family, flags_type(run.family)()).to_dict()
+    left_out = ONE_LAUNCH | {"data_notes", "data_license"}
+    prior = run.model.get("prior", defaults["model"].get("prior"))
+    if not (run.train.keeps_prior or (prior in PRIORS and PRIORS[prior].is_learned)):
+        left_out |= {"prior_steps"}
     flags = [
         _flag(name, value)
         for section, values in run.to_dict().items()
         if section != "family"
         for name, value in values.items()
-        if value != defaults[section][name] and name not in ONE_LAUNCH | {"data_notes", "data_license"}
+        if value != defaults[section][name] and name not in left_out
     ]
     return " \\\n    ".join([f"accelerate launch train_accelerate.py {run.family}", *flags])
 

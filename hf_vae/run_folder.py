@@ -18,6 +18,7 @@ from .atomic import write_text_whole
 CONFIG_FILE = "train_config.json"  # the run as a recipe
 PATHS_FILE = "paths.json"  # where the data is on this machine; never published
 SPLIT_FILE = "split.json"  # which images are trained on and which are held out
+CLOCK_FILE = "clock.json"  # the length that `--max_train_minutes` was found to stand for; never published
 
 # written during a run
 LOG_FILE = "log.jsonl"

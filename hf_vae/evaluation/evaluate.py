@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ INTERPOLATIONS = 64
 SLIDERS, SLIDER_SAMPLES = 10, 64
 SLIDER_ENDS = (-2.0, 2.0)  # standard deviations
 PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar on a terminal, after a second
+ESTIMATE_IMAGES, ESTIMATE_SLIDERS = 16, 4
 DISTANCE_IMAGES = 2000  # at most, evenly spread: all pairs are compared
 
 
@@ -112,6 +114,51 @@ def evaluate(
             found["fid"] = distances[f"frechet_{network.name}_prior_{model.config.prior}"]
             found |= {"fid_num_images": len(images), "fid_resizing": InceptionFeatures.resizing}
     return {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
+
+
+@torch.no_grad()
+def estimate_seconds(
+    model: ImageGenerator, splits: DataSplits, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """About how long `evaluate` will take for a model of this size on the held-out images of a run, in seconds.
+
+    A few of these images are measured. The time for sliders and paths does not grow beyond their number of samples.
+
+    Args:
+        model: Any model of the same size, in evaluation mode.
+        splits: The images of the run.
+        clock: Gives the time in seconds.
+    """
+    num_heldout, networks = len(splits.heldout), open_networks()
+    few = max(2, min(num_heldout, ESTIMATE_IMAGES))
+    images = to_float(splits.heldout[:few])
+    try:
+        num_training = len(splits.train)
+    except TypeError:  # a stream, which is not compared with
+        num_training = 0
+    training_images = splits.train[: max(few, num_training * few // num_heldout)] if num_training else None
+    for network in networks:
+        features.extract(network, images[:2])  # the first call is slower
+    begin = clock()
+    _sliders(model, 1, 0, None)
+    one_slider_sample = clock() - begin
+    begin = clock()
+    if model.has_encoder:
+        _evenness(model, encode_all(model, images), None)
+    paths = (clock() - begin) / few
+    begin, very_few = clock(), min(few, ESTIMATE_SLIDERS)
+    _sliders(model, very_few, 0, None)
+    sliders = clock() - begin
+    slider_sample = max(0.0, sliders - one_slider_sample) / (very_few - 1)
+
+    def seconds_of_sliders(num_samples: int) -> float:
+        return sliders + (num_samples - very_few) * slider_sample
+
+    begin = clock()
+    evaluate(model, images, training_images, networks=networks)
+    rest = max(0.0, clock() - begin - few * paths - seconds_of_sliders(few)) / few
+    of_sliders = seconds_of_sliders(min(num_heldout, SLIDER_SAMPLES))
+    return min(num_heldout, 2 * INTERPOLATIONS) * paths + of_sliders + num_heldout * rest
 
 
 def _reconstructions(model: ImageGenerator, latents: torch.Tensor) -> dict[str, torch.Tensor]:

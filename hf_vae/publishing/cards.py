@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,13 @@ def write_card(folder: Path) -> None:
     if model.has_encoder:
         draw_reconstructions(model, samples.tensors[:RECONSTRUCTIONS_IN_CARD]).save(folder / RECONSTRUCTIONS_FILE)
     card.save(folder / CARD_FILE)
+
+
+def estimate_seconds(model: ImageGenerator, clock: Callable[[], float] = time.perf_counter) -> float:
+    """About how long `write_card` will take for a model of this size, in seconds of `clock`."""
+    begin = clock()
+    model.sample(SAMPLES_IN_CARD)
+    return 2 * (clock() - begin)  # the reconstructions, and what converts and saves images
 
 
 def differs(folder: Path) -> bool:

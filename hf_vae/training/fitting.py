@@ -50,6 +50,7 @@ class Fitting:
     ):
         self._model, self._images, self._config = model, images, config
         self._accelerator, self._checkpoint, self._stop = accelerator, checkpoint, stop
+        self._prior_steps = int(config.prior_steps)  # it is not "auto" any more
         self._prior_checkpoint: PriorCheckpoint | None = None
         self.prior_facts: dict[str, Any] | None = None  # of a prior that was trained: updates, seconds and device
 
@@ -63,7 +64,7 @@ class Fitting:
         if self._model.detail is not None:
             fit_detail(self._model, self._batches())  # type: ignore[arg-type]  # one with `detail` has the methods
         config, run_folder = self._config, self._checkpoint.parent
-        self._prior_checkpoint = PriorCheckpoint(run_folder, self._model, config.prior_steps, config.seed)
+        self._prior_checkpoint = PriorCheckpoint(run_folder, self._model, self._prior_steps, config.seed)
         if not config.keeps_prior:
             self._fit_prior(self._prior_checkpoint)
         self._stop.raise_if_received(self._checkpoint.name)
@@ -78,23 +79,21 @@ class Fitting:
         state = kept.load(self._accelerator.print)
         if state:
             done = len(state["losses"])
-            self._accelerator.print(f"  the prior resumes after {done:,} of its {config.prior_steps:,} updates")
+            self._accelerator.print(f"  the prior resumes after {done:,} of its {self._prior_steps:,} updates")
 
         def after_update(training: PriorTraining) -> None:
             if self._stop.received or kept.is_due():
                 kept.save(training.state())
             self._stop.raise_if_received(
-                f"{kept.path.name} at update {len(training.losses):,} of {config.prior_steps:,} of the prior"
+                f"{kept.path.name} at update {len(training.losses):,} of {self._prior_steps:,} of the prior"
             )
 
         # without a gradient scaler, fp16 is not for the prior
         in_bfloat16 = self._accelerator.mixed_precision == "bf16"
-        fit_prior(
-            self._model, self._batches(), config.prior_steps, config.seed, True, state, after_update, in_bfloat16
-        )
+        fit_prior(self._model, self._batches(), self._prior_steps, config.seed, True, state, after_update, in_bfloat16)
         if trains_prior(self._model, config):
             device = device_name(self._accelerator.device)
-            facts = {"steps": config.prior_steps, "seconds": round(kept.seconds), "device": device}
+            facts = {"steps": self._prior_steps, "seconds": round(kept.seconds), "device": device}
             self.prior_facts = facts | {"num_processes": 1, "precision": "bf16" if in_bfloat16 else "no"}
 
     def _batches(self) -> Iterator[torch.Tensor]:

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..hardware import device_name, peak_memory
 from ..models import ImageGenerator
 from ..objectives import Logs
 from ..run_folder import FACTS_FILE, LOG_FILE, UNFINISHED, write_json
+from .length import Length
 from .state import Progress
 from .trackers import track_picture
 
@@ -163,6 +165,7 @@ def write_facts(
     prior: dict[str, Any] | None,
     pictures: dict[str, int],
     output_dir: Path,
+    length: Length | None = None,
 ) -> None:
     """Writes `training.json`: what a card says about the training, beyond its configuration.
 
@@ -173,8 +176,9 @@ def write_facts(
         prior: Updates, seconds and device of a prior that was trained; None for other priors.
         pictures: Number of images that were found, dropped, trained on and held out.
         output_dir: The run folder.
+        length: What was fixed for a run by the clock.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "steps": progress.step,
         "images_seen": progress.images,
         "seconds": round(seconds),
@@ -186,4 +190,6 @@ def write_facts(
         "pictures": pictures,
         "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")},
     }
+    if length is not None:
+        facts["clock"] = asdict(length)
     write_json(output_dir, FACTS_FILE, facts)

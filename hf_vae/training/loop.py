@@ -1,7 +1,7 @@
 """The training loop of every family. It knows networks, steps and batches, and no family by name."""
 
+import copy
 import dataclasses
-import math
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -15,7 +15,7 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_se
 from PIL import Image
 from tqdm import tqdm
 
-from ..config import RunConfig
+from ..config import RunConfig, TrainConfig
 from ..data.cached import DataSplits, ImageSet, load_images
 from ..data.listing import as_text
 from ..data.streaming import ImageStream, open_stream
@@ -25,14 +25,25 @@ from ..models import ImageGenerator
 from ..objectives.augmentation import AUGMENT_CHANCES, augment
 from ..objectives.batch import Batch
 from ..pictures import to_float
-from ..run_folder import CHECKPOINT_PREFIX, PREVIEWS, RECONSTRUCTION_SHEETS, TRACKER_LOGS
+from ..run_folder import CHECKPOINT_PREFIX, CLOCK_FILE, PREVIEWS, RECONSTRUCTION_SHEETS, TRACKER_LOGS
 from ..sheets import draw_reconstructions
 from .batch_size import choose_batch_size
 from .checkpoints import changed_settings, find_checkpoint, load_checkpoint, save_checkpoint
 from .early_stopping import note_validation, validation_loss
 from .fitting import Fitting, trains_prior
 from .interruptions import StopSignals, TrainingInterrupted
+from .length import (
+    Clock,
+    Costs,
+    Length,
+    as_minutes,
+    default_prior_steps,
+    fit_into,
+    num_updates,
+    recorded_length,
+)
 from .logs import Meter, drop_log_after, write_facts, write_log, write_picture
+from .measuring import leaving_no_trace, measure_fitting
 from .preflight import recorded_run, recorded_splits, refuse_impossible
 from .previews import draw_preview, drop_previews_after, preview_name, save_timelapse
 from .state import Progress, follow, num_parameters, prepare, update
@@ -42,11 +53,16 @@ from .trackers import start_trackers, tracker_names
 DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait while the first one downloads and decodes
 RECONSTRUCTION_IMAGES = 8
 PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian of a few hundred latents, and quick to encode
+MEASURED_SHARE = 0.02  # of the minutes of a run by the clock, for measuring an update
+MEASURED_UPDATES = 16  # at least, and a multiple: a gradient penalty is due every 16th by default
 FIRST_PREVIEW = 25  # updates: an early look at whether the run learns the right images
 SHOWN = ("loss", "mse", "g_loss", "d_loss", "validation_loss")  # of all logged values, those in the progress bar
 # tqdm's share of the newest update in its mean speed: low enough that a preview does not disturb the remaining time,
 # high enough that the slow first updates are soon forgotten
 BAR_SMOOTHING = 0.05
+ENDLESS = 1000  # updates of a run that is only measured; too few for the gain of torch.compile
+# Seconds that the caller will still need for the published model: from the model and its images
+Aftermath = Callable[[ImageGenerator, DataSplits], float]
 # Process groups that live until the process ends. Otherwise the networks of a run hold the last reference to theirs.
 # When it goes, gloo waits for its thread while PyTorch holds Python's lock, and that thread may wait for the lock.
 KEPT_GROUPS: list[Any] = []
@@ -67,12 +83,13 @@ class Training:
     """A run in progress. `Training.start` makes one.
 
     Args:
-        run: The configuration. Its `train_batch_size` is a number.
+        run: The configuration. Its `train_batch_size` and `prior_steps` are numbers.
         accelerator: Prepares and runs the networks.
         model: The model to train.
         data: The images of the run.
         images: The training images of `data`, on the device if they fit there.
         knows_start_split: Whether the model that the run starts from recorded which images it was trained on.
+        length: The length that was fixed for a run by the clock.
     """
 
     def __init__(
@@ -83,16 +100,12 @@ class Training:
         data: DataSplits,
         images: ImageSet | ImageStream,
         knows_start_split: bool = False,
+        length: Length | None = None,
     ):
         self.run, self.accelerator, self.data, self.images = run, accelerator, data, images
-        self.knows_start_split = knows_start_split
+        self.knows_start_split, self.length = knows_start_split, length
         self.output_dir = Path(run.train.output_dir)
-        self.images_per_step = (
-            run.train.train_batch_size * run.train.gradient_accumulation_steps * accelerator.num_processes
-        )
-        self.num_steps = run.train.max_train_steps or math.ceil(
-            run.train.num_train_epochs * self._images_per_epoch / self.images_per_step
-        )
+        self.images_per_step, self.num_steps = _sizes(run, accelerator, images)
         self.choices = choose(run.train, accelerator.device, self.num_steps, model)
         self.trainees = prepare(accelerator, model, run.objective, run.train, self.choices, self.num_steps)
         self.progress = Progress()
@@ -101,21 +114,29 @@ class Training:
         self._newest_checkpoint: Path | None = None
 
     @classmethod
-    def start(cls, run: RunConfig) -> "Training":
+    def start(cls, run: RunConfig, clock: Clock | None = None, aftermath: Aftermath | None = None) -> "Training":
         """Starts or resumes a run: decodes its images, builds its networks, loads its checkpoint, and writes the first
-        files of the run folder.
+        files of the run folder. A run by the clock first measures itself and fixes its length.
+
+        Args:
+            run: The configuration.
+            clock: The time that counts for `max_train_minutes`; since this call if None.
+            aftermath: Estimates the seconds that the caller will still need for the published model, from a model of
+                the same size and the images; 0 if None.
 
         Raises:
             ValueError: If a setting is not possible, the data cannot be used, a size is not supported, or the
-                checkpoint does not exist or belongs to another run.
+                checkpoint does not exist or belongs to another run. If `max_train_minutes` are too few.
             OSError: If a file cannot be read or written.
         """
+        clock = clock or Clock.from_now()
         refuse_impossible(run)
         on_cpu = use_cpu()
         state = PartialState(cpu=on_cpu, timeout=DECODING_TIME)
         precision = choose_precision(run.train, state.device)
         output_dir = Path(run.train.output_dir)
         recorded, splits = recorded_run(run, output_dir), recorded_splits(run, output_dir)
+        length = recorded_length(run)
         prepare_backends(state.device, run.train.allow_tf32)
         set_seed(run.train.seed)
         model = new_model(run)
@@ -133,11 +154,94 @@ class Training:
         if run.train.train_batch_size == "auto":
             size = recorded["train"]["train_batch_size"] if recorded else None
             size = size or choose_batch_size(accelerator, model, run.objective, len(images))
-            run = dataclasses.replace(run, train=dataclasses.replace(run.train, train_batch_size=size))
-        training = cls(run, accelerator, model, data, images, splits.get("known") is not None)
+            run = _with_settings(run, train_batch_size=size)
+        if run.train.max_train_minutes is not None:
+            length = length or cls._fix_length(run, accelerator, model, data, images, clock, aftermath)
+            accelerator.print(f"{length.sentence(trains_prior(model, run.train))}.")
+            run = _with_settings(run, **length.applied_to(run.train))
+        elif run.train.prior_steps == "auto":
+            steps = recorded["train"].get("prior_steps") if recorded else None
+            if not (isinstance(steps, int) and steps > 0):
+                steps = default_prior_steps(_sizes(run, accelerator, images)[1])
+            run = _with_settings(run, prior_steps=steps)
+        training = cls(run, accelerator, model, data, images, splits.get("known") is not None, length)
         training._resume()
         training._write_start()
         return training
+
+    @classmethod
+    def _fix_length(
+        cls,
+        run: RunConfig,
+        accelerator: Accelerator,
+        model: ImageGenerator,
+        data: DataSplits,
+        images: ImageSet | ImageStream,
+        clock: Clock,
+        aftermath: Aftermath | None,
+    ) -> Length:
+        """The length of a run by the clock, the same on all ranks. It is computed from updates of copies of the
+        networks and of the prior, before the run makes its first update, so that the run itself is the same as one
+        with these numbers.
+
+        Raises:
+            ValueError: If the minutes are too few.
+        """
+        config = run.train
+        assert config.max_train_minutes is not None
+        again = " again, as the stopped run had fixed no number of updates" if config.resume_from_checkpoint else ""
+        accelerator.print(
+            f"***** {as_minutes(config.max_train_minutes)} for the whole run, which first measures itself{again} *****"
+        )
+        measured = _with_settings(run, max_train_steps=ENDLESS, max_train_minutes=None, prior_steps=1)
+        costs: list[Costs | None] = [None]
+        with leaving_no_trace(accelerator):
+            trial = cls(measured, accelerator, copy.deepcopy(model), data, images)
+            startup, update = trial._measure_updates(60 * config.max_train_minutes * MEASURED_SHARE, clock)
+            if accelerator.is_main_process:
+                costs = [trial._measure_rest(startup, update, config, clock, aftermath)]
+            broadcast_object_list(costs)  # the other ranks wait here
+            del trial
+        assert costs[0] is not None
+        return fit_into(config, costs[0])
+
+    def _measure_updates(self, seconds: float, clock: Clock) -> tuple[float, float]:
+        """Trains for about `seconds`. Returns how much longer the first update took than the others, and the mean time
+        of those, in seconds. All ranks must call it."""
+
+        def time_of(num_steps: int) -> float:
+            begin = clock.seconds
+            for _ in range(num_steps):
+                self._step(batches)
+            self.meter.settle()  # waits for the device
+            return clock.seconds - begin
+
+        with closing(self._batches()) as batches:
+            first, second = time_of(1), time_of(1)
+            count = [MEASURED_UPDATES * max(1, int(seconds / (MEASURED_UPDATES * second)) if second > 0 else 1)]
+            broadcast_object_list(count)
+            mean = time_of(count[0]) / count[0]
+        return max(0.0, first - mean), mean
+
+    def _measure_rest(
+        self, startup: float, update: float, config: TrainConfig, clock: Clock, aftermath: Aftermath | None
+    ) -> Costs:
+        """The costs of the run, given those of its updates. The networks are thrown away afterwards."""
+        model = self.trainees.published
+        if config.early_stopping_patience:
+            begin, heldout = clock.seconds, self.data.heldout[:]
+            networks = {**self.trainees.bare, "model": model}
+            validation_loss(self.accelerator, self.run.objective, networks, heldout, config.seed).item()
+            update += (clock.seconds - begin) * self.images_per_step / self._images_per_epoch
+        model.eval().requires_grad_(False)
+        begin = clock.seconds
+        if config.preview_steps:
+            self._draw_preview(model)
+        preview = clock.seconds - begin
+        in_bfloat16 = self.accelerator.mixed_precision == "bf16"
+        prior_update, once = measure_fitting(model, self.images, config, in_bfloat16, clock)
+        once += startup + (aftermath(model, self.data) if aftermath else 0.0)
+        return Costs(clock.seconds, update, prior_update, once, preview)
 
     def finish(self) -> Path:
         """Makes the remaining updates and publishes the model; returns the run folder. Raises what `advance` and
@@ -164,8 +268,7 @@ class Training:
                 stopped_by = stop.agreed(self.accelerator, progress.step)
                 if _is_due(progress.step, config.logging_steps, is_last):
                     bar.set_postfix(self._log())
-                is_first = progress.step == FIRST_PREVIEW < config.preview_steps
-                if _is_due(progress.step, config.preview_steps, is_last) or is_first:
+                if self._is_preview_due(is_last):
                     self._preview()
                 if _is_due(progress.step, config.reconstruction_steps, is_last):
                     self._reconstruct()
@@ -209,7 +312,9 @@ class Training:
         model.save_pretrained(self.output_dir)
         save_timelapse(self.output_dir / PREVIEWS, self.output_dir / config.timelapse_file)
         images = self.data.facts | ({"start_recorded_no_split": True} if self.may_hold_out_known_images else {})
-        write_facts(self.accelerator, self.progress, seconds, fitting.prior_facts, images, self.output_dir)
+        write_facts(
+            self.accelerator, self.progress, seconds, fitting.prior_facts, images, self.output_dir, self.length
+        )
         fitting.remove_checkpoint()
         if config.checkpointing_steps == 0:
             shutil.rmtree(self._checkpoint)
@@ -290,14 +395,22 @@ class Training:
         shown = {name: logs[name] for name in SHOWN if name in logs} | {"images/s": logs["images_per_second"]}
         return {name: f"{value:.4g}" for name, value in shown.items()}
 
+    def _is_preview_due(self, is_last: bool) -> bool:
+        step, every = self.progress.step, self.run.train.preview_steps
+        if self.length is not None and every == TrainConfig.preview_steps:
+            return self.length.is_preview_due(step) or is_last
+        return _is_due(step, every, is_last) or step == FIRST_PREVIEW < every
+
     def _preview(self) -> None:
         self.meter.settle()  # raises an error for a NaN before anything is drawn
-        config = self.run.train
         if self.accelerator.is_main_process:
-            batches = None if config.keeps_prior else self.images.batches(PREVIEW_FIT_IMAGES)
-            shape = {"num_images": config.preview_images, "columns": config.preview_columns}
             path = self.output_dir / PREVIEWS / self._preview_name(self.progress)
-            self._write_picture(lambda model: draw_preview(model, batches, **shape), path)
+            self._write_picture(self._draw_preview, path)
+
+    def _draw_preview(self, model: ImageGenerator) -> Image.Image:
+        config = self.run.train
+        batches = None if config.keeps_prior else self.images.batches(PREVIEW_FIT_IMAGES)
+        return draw_preview(model, batches, config.preview_images, config.preview_columns)
 
     def _reconstruct(self) -> None:
         self.meter.settle()
@@ -351,6 +464,10 @@ class Training:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             self.run.save(self.output_dir)
             self.data.split.save(self.output_dir)
+            if self.length:
+                self.length.save(self.output_dir)
+            else:  # a run that is resumed with a number of updates is no longer one by the clock
+                (self.output_dir / CLOCK_FILE).unlink(missing_ok=True)
         accelerator.print(self._plan())
         if accelerator.log_with:
             start_trackers(accelerator, self.output_dir.resolve().name, self.run.train)
@@ -374,7 +491,8 @@ class Training:
                 f"  parameters: {parameters}",
                 f"  {steps} of {self.images_per_step:,} images "
                 f"({config.train_batch_size} a process"
-                f"{f'; {epochs:.1f} epochs' if epochs else ''})",
+                f"{f'; {epochs:.1f} epochs' if epochs else ''})"
+                f"{f', fixed for {as_minutes(self.length.minutes)}' if self.length else ''}",
                 f"  after these steps: {prior}the evaluation; progress bars show the remaining time",
                 f"  {processes} on {accelerator.device}: {self.choices}",
                 *([f"  {self.run.objective.legend}"] if self.run.objective.legend else []),
@@ -386,6 +504,19 @@ class Training:
         if self.may_hold_out_known_images:
             return [f"  split: {start} recorded no split, so images that it was trained on may be held out here"]
         return [f"  split: images that {start} trained on or held out stay on their side"] if start else []
+
+
+def _sizes(run: RunConfig, accelerator: Accelerator, images: ImageSet | ImageStream) -> tuple[int, int]:
+    """Images in an update, on all ranks together, and number of updates of the networks."""
+    config = run.train
+    per_step = int(config.train_batch_size) * config.gradient_accumulation_steps * accelerator.num_processes
+    num_images = len(images) if isinstance(images, ImageSet) else None
+    return per_step, num_updates(config, per_step, num_images)
+
+
+def _with_settings(run: RunConfig, **settings: Any) -> RunConfig:
+    """The run with other settings of its `train` section."""
+    return dataclasses.replace(run, train=dataclasses.replace(run.train, **settings))
 
 
 def _is_due(step: int, every: int, is_last: bool) -> bool:

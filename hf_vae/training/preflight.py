@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig, differences
+from ..config import RunConfig, TrainConfig, differences
 from ..data.licenses import check_license
 from ..data.split import read_split
 from ..families import FAMILIES
@@ -100,11 +100,30 @@ def _refuse_contradictions(run: RunConfig) -> None:
         )
     if run.train.timelapse_file not in TIMELAPSES:
         raise ValueError(f"timelapse_file={run.train.timelapse_file} must be {' or '.join(TIMELAPSES)}.")
-    if run.data.streaming and not run.train.max_train_steps:
-        raise ValueError("With --streaming the length of an epoch is unknown; pass --max_train_steps.")
+    _refuse_two_lengths(run.train)
+    if run.data.streaming and not (run.train.max_train_steps or run.train.max_train_minutes):
+        raise ValueError(
+            "With --streaming the length of an epoch is unknown; pass --max_train_steps or --max_train_minutes."
+        )
     if run.train.reconstruction_steps and not FAMILIES[run.family].model.has_encoder:
         raise ValueError(f"--reconstruction_steps needs an encoder, and {run.family} has no encoder; leave it out.")
     if run.data.streaming and run.train.early_stopping_patience:
         raise ValueError("With --streaming the length of an epoch is unknown; leave out --early_stopping_patience.")
     if run.data.streaming and run.train.train_batch_size == "auto":
         raise ValueError("With --streaming the number of images is unknown; pass --train_batch_size as a number.")
+
+
+def _refuse_two_lengths(config: TrainConfig) -> None:
+    if config.max_train_minutes is None:
+        return
+    minutes = f"--max_train_minutes {config.max_train_minutes:g}"
+    if config.max_train_steps is not None:
+        raise ValueError(
+            f"{minutes} and --max_train_steps {config.max_train_steps} both set the length of the run. Leave one out. "
+            "To train a recipe by the clock, pass --max_train_steps None too."
+        )
+    if config.num_train_epochs != TrainConfig.num_train_epochs:
+        raise ValueError(
+            f"{minutes} and --num_train_epochs {config.num_train_epochs} both set the length of the run. Leave one "
+            f"out. To train a recipe by the clock, pass --num_train_epochs {TrainConfig.num_train_epochs} too."
+        )

@@ -1,0 +1,218 @@
+"""How long a run is: its updates of the networks and of the prior, as numbers, or fixed from minutes."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from ..config import RunConfig, TrainConfig
+from ..run_folder import CLOCK_FILE, write_json
+from .checkpoints import list_checkpoints
+
+
+FEWEST_PRIOR_STEPS, MOST_PRIOR_STEPS = 300, 9000  # of --prior_steps auto
+MARGIN = 0.03  # of the minutes, for what is not measured: checkpoints, the log, writing the model
+PRIOR_SHARE = 0.5  # of the time that is left for both, at most
+FIRST_PREVIEW_SECONDS = 55.0  # after the start of the command, if the run has trained by then
+PREVIEW_SECONDS = (5.0, 30.0)  # of training before the first preview, at least and at most
+PREVIEW_GROWTH = 1.5  # from the time of one preview to that of the next
+
+
+def num_updates(config: TrainConfig, images_per_step: int, num_images: int | None) -> int:
+    """The number of updates of the networks. `num_images` is the number of training images; None for a stream, whose
+    configuration has `max_train_steps`."""
+    if config.max_train_steps is not None:
+        return config.max_train_steps
+    assert num_images is not None
+    return math.ceil(config.num_train_epochs * num_images / images_per_step)
+
+
+def default_prior_steps(num_steps: int) -> int:
+    """The updates of the prior that "auto" stands for: as many as those of the networks, at least 300 and at most
+    9,000."""
+    return min(max(num_steps, FEWEST_PRIOR_STEPS), MOST_PRIOR_STEPS)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time since a command was started.
+
+    Args:
+        started: When it was, by `now`.
+        now: Gives the time in seconds, from any origin.
+    """
+
+    started: float
+    now: Callable[[], float] = time.perf_counter
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return self.now() - self.started
+
+    @classmethod
+    def from_now(cls) -> "Clock":
+        """A clock that starts now."""
+        return cls(time.perf_counter())
+
+    @classmethod
+    def of_process(cls) -> "Clock":
+        """A clock that started with this process, so that it counts the imports too."""
+        age = time.time() - psutil.Process().create_time()
+        return cls(time.perf_counter() - age)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The time that the parts of a run take on this machine, in seconds.
+
+    Args:
+        before: From the start of the command until the end of the measurements.
+        update: An update of the networks.
+        prior_update: An update of the prior; 0 if none is learned.
+        once: All other work that is still to do, the evaluation included.
+        preview: One preview.
+    """
+
+    before: float
+    update: float
+    prior_update: float = 0.0
+    once: float = 0.0
+    preview: float = 0.0
+
+
+@dataclass(frozen=True)
+class Length:
+    """The length of a run that was fixed from minutes, as recorded in its folder.
+
+    Args:
+        minutes: The time that the whole command was given.
+        steps: Updates of the networks.
+        prior_steps: Updates of the prior.
+        first_preview: Updates before the first preview.
+        measured: The costs that this was computed from, in seconds.
+    """
+
+    minutes: float
+    steps: int
+    prior_steps: int
+    first_preview: int
+    measured: dict[str, float]
+
+    def is_preview_due(self, step: int) -> bool:
+        """Whether a preview comes after so many updates: the first one early, and each next one after half as many
+        updates again."""
+        due = self.first_preview
+        while due < step:
+            due = math.ceil(PREVIEW_GROWTH * due)
+        return step in (due, self.steps)
+
+    def sentence(self, learns_prior: bool) -> str:
+        """What the run prints about it."""
+        prior = f", then {self.prior_steps:,} of the prior and" if learns_prior else " and"
+        enough = f"{as_minutes(self.minutes)} {'is' if self.minutes == 1 else 'are'} enough"
+        return f"{enough} for {self.steps:,} updates{prior} the evaluation"
+
+    def applied_to(self, config: TrainConfig) -> dict[str, int | None]:
+        """The settings that stand in place of `max_train_minutes`. With them, a recipe trains the same model."""
+        prior_steps = self.prior_steps if config.prior_steps == "auto" else config.prior_steps
+        return {"max_train_minutes": None, "max_train_steps": self.steps, "prior_steps": prior_steps}
+
+    def save(self, folder: Path) -> None:
+        """Writes it to the run folder, for a resumed run."""
+        write_json(folder, CLOCK_FILE, asdict(self))
+
+
+def as_minutes(minutes: float) -> str:
+    """A number of minutes in words."""
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
+
+
+def fit_into(config: TrainConfig, costs: Costs) -> Length:
+    """The longest run that ends within `max_train_minutes`.
+
+    The prior makes `prior_steps` updates. If that is "auto", it makes as many as `default_prior_steps` says, but takes
+    at most half of the time that is left for the networks and the prior.
+
+    Raises:
+        ValueError: If there is no time for an update.
+    """
+    assert config.max_train_minutes is not None
+    seconds = 60 * config.max_train_minutes * (1 - MARGIN)
+    previews = num_previews(seconds) if config.preview_steps else 0
+    fixed = costs.before + costs.once + previews * costs.preview
+    if config.prior_steps != "auto":
+        fixed += config.prior_steps * costs.prior_update
+    left = seconds - fixed
+    most_of_prior = MOST_PRIOR_STEPS
+    if config.prior_steps == "auto" and costs.prior_update > 0:
+        most_of_prior = max(1, int(PRIOR_SHARE * left / costs.prior_update))
+
+    def prior_steps(num_steps: int) -> int:
+        if config.prior_steps == "auto":
+            return min(default_prior_steps(num_steps), most_of_prior)
+        return config.prior_steps
+
+    def is_possible(num_steps: int) -> bool:
+        of_prior = prior_steps(num_steps) * costs.prior_update if config.prior_steps == "auto" else 0.0
+        return num_steps * costs.update + of_prior <= left
+
+    if not is_possible(1):
+        needed = math.ceil((fixed + costs.update + costs.prior_update) / (1 - MARGIN) / 6) / 10
+        raise ValueError(
+            f"max_train_minutes={config.max_train_minutes:g} is not enough on this machine: all that a run does "
+            f"besides updates of its networks takes about {needed:.1f} minutes. Pass --max_train_minutes of at least "
+            f"{math.ceil(2 * needed)}."
+        )
+    least, most = 1, max(2, int(left / costs.update) + 2)
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if is_possible(middle) else (least, middle)
+    shortest, longest = PREVIEW_SECONDS
+    training_before_preview = min(longest, max(shortest, FIRST_PREVIEW_SECONDS - costs.before - costs.preview))
+    first_preview = min(least, max(1, round(training_before_preview / costs.update)))
+    measured = {name: round(value, 4) for name, value in asdict(costs).items()}
+    return Length(config.max_train_minutes, least, prior_steps(least), first_preview, measured)
+
+
+def num_previews(seconds: float) -> int:
+    """The most previews that a run of so many seconds draws."""
+    return 2 + max(0, math.ceil(math.log(seconds / PREVIEW_SECONDS[0], PREVIEW_GROWTH)))
+
+
+def recorded_length(run: RunConfig) -> Length | None:
+    """The length that an earlier launch of a run by the clock fixed; None for a new run, and for one that was stopped
+    before it had fixed a length.
+
+    Raises:
+        ValueError: If the run to resume was given another time, or none, or if its record cannot be read.
+    """
+    config = run.train
+    if not config.resume_from_checkpoint or config.max_train_minutes is None:
+        return None
+    folders = [Path(config.output_dir)]
+    if config.resume_from_checkpoint != "latest":
+        folders.append(Path(config.resume_from_checkpoint).parent)
+    for file in (folder / CLOCK_FILE for folder in folders):
+        if file.is_file():
+            try:
+                length = Length(**json.loads(file.read_text()))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{file} cannot be read: {error}. Restore it, or pass --max_train_steps.") from error
+            if length.minutes != config.max_train_minutes:
+                raise ValueError(
+                    f"max_train_minutes={config.max_train_minutes:g} is not possible: {file} says that this run was "
+                    f"given {as_minutes(length.minutes)}. Pass --max_train_minutes {length.minutes:g}, or "
+                    f"--max_train_steps of more than {length.steps} to train for longer."
+                )
+            return length
+    if any(list_checkpoints(folder) for folder in folders):
+        raise ValueError(
+            f"{config.output_dir} has no {CLOCK_FILE}: this run was started without --max_train_minutes. Leave the "
+            "flag out, or pass --max_train_steps."
+        )
+    return None

@@ -1,0 +1,286 @@
+"""How long a run is: the prior's share of the updates, and a run by the clock. Time is that of a clock of the test."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from apart import launch_forks
+from conftest import assert_equal_runs, flags_of, reset_accelerate, tiny_run, weights
+from test_interruptions import signal_in_prior
+
+import train_accelerate
+from hf_vae.config import TrainConfig
+from hf_vae.flags import training_command
+from hf_vae.models.priors.code import CodeTraining
+from hf_vae.training import loop
+from hf_vae.training.interruptions import TrainingInterrupted
+from hf_vae.training.length import Clock, Costs, fit_into
+from hf_vae.training.preflight import refuse_impossible
+
+
+UPDATE, PRIOR_UPDATE, AFTER = 1.0, 0.5, 10.0  # seconds
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """A clock on which an update takes a second, one of the prior half a second, and all else no time."""
+    return fake_clock(monkeypatch.setattr)
+
+
+def fake_clock(setattr) -> Clock:
+    time = {"now": 0.0}
+    update, prior_update = loop.update, CodeTraining.update
+
+    def timed_update(*arguments):
+        time["now"] += UPDATE
+        return update(*arguments)
+
+    def timed_prior_update(training: CodeTraining) -> None:
+        time["now"] += PRIOR_UPDATE
+        prior_update(training)
+
+    setattr(loop, "update", timed_update)
+    setattr(CodeTraining, "update", timed_prior_update)
+    return Clock(0.0, lambda: time["now"])
+
+
+def by_the_clock(folder: Path, output_dir: Path, **settings):
+    """A tiny run of one minute. Measuring takes 18 updates and 20 of the prior, 28 seconds."""
+    settings = {"max_train_steps": None, "prior_steps": "auto", "max_train_minutes": 1.0, **settings}
+    return tiny_run("vae", folder, output_dir, **settings)
+
+
+def start(run, clock: Clock) -> loop.Training:
+    return loop.Training.start(run, clock, lambda model, images: AFTER)
+
+
+def recorded(folder: Path) -> dict:
+    return json.loads((folder / "train_config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "settings", "expected"),
+    [
+        (24, {}, 300),
+        (1380, {}, 1380),
+        (50_000, {}, 9000),
+        (24, {"prior_steps": 7}, 7),
+    ],
+)
+def test_the_prior_makes_a_share_of_the_updates(num_steps, settings, expected, picture_folder, tmp_path):
+    settings = {"max_train_steps": num_steps, "prior_steps": "auto", **settings}
+    training = loop.Training.start(tiny_run("vae", picture_folder, tmp_path, **settings))
+    assert training.run.train.prior_steps == recorded(tmp_path)["train"]["prior_steps"] == expected
+
+
+def test_the_share_is_the_default_and_follows_epochs_too(picture_folder, tmp_path):
+    assert TrainConfig().prior_steps == "auto"
+    settings = {"max_train_steps": None, "num_train_epochs": 100, "prior_steps": "auto"}
+    training = loop.Training.start(tiny_run("vae", picture_folder, tmp_path, **settings))
+    assert training.num_steps == training.run.train.prior_steps == 600
+
+
+def test_a_resumed_run_keeps_the_recorded_share(picture_folder, tmp_path):
+    loop.Training.start(tiny_run("vae", picture_folder, tmp_path, max_train_steps=400, prior_steps="auto")).advance(3)
+    reset_accelerate()
+    settings = {"max_train_steps": 800, "prior_steps": "auto", "resume_from_checkpoint": "latest"}
+    training = loop.Training.start(tiny_run("vae", picture_folder, tmp_path, **settings))
+    assert training.run.train.prior_steps == 400
+    assert training.progress.launches[-1]["changed"] == ["train.max_train_steps: 400 -> 800"]
+
+
+def test_a_command_has_no_updates_of_a_prior_that_learns_nothing(picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path, prior_steps=77)
+    assert "--prior_steps 77" in training_command(run)
+    fitted = dataclasses.replace(run, model=run.model | {"prior": "mixture"})
+    assert "--prior_steps" not in training_command(fitted)
+    kept = {"prior_steps": 0, "pretrained_model_name_or_path": "runs/start"}
+    assert "--prior_steps 0" in training_command(
+        dataclasses.replace(fitted, train=dataclasses.replace(run.train, **kept))
+    )
+
+
+@pytest.mark.parametrize(
+    ("costs", "prior_steps"),
+    [
+        (Costs(30, 1.0, 0.5, 60, 1.0), "auto"),
+        (Costs(30, 1.0, 5.0, 60, 1.0), "auto"),  # a slow prior
+        (Costs(30, 0.01, 0.02, 60, 0.1), "auto"),  # fast hardware
+        (Costs(30, 1.0, 0.5, 60, 1.0), 500),
+        (Costs(30, 1.0), "auto"),  # no prior to learn
+    ],
+)
+def test_what_is_fixed_fits_into_the_minutes_and_uses_them(costs, prior_steps):
+    config = TrainConfig(max_train_minutes=20, prior_steps=prior_steps)
+    length = fit_into(config, costs)
+    prior = length.prior_steps * costs.prior_update
+    total = costs.before + length.steps * costs.update + prior + costs.once
+    assert 0.94 * 1200 < total <= 1200
+    if prior_steps == "auto":
+        assert prior <= length.steps * costs.update + max(costs.update, costs.prior_update)
+    else:
+        assert length.prior_steps == prior_steps
+    longer = fit_into(dataclasses.replace(config, max_train_minutes=40), costs)
+    assert longer.steps > length.steps
+
+
+def test_too_few_minutes_are_refused_and_the_error_says_how_many_are_needed():
+    config = TrainConfig(max_train_minutes=2)
+    with pytest.raises(ValueError, match=r"max_train_minutes=2 is not enough .* about 3.2 minutes.* at least 7") as e:
+        fit_into(config, Costs(60, 1.0, 0.5, 120))
+    enough = int(str(e.value).split()[-1].rstrip("."))
+    assert fit_into(dataclasses.replace(config, max_train_minutes=enough), Costs(60, 1.0, 0.5, 120)).steps > 0
+
+
+def test_previews_come_early_and_then_thin_out():
+    length = fit_into(TrainConfig(max_train_minutes=20), Costs(30, 1.0, 0.5, 60, 1.0))
+    due = [step for step in range(1, length.steps + 1) if length.is_preview_due(step)]
+    assert due[0] * 1.0 + 20 <= 60 and due[-1] == length.steps and 5 < len(due) < 15
+    gaps = [after - before for before, after in zip(due, due[1:-1], strict=False)]
+    assert gaps == sorted(gaps)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_train_steps": 5}, "--max_train_minutes 20 and --max_train_steps 5 both set the length"),
+        ({"num_train_epochs": 7}, "--max_train_minutes 20 and --num_train_epochs 7 both set the length"),
+    ],
+)
+def test_two_lengths_are_refused_by_name(settings, message, picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path, **{"max_train_steps": None, "max_train_minutes": 20, **settings})
+    with pytest.raises(ValueError, match=message):
+        refuse_impossible(run)
+    with pytest.raises(ValueError, match="max_train_minutes=0 is not possible; it must be above 0"):
+        refuse_impossible(tiny_run("vae", picture_folder, tmp_path, max_train_steps=None, max_train_minutes=0))
+
+
+def test_a_run_by_the_clock_ends_in_time(picture_folder, tmp_path, clock, capsys):
+    training = start(by_the_clock(picture_folder, tmp_path), clock)
+    assert clock.seconds == 18 * UPDATE + 20 * PRIOR_UPDATE
+    folder = training.finish()
+    assert 55 < clock.seconds + AFTER <= 60
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts["clock"]["minutes"] == 1 and facts["steps"] == facts["clock"]["steps"]
+    assert facts["prior"]["steps"] == facts["clock"]["prior_steps"] == recorded(folder)["train"]["prior_steps"]
+    printed = capsys.readouterr().out
+    assert "1 minute for the whole run, which first measures itself *****" in printed
+    steps, prior_steps = facts["steps"], facts["prior"]["steps"]
+    assert f"1 minute is enough for {steps} updates, then {prior_steps} of the prior and the evaluation." in printed
+    assert "fixed for 1 minute" in printed
+
+
+def test_the_recipe_of_a_run_by_the_clock_trains_the_same_model(picture_folder, tmp_path, clock):
+    one, other = tmp_path / "one", tmp_path / "other"
+    start(by_the_clock(picture_folder, one, preview_steps=4), clock).finish()
+    reset_accelerate()
+    recipe = recorded(one)
+    assert recipe["train"]["max_train_minutes"] is None and recipe["train"]["max_train_steps"] > 0
+    arguments = ["--recipe", str(one / "train_config.json"), "--output_dir", str(other)]
+    loop.train(train_accelerate.parse_arguments(arguments))
+    assert_equal_runs(one, other)
+    with pytest.raises(ValueError, match="To train a recipe by the clock, pass --max_train_steps None too"):
+        refuse_impossible(train_accelerate.parse_arguments([*arguments, "--max_train_minutes", "2"]))
+    more = ["--max_train_minutes", "2", "--max_train_steps", "None", "--prior_steps", "auto"]
+    refuse_impossible(train_accelerate.parse_arguments([*arguments, *more]))
+
+
+@pytest.mark.parametrize("moment", ["before the first checkpoint", "after a checkpoint", "in the prior"])
+def test_a_stopped_run_by_the_clock_ends_where_the_first_would_have(
+    moment, picture_folder, tmp_path, clock, monkeypatch, capsys
+):
+    quiet, stopped = tmp_path / "quiet", tmp_path / "stopped"
+    start(by_the_clock(picture_folder, quiet), clock).finish()
+    reset_accelerate()
+    clock = Clock(clock.now(), clock.now)
+    training = start(by_the_clock(picture_folder, stopped), clock)
+    if moment == "after a checkpoint":
+        training.advance(4)
+    elif moment == "in the prior":
+        training.advance(training.num_steps)
+        with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted, match="at update 5 of"):
+            signal_in_prior(5, signal.SIGTERM, patch)
+            training.publish()
+    reset_accelerate()
+    capsys.readouterr()
+    clock = Clock(clock.now() - 1000, clock.now)  # a launch that is late: what was fixed stays
+    resumed = by_the_clock(picture_folder, stopped, resume_from_checkpoint="latest")
+    start(resumed, clock).finish()
+    assert "measures itself" not in capsys.readouterr().out
+    assert_equal_runs(quiet, stopped)
+
+
+def test_a_run_that_was_killed_while_it_measured_itself_measures_again_and_says_so(
+    picture_folder, tmp_path, clock, monkeypatch, capsys
+):
+    quiet, killed = tmp_path / "quiet", tmp_path / "killed"
+    start(by_the_clock(picture_folder, quiet), clock).finish()
+    reset_accelerate()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "fit_into", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        start(by_the_clock(picture_folder, killed), Clock(clock.now(), clock.now))
+    reset_accelerate()
+    run = by_the_clock(picture_folder, killed, resume_from_checkpoint="latest")
+    start(run, Clock(clock.now(), clock.now)).finish()
+    assert "measures itself again, as the stopped run had fixed no number of updates" in capsys.readouterr().out
+    assert_equal_runs(quiet, killed)
+
+
+def test_another_time_is_refused_when_a_run_is_resumed_and_a_number_is_not(picture_folder, tmp_path, clock):
+    training = start(by_the_clock(picture_folder, tmp_path), clock)
+    training.advance(3)
+    reset_accelerate()
+    resumed = {"resume_from_checkpoint": "latest"}
+    with pytest.raises(
+        ValueError, match=r"clock.json says that this run was given 1 minute. Pass --max_train_minutes 1"
+    ):
+        start(by_the_clock(picture_folder, tmp_path, max_train_minutes=3, **resumed), clock)
+    longer = tiny_run("vae", picture_folder, tmp_path, max_train_steps=training.num_steps + 2, **resumed)
+    start(longer, clock).advance(4)
+    reset_accelerate()
+    with pytest.raises(ValueError, match=r"has no clock.json: this run was started without --max_train_minutes"):
+        start(by_the_clock(picture_folder, tmp_path, **resumed), clock)
+
+
+def test_an_explicit_prior_is_kept_and_its_time_counted(picture_folder, tmp_path, clock):
+    folder = start(by_the_clock(picture_folder, tmp_path, prior_steps=12), clock).finish()
+    assert json.loads((folder / "training.json").read_text())["prior"]["steps"] == 12
+    assert 55 < clock.seconds + AFTER <= 60
+
+
+@pytest.mark.parametrize(
+    "settings", [{"early_stopping_patience": 50}, {"preview_steps": 0}, {"data": {"streaming": True}}]
+)
+def test_other_settings_work_with_the_clock(settings, picture_folder, tmp_path, clock):
+    folder = start(by_the_clock(picture_folder, tmp_path, checkpointing_steps=0, **settings), clock).finish()
+    assert 55 < clock.seconds + AFTER <= 60 and weights(folder)
+
+
+def test_every_family_can_be_trained_by_the_clock(family, picture_folder, tmp_path, clock):
+    run = tiny_run(family, picture_folder, tmp_path, max_train_steps=None, prior_steps="auto", max_train_minutes=1.0)
+    folder = start(run, clock).finish()
+    assert 55 < clock.seconds + AFTER <= 60 and weights(folder)
+
+
+def train_by_unequal_clocks(flags: list[str]) -> None:
+    """Trains by the clock in one of several processes, whose clocks differ."""
+    rank = int(os.environ["RANK"])
+    clock = fake_clock(setattr)
+    slow = Clock(0.0, lambda: clock.now() * (1 + 2 * rank))
+    training = start(train_accelerate.parse_arguments(flags), slow)
+    training.finish()
+    (Path(training.output_dir) / f"steps{rank}.txt").write_text(f"{training.num_steps} {training.progress.step}")
+
+
+def test_all_processes_agree_on_the_length(picture_folder, tmp_path):
+    flags = flags_of("vae", picture_folder, tmp_path, 3)
+    for name, value in (("--max_train_steps", "None"), ("--prior_steps", "auto")):
+        flags[flags.index(name) + 1] = value
+    done = launch_forks(train_by_unequal_clocks, [*flags, "--max_train_minutes", "1"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = [(tmp_path / f"steps{rank}.txt").read_text() for rank in (0, 1)]
+    fixed = json.loads((tmp_path / "clock.json").read_text())["steps"]
+    assert steps == [f"{fixed} {fixed}"] * 2
