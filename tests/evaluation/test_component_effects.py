@@ -100,8 +100,7 @@ class DrawingPipeline:
     num_components = 3
 
     def sample(self, num_images: int, seed: int) -> PicturesOutput:
-        generators = [torch.Generator().manual_seed(seed + number) for number in range(num_images)]
-        return self.decode(torch.stack([torch.randn(11, generator=generator) for generator in generators]))
+        return self.decode(torch.randn(num_images, 11, generator=torch.Generator().manual_seed(seed)))
 
     def move(self, latents: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
         return latents + torch.nn.functional.pad(shifts, (0, latents.shape[1] - shifts.shape[1]))
@@ -116,7 +115,7 @@ class DrawingPipeline:
             points = turned((points - 0.5) * (0.9 + 0.03 * size) + 0.5, 4 * angle)
             points += 0.015 * torch.tensor([right, down])
             image = image_of(EDGE * points, int(128 + 10 * (ground + both)))
-            image += 0.04 * light * torch.linspace(-1, 1, EDGE)
+            image += 0.08 * light * torch.linspace(-1, 1, EDGE)
             image += 0.04 * warm * torch.tensor([1.0, 0, -1])[:, None, None]
             images.append(image.clamp(-1, 1))
         return PicturesOutput([], latents, torch.stack(images))
