@@ -75,7 +75,7 @@ def main() -> None:
     try:
         run_training(parse_arguments(sys.argv[1:]))
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {str(error).removeprefix('Error ')}")  # which messages in diffusers' words begin with
     except ModuleNotFoundError as error:
         sys.exit(
             f"Error: {error}. Training needs the extra [train]: run `make install` and `source .venv/bin/activate`, "

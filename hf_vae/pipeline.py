@@ -184,12 +184,15 @@ class ImagePipeline:
 
         Raises:
             ValueError: If the model has no such label, or it cannot have the value. If `labels` are given with a prior
-                without a code. If `seed` is not a whole number from 0 to 2**64 - 1. As `ImageGenerator.sample` does.
+                without a code. If `seed` is not a whole number from 0 to 2**64 - 1, or `skip` is below 0. As
+                `ImageGenerator.sample` does.
         """
         generator = seeded(secrets.randbelow(2**32) if seed is None else seed)
         prior, latent_prior = prior or self.model.config.prior, self.model.latent_prior
         code = self._code_given(labels) if labels else None
-        if skip > 0:
+        if skip < 0:
+            raise ValueError(f"skip={skip} is not possible; it must be at least 0.")
+        if skip:
             latent_prior.draw_noise(skip, prior, generator)
         return self.decode(latent_prior.sample(num_images, prior, generator, temperature, num_steps, guidance, code))
 

@@ -67,6 +67,8 @@ def test_what_is_no_seed_is_refused_by_name(seed):
     with pytest.raises(ValueError, match=f"seed={seed!r} is not possible; it must be a whole number from 0 to 1844"):
         ImagePipeline(tiny_model("vae")).sample(1, seed=seed)
     assert ImagePipeline(tiny_model("vae")).sample(1, seed=2**64 - 1).tensors.isfinite().all()
+    with pytest.raises(ValueError, match="skip=-1 is not possible; it must be at least 0"):
+        ImagePipeline(tiny_model("vae")).sample(1, seed=0, skip=-1)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

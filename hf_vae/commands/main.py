@@ -41,7 +41,7 @@ def main() -> None:
             COMMANDS, prog="hf-vae", description=DESCRIPTION, args=arguments, **FLAG_STYLE
         )
     except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {str(error).removeprefix('Error ')}")  # which messages in diffusers' words begin with
     except ModuleNotFoundError as error:
         extra = "onnx" if (error.name or "").startswith("onnx") else "train"
         sys.exit(

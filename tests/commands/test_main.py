@@ -420,6 +420,12 @@ def test_fid_without_its_package_says_what_to_install(hf_vae, published_models, 
         hf_vae("evaluate", str(published_models / "faces-vae"), "--feature_network", "simclr", "--fid")
 
 
+def test_an_error_in_diffusers_words_says_error_once(hf_vae, tmp_path):
+    (tmp_path / "notes.txt").write_text("no model")
+    with pytest.raises(SystemExit, match="^Error: no file named config.json found in directory"):
+        hf_vae("sample", str(tmp_path), "--output", str(tmp_path / "grid.png"))
+
+
 def test_a_card_that_was_edited_is_replaced_only_when_told(hf_vae, picture_folder, tmp_path):
     loop.train(tiny_run("dcgan", picture_folder, tmp_path / "run"))
     reset_accelerate()
