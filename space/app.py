@@ -17,7 +17,7 @@ from gate import APP_OPTIONS, GuardedBlocks
 from hf_vae.families import title_of
 from hf_vae.run_folder import CARD_FILE
 from published import model_order, open_models
-from tabs import about, compare, interpolate, latent_sliders, reconstruct, sample, train_your_own
+from tabs import about, compare, edit, generate, morph, reconstruct, train_your_own
 
 
 SPACE = Path(__file__).resolve().parent
@@ -34,7 +34,7 @@ MAX_SESSIONS = 128  # whose state is kept, 300 kB each; a call from outside the 
 LAUNCH_OPTIONS = {
     # system fonts, so that a visitor's browser sends no request to any other host
     "theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-    "css_paths": SPACE / "style.css",
+    "css_paths": [SPACE / "style.css", *sorted((SPACE / "widgets").glob("*.css"))],
     "footer_links": ["api", "gradio"],
     "max_file_size": "10mb",
     "run_history": False,  # would keep uploads in the visitor's browser
@@ -91,12 +91,12 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
     with GuardedBlocks(title=title, analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
         gr.Markdown(f"# {title}\n\n{INTRODUCTION}")
         with gr.Tabs() as tabs:
-            samples = sample.build(demo, opened)
+            samples = generate.build(demo, opened)
+            edit.build(tabs, opened, samples)
+            morph.build(opened)
+            compare.build(opened)
             if encoders:
                 reconstruct.build(encoders)
-            interpolate.build(opened)
-            compare.build(opened)
-            latent_sliders.build(tabs, opened, samples)
             train_your_own.build()
             about.build(opened, broken)
     # callers must use the queue: without it, as many models would run at once as there are callers

@@ -31,6 +31,7 @@ PUBLISHED_FILES = [CARD_FILE, MODEL_CONFIG_FILE, METRICS_FILE, COMPONENTS_FILE, 
 NEEDED_MEASURES = ("image_size", "laplacian_variance_real", "high_frequency_energy_real") + tuple(
     f"spectrum_band_{band}_real" for band in range(1, NUM_BANDS + 1)
 )
+DATA_SET_TITLES = {"lfw": "LFW faces", "utkface": "UTKFace faces"}  # others with a capital letter
 WITHOUT_DETAILS = "without residual latents"
 ABSOLUTE_FOLDERS = re.compile(r"(?<![\w.:/~-])/(?:[^\s/:'\"]+/)*(?=[^\s/])")  # in paths, not in URLs
 logger = logging.getLogger(__name__)
@@ -52,6 +53,17 @@ class PublishedModel:
     def data_set(self) -> str:
         """The name of the dataset that it was trained on."""
         return split_name(self.name)[0]
+
+    @property
+    def title(self) -> str:
+        """What visitors read: the dataset, the family and the size, as in "Cats, VAE-GAN, 64 px". A variant comes
+        last."""
+        data_set, family = split_name(self.name)
+        if family is None:
+            parts, variant = [self.name], ""
+        else:
+            parts, variant = [data_set_title(data_set), FAMILIES[family].title], self.name.partition(f"-{family}-")[2]
+        return ", ".join([*parts, f"{self.config['image_size']} px", *([variant] if variant else [])])
 
     @cached_property
     def model_class(self) -> type[ImageGenerator]:
@@ -220,6 +232,11 @@ def open_models(places: dict[str, Path | str]) -> OpenedModels:
     for reason in reasons:
         logger.warning(reason)
     return OpenedModels(models, broken)
+
+
+def data_set_title(data_set: str) -> str:
+    """What visitors read for a dataset."""
+    return DATA_SET_TITLES.get(data_set) or data_set[:1].upper() + data_set[1:]
 
 
 def by_data_set(models: dict[str, PublishedModel]) -> dict[str, list[PublishedModel]]:

@@ -17,7 +17,7 @@ import app
 import published
 from hf_vae import AutoGenerator
 from hf_vae.training.checkpoints import checkpoint_step, list_checkpoints
-from tabs import sample
+from tabs import generate
 
 
 STEPS = 150
@@ -99,5 +99,5 @@ def test_train_kill_resume_evaluate_card_load_and_show(family, pictures, tmp_pat
     assert json.loads((again / "training.json").read_text())["steps"] == 2
 
     models = published.open_models({"smoke": killed}).models
-    assert len(sample.draw(models, "smoke", count=3, seed=0, temperature=1.0, prior="own")[0]) == 3
+    assert len(generate.draw(models, "smoke", count=3, seed=0, temperature=1.0, prior="own")[0]) == 3
     assert app.build_demo({"smoke": killed})

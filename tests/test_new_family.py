@@ -21,7 +21,7 @@ from hf_vae.objectives.batch import Batch
 from hf_vae.publishing.cards import write_card
 from hf_vae.training.loop import train
 from published import open_models
-from tabs import sample
+from tabs import generate
 
 
 class LinearCode(ImageGenerator):
@@ -100,7 +100,7 @@ def test_a_line_in_the_registry_is_all_that_a_new_family_needs(registered, pictu
 
     models = open_models({folder.name: folder}).models
     assert models[folder.name].has_encoder
-    assert len(sample.draw(models, folder.name, count=2, seed=0, temperature=1.0, prior="own")[0]) == 2
+    assert len(generate.draw(models, folder.name, count=2, seed=0, temperature=1.0, prior="own")[0]) == 2
     assert models[folder.name].pipeline.reconstruct(draw_picture(0)).images[0].size == (28, 28)
 
 

@@ -1,6 +1,7 @@
 """The tabs, one module each with its widgets and callbacks. This file has what they share."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ import gradio as gr
 
 import checks
 from hf_vae.models.priors import PRIORS
-from published import PublishedModel
+from published import PublishedModel, data_set_title
 
 
 try:  # on a ZeroGPU Space a function gets the GPU while it runs
@@ -41,6 +42,21 @@ def model_event(function: Callable, shown: Any, api_name: str | None = None) -> 
     part of the API if it has an `api_name`."""
     api = {"api_name": api_name} if api_name else {"api_visibility": "private"}
     return {"fn": with_gpu(partial(function, shown)), "api_description": function.__doc__, **api, **MODEL_EVENT}
+
+
+def model_choices(models: dict[str, PublishedModel]) -> list[tuple[str, str]]:
+    """The choices of a dropdown of models: a title for visitors, the name for programs. Two models with one title are
+    told apart by their names."""
+    titles = Counter(model.title for model in models.values())
+    return [
+        (model.title if titles[model.title] == 1 else f"{model.title} ({name})", name)
+        for name, model in models.items()
+    ]
+
+
+def data_set_choices(groups: Iterable[str]) -> list[tuple[str, str]]:
+    """The choices of a dropdown of datasets: a title for visitors, the name for programs."""
+    return [(data_set_title(name), name) for name in groups]
 
 
 def prior_choices(priors: list[str]) -> list[tuple[str, str]]:

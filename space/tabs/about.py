@@ -8,7 +8,7 @@ import gradio as gr
 import checks
 from hf_vae.families import FAMILIES
 from published import PublishedModel
-from tabs import INTERNAL_EVENT
+from tabs import INTERNAL_EVENT, model_choices
 
 
 PRIVACY = """**Limits.** The models are small, and each generates one kind of image. They may reconstruct other kinds
@@ -49,6 +49,6 @@ def build(models: dict[str, PublishedModel], broken: dict[str, str]) -> None:
             gr.HTML(f"<ul>{lines}</ul>", elem_id="broken")
         gr.Markdown("## Limits, privacy, API\n\n" + PRIVACY)
         with gr.Accordion("Model cards", open=False):
-            model = gr.Dropdown(list(models), label="Model")
+            model = gr.Dropdown(model_choices(models), label="Model")
             card = gr.Markdown(card_of(models, next(iter(models))), elem_id="card", header_links=False)
     model.input(partial(card_of, models), model, card, **INTERNAL_EVENT)

@@ -129,7 +129,7 @@ def build(models: dict[str, PublishedModel]) -> None:
     groups = comparable_models(models)
     # plots sort by name otherwise; real images, which are not named here, come last
     names = [shown for name in models for shown in (name, f"{name}, {WITHOUT_DETAILS}")]
-    with gr.Tab("Compare", id="compare") as tab:
+    with gr.Tab("GAN vs VAE", id="compare") as tab:
         gr.Markdown(
             "Samples from every model, all with the same seed. A model trained on reconstruction error alone averages "
             "over the details it cannot predict, and its images are blurred. A model trained against a discriminator "

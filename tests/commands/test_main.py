@@ -22,8 +22,8 @@ from hf_vae.pictures import picture_grid
 from hf_vae.sheets import LABEL_HEIGHT
 from hf_vae.training import loop, trackers
 from published import open_models
-from tabs import latent_sliders
-from tabs import sample as space_sample
+from tabs import edit
+from tabs import generate as space_sample
 
 
 @pytest.fixture
@@ -533,7 +533,7 @@ def test_directions_names_components_and_keeps_the_names(dot_network, hf_vae, pu
     assert f"| 1 | {name} | -1.8 -1.8 |" in " ".join(printed.split()) and name in printed
     assert ImagePipeline.from_pretrained(folder).component_names == {1: name}
     models = open_models({folder.name: folder}).models
-    sliders = latent_sliders.slider_labels(models, folder.name)
+    sliders = edit.slider_labels(models, folder.name)
     assert sliders[1].label.startswith(f"{name} · component 2 (") and sliders[0].label.startswith("Component 1 (")
-    strips = latent_sliders.pca_sweep(models, folder.name, 0, 1.0, "own", None)
+    strips = edit.pca_sweep(models, folder.name, 0, 1.0, "own", None)
     assert strips[7][1] == f"{name} · component 2: -3 standard deviations"

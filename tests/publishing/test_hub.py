@@ -334,7 +334,7 @@ def test_the_space_shows_a_model_of_the_hub(client, run_folder):
     assert client(sample_in_the_space, "me/shown-vae") == (2, True)
 
 
-SPACE_PAGE = {"app.py", "README.md", "requirements.txt", "hf_vae/__init__.py", "tabs/sample.py"}
+SPACE_PAGE = {"app.py", "README.md", "requirements.txt", "hf_vae/__init__.py", "tabs/generate.py"}
 
 
 def push_both(folder: Path, *flags: str, repo_id: str = "me/leaves-vae", token: str = MINE) -> list[str]:

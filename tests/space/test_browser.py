@@ -90,7 +90,7 @@ def expect_picture(image: Locator) -> Image.Image:
 
 def open_page(page: Page, address: str) -> None:
     page.goto(address)
-    expect(page.get_by_role("tab", name="Sample", exact=True)).to_be_visible(timeout=MILLISECONDS)
+    expect(page.get_by_role("tab", name="Generate", exact=True)).to_be_visible(timeout=MILLISECONDS)
 
 
 def open_tab(page: Page, name: str) -> None:
@@ -228,11 +228,11 @@ def expect_all(images: Locator) -> list[Locator]:
 
 
 VISITS = {
-    "Sample": visit_sample,
+    "Generate": visit_sample,
     "Reconstruct": visit_reconstruct,
-    "Interpolate": visit_interpolate,
-    "Compare": visit_compare,
-    "Latent sliders": visit_sliders,
+    "Morph two photos": visit_interpolate,
+    "GAN vs VAE": visit_compare,
+    "Edit your photo": visit_sliders,
     "Train your own": visit_training,
     "About": visit_about,
 }

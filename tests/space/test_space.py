@@ -37,7 +37,7 @@ from hf_vae.latents.labelled_codes import LabelledCodes
 from hf_vae.pictures import to_pictures
 from hf_vae.pipeline import ImagePipeline
 from published import PublishedModel, by_data_set, comparable_models, open_models, split_name
-from tabs import about, compare, interpolate, latent_sliders, reconstruct, sample, train_your_own
+from tabs import about, compare, edit, generate, morph, reconstruct, train_your_own
 
 
 ENCODER = next(f"faces-{name}" for name, family in FAMILIES.items() if family.model.has_encoder)
@@ -259,8 +259,8 @@ def test_weights_that_are_damaged_later_are_one_sentence_for_the_visitor(damaged
     upload = save(draw_picture(1), tmp_path / "one.png")
     groups, compared = by_data_set(damaged_later), comparable_models(damaged_later)
     calls = [
-        lambda: sample.draw(damaged_later, "broken-vae", 1, 0, 1.0, "own"),
-        lambda: sample.draw_rows(damaged_later, "broken-vae", 0, "own"),
+        lambda: generate.draw(damaged_later, "broken-vae", 1, 0, 1.0, "own"),
+        lambda: generate.draw_rows(damaged_later, "broken-vae", 0, "own"),
         lambda: reconstruct.crop_face(groups, upload, "broken", "centre"),
         lambda: reconstruct.reconstruct(groups, upload, "broken", "centre"),
         lambda: morph(damaged_later, ["broken-vae"]),
@@ -269,8 +269,8 @@ def test_weights_that_are_damaged_later_are_one_sentence_for_the_visitor(damaged
         lambda: compare.compare_upload(compared, upload, "all models"),
         lambda: moved(damaged_later, "broken-vae"),
         lambda: moved(damaged_later, "broken-vae", picture=upload),
-        lambda: latent_sliders.pca_sweep(damaged_later, "broken-vae", 7, 1.0, "own", None),
-        lambda: latent_sliders.slider_labels(damaged_later, "broken-vae"),
+        lambda: edit.pca_sweep(damaged_later, "broken-vae", 7, 1.0, "own", None),
+        lambda: edit.slider_labels(damaged_later, "broken-vae"),
     ]
     for number, call in enumerate(calls, 1):
         with pytest.raises(gr.Error) as refused:
@@ -323,13 +323,13 @@ def is_nearly(one: Image.Image, other: Image.Image) -> bool:
 
 
 def drawn(models, *arguments) -> list[bytes]:
-    return [picture.tobytes() for picture, _ in sample.draw(models, *arguments)[0]]
+    return [picture.tobytes() for picture, _ in generate.draw(models, *arguments)[0]]
 
 
 def test_the_seed_decides_the_samples_and_they_are_those_of_the_model(models, family: str) -> None:
     name = f"faces-{family}"
     wanted = models[name].pipeline.model.sample(3, torch.Generator().manual_seed(7))
-    pictures = [picture for picture, _ in sample.draw(models, name, 3, 7, 1.0, "own")[0]]
+    pictures = [picture for picture, _ in generate.draw(models, name, 3, 7, 1.0, "own")[0]]
     assert all(is_nearly(*each) for each in zip(pictures, to_pictures(wanted), strict=True))
     assert drawn(models, name, 3, 7, 1.0, "own") == drawn(models, name, 3, 7, 1.0, "own")
     assert not set(drawn(models, name, 3, 7, 1.0, "own")) & set(drawn(models, name, 3, 17, 1.0, "own"))
@@ -337,7 +337,7 @@ def test_the_seed_decides_the_samples_and_they_are_those_of_the_model(models, fa
 
 
 def test_captions_tell_how_to_get_the_picture_again(models) -> None:
-    pictures, how = sample.draw(models, ENCODER, 2, 7, 0.5, "gaussian")
+    pictures, how = generate.draw(models, ENCODER, 2, 7, 0.5, "gaussian")
     assert [caption for _, caption in pictures] == [
         f"{ENCODER}, seed 7, image {image}, temperature 0.5" for image in (1, 2)
     ]
@@ -346,35 +346,35 @@ def test_captions_tell_how_to_get_the_picture_again(models) -> None:
 
 def test_guidance_changes_what_a_flow_generates_and_is_in_the_caption(asked) -> None:
     settings = ("faces-vae", 2, 7, 1.0, "own", "")
-    own, (pictures, how) = drawn(asked, *settings), sample.draw(asked, *settings, 4.0)
+    own, (pictures, how) = drawn(asked, *settings), generate.draw(asked, *settings, 4.0)
     assert [picture.tobytes() for picture, _ in pictures] != own
     assert pictures[1][1] == "faces-vae, seed 7, image 2, temperature 1, guidance 4" and how[1].guidance == 4
-    start = latent_sliders.latent_pca(asked, "faces-vae", 7, 1.0, "own", None, image=2, guidance=4.0)
+    start = edit.latent_pca(asked, "faces-vae", 7, 1.0, "own", None, image=2, guidance=4.0)
     assert is_nearly(start, pictures[1][0])
     for value in (-1, 11, "x"):
-        assert "The guidance" in refusal_of(sample.draw, asked, *settings, value)
+        assert "The guidance" in refusal_of(generate.draw, asked, *settings, value)
 
 
 def test_rows_are_the_same_pictures_with_more_and_more_noise(models) -> None:
-    pictures, how = sample.draw_rows(models, ENCODER, 7, "own")
+    pictures, how = generate.draw_rows(models, ENCODER, 7, "own")
     assert [each.temperature for each in how] == [0.25 * (1 + number // 8) for number in range(64)]
     assert [(each.seed, each.image) for each in how] == [(7, 1 + number % 8) for number in range(64)]
-    assert is_nearly(pictures[8 * 3 + 2][0], sample.draw(models, ENCODER, 3, 7, 1.0, "own")[0][2][0])
+    assert is_nearly(pictures[8 * 3 + 2][0], generate.draw(models, ENCODER, 3, 7, 1.0, "own")[0][2][0])
 
 
 def test_priors_that_a_model_has_not_are_refused(models) -> None:
     assert len({tuple(drawn(models, ENCODER, 1, 7, 1.0, prior)) for prior in models[ENCODER].priors}) > 1
-    assert "must be one of: own, standard" in refusal_of(sample.draw, models, NO_ENCODER, 1, 7, 1.0, "flow")
+    assert "must be one of: own, standard" in refusal_of(generate.draw, models, NO_ENCODER, 1, 7, 1.0, "flow")
 
 
 def test_a_new_seed_is_drawn_only_if_wanted() -> None:
-    assert sample.next_seed(7, False) == 7
-    assert len({sample.next_seed(7, True) for _ in range(8)}) > 1
+    assert generate.next_seed(7, False) == 7
+    assert len({generate.next_seed(7, True) for _ in range(8)}) > 1
 
 
 def linked(models, query: str) -> list:
     scope = {"type": "http", "query_string": query.encode(), "headers": [], "path": "/"}
-    return sample.linked_view(models, gr.Request(request=Request(scope)))
+    return generate.linked_view(models, gr.Request(request=Request(scope)))
 
 
 def test_a_link_restores_the_view(models) -> None:
@@ -407,7 +407,7 @@ def test_a_link_with_impossible_values_is_refused(models, query: str) -> None:
     ],
 )
 def test_values_out_of_range_are_refused(models, count, seed, temperature, named: str) -> None:
-    sentence = refusal_of(sample.draw, models, ENCODER, count, seed, temperature, "own")
+    sentence = refusal_of(generate.draw, models, ENCODER, count, seed, temperature, "own")
     assert f"is {named}; it must be" in sentence
 
 
@@ -417,7 +417,7 @@ def test_limits_themselves_are_allowed(models) -> None:
 
 
 def test_unknown_models_are_refused_with_the_known_ones(models) -> None:
-    assert ENCODER in refusal_of(sample.draw, models, "../secrets", 4, 0, 1.0, "own")
+    assert ENCODER in refusal_of(generate.draw, models, "../secrets", 4, 0, 1.0, "own")
     assert "faces" in refusal_of(compare.compare_sharpness, comparable_models(models), "cats", 0)
 
 
@@ -467,7 +467,7 @@ def test_what_is_cut_out_is_said(groups, tmp_path: Path) -> None:
 
 
 def morph(models, names, start=None, end=None, seeds=(0, 1), path="lerp", frames=5, speed=16, kind="webp") -> tuple:
-    return interpolate.interpolate(models, names, start, end, *seeds, path, frames, speed, kind)
+    return morph.interpolate(models, names, start, end, *seeds, path, frames, speed, kind)
 
 
 @pytest.mark.parametrize("kind", ["lerp", "slerp"])
@@ -495,7 +495,7 @@ def test_models_morph_side_by_side_also_one_without_an_encoder(models, tmp_path:
 def test_two_seeds_morph_into_one_another(models) -> None:
     strip, *_ = morph(models, NO_ENCODER, seeds=(5, 9))
     for (picture, _), seed in zip((strip[0], strip[-1]), (5, 9), strict=True):
-        assert is_nearly(picture, sample.draw(models, NO_ENCODER, 1, seed, 1.0, "own")[0][0][0])
+        assert is_nearly(picture, generate.draw(models, NO_ENCODER, 1, seed, 1.0, "own")[0][0][0])
 
 
 @pytest.mark.parametrize("kind", ["webp", "gif", "mp4"])
@@ -536,8 +536,8 @@ def test_a_missing_picture_is_asked_for(models, groups, tmp_path: Path) -> None:
 
 def test_the_position_chooses_a_frame() -> None:
     strip = [(f"{number}.png", None) for number in range(5)]
-    assert [interpolate.frame_at(place, strip) for place in (0, 49, 50, 100)] == ["0.png", "2.png", "2.png", "4.png"]
-    assert interpolate.frame_at(50, None) is None
+    assert [morph.frame_at(place, strip) for place in (0, 49, 50, 100)] == ["0.png", "2.png", "2.png", "4.png"]
+    assert morph.frame_at(50, None) is None
 
 
 def test_compare_puts_real_pictures_beside_every_family(models, folders: dict[str, Path]) -> None:
@@ -649,7 +649,7 @@ def test_distances_are_labelled_with_the_network_whose_features_they_are_in(resi
 
 
 def moved(models, model: str = ENCODER, seed: int = 7, picture: dict | None = None, **shifts) -> bytes:
-    return latent_sliders.latent_pca(models, model, seed, 1.0, "own", picture, **shifts).tobytes()
+    return edit.latent_pca(models, model, seed, 1.0, "own", picture, **shifts).tobytes()
 
 
 def test_sliders_move_a_sample_and_nought_leaves_it(models) -> None:
@@ -667,7 +667,7 @@ def test_sliders_move_an_upload_where_there_is_an_encoder(models, tmp_path: Path
 def test_sliders_see_the_same_crop_of_an_upload_as_the_other_tabs(models, tmp_path: Path, monkeypatch) -> None:
     face = draw_picture(2)
     monkeypatch.setattr(
-        latent_sliders, "crop_to_face", lambda picture, data_set: face if data_set == "faces" else None
+        edit, "crop_to_face", lambda picture, data_set: face if data_set == "faces" else None
     )
     upload = save(draw_picture(1, (90, 60)), tmp_path / "one.png")
     assert moved(models, picture=upload) == models[ENCODER].pipeline.reconstruct(face).images[0].tobytes()
@@ -677,7 +677,7 @@ def test_a_sweep_has_a_row_for_every_component(folders, tmp_path: Path) -> None:
     model = tiny_model("vae", latent_dim=16)
     model.save_pretrained(tmp_path / "faces-vae")
     shutil.copy(folders[ENCODER] / "metrics.json", tmp_path / "faces-vae")
-    strips = latent_sliders.pca_sweep(open_models({"vae": tmp_path / "faces-vae"}).models, "vae", 7, 1.0, "own", None)
+    strips = edit.pca_sweep(open_models({"vae": tmp_path / "faces-vae"}).models, "vae", 7, 1.0, "own", None)
     assert len(strips) == 10 * 7
     middle = {picture.tobytes() for picture, caption in strips if "+0 " in caption}
     assert len(middle) == 1 and len({picture.tobytes() for picture, _ in strips}) == 10 * 6 + 1
@@ -714,16 +714,16 @@ def test_labels_have_sliders_that_move_along_their_directions(labelled) -> None:
 
 
 def test_sliders_of_labels_are_shown_with_their_held_out_accuracy_where_there_are_some(labelled) -> None:
-    *sliders, note = latent_sliders.slider_labels(labelled, "faces-vae")
+    *sliders, note = edit.slider_labels(labelled, "faces-vae")
     shown = [slider.label for slider in sliders[10:] if slider.visible]
     assert shown == ["dark → bright (accuracy 88%)", "a → b (accuracy 50%)"]
     assert note.visible and "40 held-out images" in note.value
-    *sliders, note = latent_sliders.slider_labels(labelled, "plain-vae")
+    *sliders, note = edit.slider_labels(labelled, "plain-vae")
     assert not any(slider.visible for slider in sliders[10:]) and not note.visible
 
 
 def test_a_sweep_has_a_row_for_every_label_too(labelled) -> None:
-    strips = latent_sliders.pca_sweep(labelled, "faces-vae", 7, 1.0, "own", None)
+    strips = edit.pca_sweep(labelled, "faces-vae", 7, 1.0, "own", None)
     assert len(strips) == 12 * 7
     assert strips[-1][1] == "a to b: +3 standard deviations"
     assert strips[10 * 7][1] == "dark to bright: -3 standard deviations"
@@ -754,15 +754,15 @@ def asked(folders, tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_samples_are_drawn_with_the_labels_that_are_asked_for(asked) -> None:
-    pictures, how = sample.draw(asked, "faces-vae", 2, 7, 1.0, "own", "age=50, tone=bright")
+    pictures, how = generate.draw(asked, "faces-vae", 2, 7, 1.0, "own", "age=50, tone=bright")
     assert how == [("faces-vae", 7, image, 1.0, "code", "age=50,tone=bright", None) for image in (1, 2)]
     assert pictures[0][1] == "faces-vae, seed 7, image 1, temperature 1, age=50,tone=bright"
     wanted = asked["faces-vae"].pipeline.sample(2, 7, labels={"age": 50, "tone": "bright"}).images
     assert [picture.tobytes() for picture, _ in pictures] == [picture.tobytes() for picture in wanted]
     assert drawn(asked, "faces-vae", 1, 7, 1.0, "own") != drawn(asked, "faces-vae", 1, 7, 1.0, "own", "age=50")
-    rows, how = sample.draw_rows(asked, "faces-vae", 7, "own", "age=50")
+    rows, how = generate.draw_rows(asked, "faces-vae", 7, "own", "age=50")
     assert {each.labels for each in how} == {"age=50"}
-    assert is_nearly(rows[8 * 3][0], sample.draw(asked, "faces-vae", 1, 7, 1.0, "own", "age=50")[0][0][0])
+    assert is_nearly(rows[8 * 3][0], generate.draw(asked, "faces-vae", 1, 7, 1.0, "own", "age=50")[0][0][0])
 
 
 @pytest.mark.parametrize(
@@ -779,40 +779,40 @@ def test_samples_are_drawn_with_the_labels_that_are_asked_for(asked) -> None:
     ],
 )
 def test_labels_that_cannot_be_asked_for_are_refused(asked, labels, message: str) -> None:
-    assert refusal_of(sample.draw, asked, "faces-vae", 1, 7, 1.0, "own", labels) == message
+    assert refusal_of(generate.draw, asked, "faces-vae", 1, 7, 1.0, "own", labels) == message
 
 
 def test_labels_are_refused_where_nothing_draws_by_them(asked) -> None:
-    message = refusal_of(sample.draw, asked, "plain-vae", 1, 7, 1.0, "own", "age=50")
+    message = refusal_of(generate.draw, asked, "plain-vae", 1, 7, 1.0, "own", "age=50")
     assert message == "The model plain-vae has no labels to sample by; leave them empty."
-    message = refusal_of(sample.draw, asked, "faces-vae", 1, 7, 1.0, "gaussian", "age=50")
+    message = refusal_of(generate.draw, asked, "faces-vae", 1, 7, 1.0, "gaussian", "age=50")
     assert message == "Samples with labels need the prior code; the prior gaussian has no code."
 
 
 def test_fields_for_labels_are_those_of_the_model(asked) -> None:
-    text, *fields = sample.label_fields(asked, "faces-vae", {"age": "50", "tone": "dark, or nearly"})
-    words, numbers = fields[: sample.NUM_LABELS], fields[sample.NUM_LABELS :]
+    text, *fields = generate.label_fields(asked, "faces-vae", {"age": "50", "tone": "dark, or nearly"})
+    words, numbers = fields[: generate.NUM_LABELS], fields[generate.NUM_LABELS :]
     assert [field.visible for field in words] == [True, False, False, False]
     assert [field.visible for field in numbers] == [False, True, False, False]
     assert words[0].value == "dark, or nearly" and numbers[1].value == 50
     assert "a number from 0 to 59" in numbers[1].info
-    assert sample.asked_for(asked, "faces-vae", *(field.value for field in fields)) == '"tone=dark, or nearly",age=50'
+    assert generate.asked_for(asked, "faces-vae", *(field.value for field in fields)) == '"tone=dark, or nearly",age=50'
     assert checks.labels(asked["faces-vae"], '"tone=dark, or nearly",age=50', "code") == {
         "tone": "dark, or nearly",
         "age": "50",
     }
-    nothing, *fields = sample.label_fields(asked, "plain-vae")
+    nothing, *fields = generate.label_fields(asked, "plain-vae")
     assert nothing == "" and not any(field.visible for field in fields)
-    assert sample.asked_for(asked, "plain-vae", *(field.value for field in fields)) == ""
+    assert generate.asked_for(asked, "plain-vae", *(field.value for field in fields)) == ""
 
 
 def test_a_link_restores_the_labels(asked) -> None:
     def labels(query: str) -> list:
         scope = {"type": "http", "query_string": query.encode(), "headers": [], "path": "/"}
-        return sample.linked_labels(asked, gr.Request(request=Request(scope)))
+        return generate.linked_labels(asked, gr.Request(request=Request(scope)))
 
     text, *fields = labels("model=faces-vae&labels=age%3D50")
-    assert text == "age=50" and fields[sample.NUM_LABELS + 1].value == 50
+    assert text == "age=50" and fields[generate.NUM_LABELS + 1].value == 50
     assert "must be" in refusal_of(labels, "model=faces-vae&labels=age%3D500")
     assert len(labels("utm_source=mail")) == 9
 
@@ -820,9 +820,9 @@ def test_a_link_restores_the_labels(asked) -> None:
 def test_a_sample_with_labels_is_where_sliders_start(asked) -> None:
     plain, labelled = moved(asked, "faces-vae"), moved(asked, "faces-vae", labels="age=50")
     assert labelled == drawn(asked, "faces-vae", 1, 7, 1.0, "own", "age=50")[0] != plain
-    prior, field = latent_sliders.start_fields(asked, "faces-vae", "age=50")
+    prior, field = edit.start_fields(asked, "faces-vae", "age=50")
     assert (prior.value, field.value, field.visible) == ("own", "age=50", True)
-    assert not latent_sliders.start_fields(asked, "plain-vae")[1].visible
+    assert not edit.start_fields(asked, "plain-vae")[1].visible
 
 
 def test_sliders_of_components_and_labels_move_a_code_once(asked, monkeypatch) -> None:
@@ -835,11 +835,11 @@ def test_sliders_of_components_and_labels_move_a_code_once(asked, monkeypatch) -
     shown = moved(asked, "faces-vae", component_1=1.0, label_1=2.0, label_2=0.5)
     assert len(calls) == 1
     assert shown == pipeline.decode(move(start, shifts)).images[0].tobytes()
-    strips = latent_sliders.pca_sweep(asked, "faces-vae", 7, 1.0, "own", None)
+    strips = edit.pca_sweep(asked, "faces-vae", 7, 1.0, "own", None)
     assert len(calls) == 2 and len(strips) == 12 * 7
     assert (
         strips[-1][1] == "a to b: +3 steps"
-        and "+1 is the step" in latent_sliders.slider_labels(asked, "faces-vae")[-1].value
+        and "+1 is the step" in edit.slider_labels(asked, "faces-vae")[-1].value
     )
     assert is_nearly(strips[-1][0], pipeline.decode(pipeline.shift(start, 9 * torch.eye(12)[1:2])).images[0])
 
@@ -855,18 +855,18 @@ def test_a_damaged_part_for_labels_leaves_a_model_out(asked, tmp_path: Path) -> 
 
 
 def test_a_click_on_a_sample_leads_to_the_sliders(models) -> None:
-    pictures, how = sample.draw(models, ENCODER, 3, 7, 0.5, "gaussian")
+    pictures, how = generate.draw(models, ENCODER, 3, 7, 0.5, "gaussian")
     event = gr.SelectData(None, {"index": 2, "value": None})
-    model, seed, temperature, prior, picture, image, guidance, tabs = latent_sliders.clicked(models, how, event)
+    model, seed, temperature, prior, picture, image, guidance, tabs = edit.clicked(models, how, event)
     assert (model, seed, temperature, prior.value, picture, image) == (ENCODER, 7, 0.5, "gaussian", None, 3)
     assert guidance is None
     assert tabs.selected == "latent"
-    start = latent_sliders.latent_pca(models, model, seed, temperature, prior.value, None, image=image)
+    start = edit.latent_pca(models, model, seed, temperature, prior.value, None, image=image)
     assert is_nearly(start, pictures[2][0])
 
 
 def test_random_sliders_stay_in_reach() -> None:
-    positions = [latent_sliders.random_shifts() for _ in range(200)]
+    positions = [edit.random_shifts() for _ in range(200)]
     assert all(len(each) == 14 and max(map(abs, each)) <= 3 for each in positions)
     assert not any(any(each[10:]) for each in positions), "labels are left alone"
     assert len({tuple(each) for each in positions}) == 200

@@ -13,7 +13,7 @@ import checks
 from hf_vae.latents.labelled_codes import NumberLabel
 from hf_vae.models.priors import CODE
 from published import PublishedModel
-from tabs import INTERNAL_EVENT, THUMBNAILS, model_event, own_prior, prior_choices
+from tabs import INTERNAL_EVENT, THUMBNAILS, model_choices, model_event, own_prior, prior_choices
 
 
 MAX_COUNT = 64
@@ -175,7 +175,7 @@ class SampleTab(NamedTuple):
 def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
     """Adds the tab to `demo`. The first images are generated when the page loads."""
     first = next(iter(models.values()))
-    with gr.Tab("Sample", id="sample"):
+    with gr.Tab("Generate", id="generate"):
         gr.Markdown(
             "Each image is decoded from a random point in the model's latent space. Click an image to change it with "
             "sliders."
@@ -183,7 +183,7 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
         another = gr.Button("Generate", variant="primary", size="lg", elem_id="another")
         pictures = gr.Gallery(label="Samples", elem_id="samples", allow_preview=False, **THUMBNAILS)
         with gr.Row():
-            model = gr.Dropdown(list(models), label="Model")
+            model = gr.Dropdown(model_choices(models), value=first.name, label="Model")
             count = gr.Slider(1, MAX_COUNT, 16, step=1, label="Number of images")
             temperature = gr.Slider(
                 0,

@@ -113,7 +113,7 @@ def frame_at(place: float, strip: list | None) -> str | None:
 def build(models: dict[str, PublishedModel]) -> None:
     """Adds the tab."""
     encoders = [name for name, model in models.items() if model.has_encoder]
-    with gr.Tab("Interpolate", id="interpolate"):
+    with gr.Tab("Morph two photos", id="morph"):
         gr.Markdown(
             "Each of two images becomes a point in latent space, and every point between the two decodes to an image. "
             "Leave both images empty to morph between two random samples."

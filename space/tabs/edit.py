@@ -12,8 +12,8 @@ from PIL import Image
 import checks
 from faces import crop_to_face
 from published import PublishedModel
-from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_event, own_prior, prior_choices
-from tabs.sample import MAX_COUNT, MAX_TEMPERATURE, Captioned, Drawn, SampleTab
+from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_choices, model_event, own_prior, prior_choices
+from tabs.generate import MAX_COUNT, MAX_TEMPERATURE, Captioned, Drawn, SampleTab
 
 
 NUM_SLIDERS = 10
@@ -186,7 +186,7 @@ def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.Sel
     """Starts from the sample that was clicked, and opens this tab."""
     model, seed, image, temperature, prior, _, guidance = drawn[event.index]
     priors = gr.Dropdown(prior_choices(models[model].priors), value=prior)
-    return [model, seed, temperature, priors, None, image, guidance, gr.Tabs(selected="latent")]
+    return [model, seed, temperature, priors, None, image, guidance, gr.Tabs(selected="edit")]
 
 
 def start_fields(models: dict[str, PublishedModel], model: str, labels: str = "") -> list:
@@ -203,7 +203,7 @@ def random_shifts() -> list[float]:
 def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) -> None:
     """Adds the tab. A click on one of the `samples` opens it."""
     first = next(iter(models.values()))
-    with gr.Tab("Latent sliders", id="latent") as tab:
+    with gr.Tab("Edit your photo", id="edit") as tab:
         gr.Markdown(
             "Each slider moves the image along a principal component: a direction in which the latents of the "
             "training images vary most. The unit is one standard deviation. The latents of a model without an encoder "
@@ -213,7 +213,7 @@ def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) 
             with gr.Column():
                 moved = gr.Image(label="Result", alt_text="The moved image", elem_id="moved", **PICTURE)
                 with gr.Row():
-                    model = gr.Dropdown(list(models), label="Model", min_width=140)
+                    model = gr.Dropdown(model_choices(models), value=first.name, label="Model", min_width=140)
                     seed = gr.Number(0, label="Seed", precision=0, min_width=80)
                     image = gr.Number(1, label="Image", precision=0, minimum=1, maximum=MAX_COUNT, min_width=80)
                 with gr.Accordion("Starting image", open=False):
