@@ -1,8 +1,8 @@
 """Parts of the page that Gradio does not have: for each, a script and a style sheet of its name in this folder.
 
-A widget is a `gr.HTML`. Its `value` is a dict, and its script draws that into `element`. The script runs once, when the
-widget appears, and `watch("value", ...)` calls it again when the server sends another value. Images are data URLs, so
-that one answer brings the whole widget.
+A widget is a `gr.HTML`. Its `value` is a dict, and its script draws that into `element`. The script runs once, when
+the widget appears, and `watch("value", ...)` calls it again when the server sends another value. Images are data URLs,
+so that one answer brings the whole widget.
 """
 
 import base64

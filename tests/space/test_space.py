@@ -263,8 +263,8 @@ def test_weights_that_are_damaged_later_are_one_sentence_for_the_visitor(damaged
         lambda: generate.draw_rows(damaged_later, "broken-vae", 0, "own"),
         lambda: reconstruct.crop_face(groups, upload, "broken", "centre"),
         lambda: reconstruct.reconstruct(groups, upload, "broken", "centre"),
-        lambda: morph(damaged_later, ["broken-vae"]),
-        lambda: morph(damaged_later, [NO_ENCODER, "broken-vae"], upload, upload),
+        lambda: morphed(damaged_later, ["broken-vae"]),
+        lambda: morphed(damaged_later, [NO_ENCODER, "broken-vae"], upload, upload),
         lambda: compare.compare_sharpness(compared, "all models", 0),
         lambda: compare.compare_upload(compared, upload, "all models"),
         lambda: moved(damaged_later, "broken-vae"),
@@ -466,7 +466,7 @@ def test_what_is_cut_out_is_said(groups, tmp_path: Path) -> None:
     assert "must be one of" in refusal_of(reconstruct.crop_face, groups, upload, "faces", "half")
 
 
-def morph(models, names, start=None, end=None, seeds=(0, 1), path="lerp", frames=5, speed=16, kind="webp") -> tuple:
+def morphed(models, names, start=None, end=None, seeds=(0, 1), path="lerp", frames=5, speed=16, kind="webp") -> tuple:
     return morph.interpolate(models, names, start, end, *seeds, path, frames, speed, kind)
 
 
@@ -474,7 +474,7 @@ def morph(models, names, start=None, end=None, seeds=(0, 1), path="lerp", frames
 def test_interpolate_runs_from_one_reconstruction_to_the_other(models, tmp_path: Path, monkeypatch, kind: str) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     start, end = (save(draw_picture(number), tmp_path / f"{number}.png") for number in (1, 2))
-    strip, animation, _ = morph(models, ENCODER, start, end, path=kind)
+    strip, animation, _ = morphed(models, ENCODER, start, end, path=kind)
     assert len(strip) == 5
     for upload, (picture, _) in ((start, strip[0]), (end, strip[-1])):
         alone = models[ENCODER].pipeline.reconstruct(Image.open(upload["path"])).images[0]
@@ -486,21 +486,21 @@ def test_interpolate_runs_from_one_reconstruction_to_the_other(models, tmp_path:
 def test_models_morph_side_by_side_also_one_without_an_encoder(models, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     start, end = (save(draw_picture(number), tmp_path / f"{number}.png") for number in (1, 2))
-    strip, *_ = morph(models, [ENCODER, NO_ENCODER], start, end, frames=4)
+    strip, *_ = morphed(models, [ENCODER, NO_ENCODER], start, end, frames=4)
     assert all(picture.size == (2 * 28, 28) for picture, _ in strip)
     halves = [picture.crop((28, 0, 56, 28)).tobytes() for picture, _ in strip]
     assert len(set(halves)) == 4
 
 
 def test_two_seeds_morph_into_one_another(models) -> None:
-    strip, *_ = morph(models, NO_ENCODER, seeds=(5, 9))
+    strip, *_ = morphed(models, NO_ENCODER, seeds=(5, 9))
     for (picture, _), seed in zip((strip[0], strip[-1]), (5, 9), strict=True):
         assert is_nearly(picture, generate.draw(models, NO_ENCODER, 1, seed, 1.0, "own")[0][0][0])
 
 
 @pytest.mark.parametrize("kind", ["webp", "gif", "mp4"])
 def test_the_animation_is_written_as_it_was_asked_for(models, kind: str) -> None:
-    _, shown, asked_for = morph(models, NO_ENCODER, kind=kind, frames=6)
+    _, shown, asked_for = morphed(models, NO_ENCODER, kind=kind, frames=6)
     assert Image.open(shown).format == "WEBP"
     assert Path(asked_for).suffix == f".{kind}"
     assert Path(asked_for).stat().st_size > 100
@@ -519,19 +519,19 @@ def test_the_animation_is_written_as_it_was_asked_for(models, kind: str) -> None
     ],
 )
 def test_interpolate_refuses_before_it_works(models, settings: dict) -> None:
-    assert "must be" in refusal_of(lambda: morph(models, ENCODER, **settings))
+    assert "must be" in refusal_of(lambda: morphed(models, ENCODER, **settings))
 
 
 def test_a_path_that_a_model_has_not_and_no_models_are_refused(models) -> None:
-    assert "no flow prior" in refusal_of(lambda: morph(models, NO_ENCODER, path="flow"))
-    assert "Choose 1 to 4" in refusal_of(lambda: morph(models, []))
+    assert "no flow prior" in refusal_of(lambda: morphed(models, NO_ENCODER, path="flow"))
+    assert "Choose 1 to 4" in refusal_of(lambda: morphed(models, []))
 
 
 def test_a_missing_picture_is_asked_for(models, groups, tmp_path: Path) -> None:
     assert "upload an image first" in refusal_of(reconstruct.reconstruct, groups, None, "faces", "face")
     upload = save(draw_picture(1), tmp_path / "one.png")
-    assert "second image" in refusal_of(lambda: morph(models, ENCODER, upload))
-    assert "first image" in refusal_of(lambda: morph(models, ENCODER, None, upload))
+    assert "second image" in refusal_of(lambda: morphed(models, ENCODER, upload))
+    assert "first image" in refusal_of(lambda: morphed(models, ENCODER, None, upload))
 
 
 def test_the_position_chooses_a_frame() -> None:
@@ -666,9 +666,7 @@ def test_sliders_move_an_upload_where_there_is_an_encoder(models, tmp_path: Path
 
 def test_sliders_see_the_same_crop_of_an_upload_as_the_other_tabs(models, tmp_path: Path, monkeypatch) -> None:
     face = draw_picture(2)
-    monkeypatch.setattr(
-        edit, "crop_to_face", lambda picture, data_set: face if data_set == "faces" else None
-    )
+    monkeypatch.setattr(edit, "crop_to_face", lambda picture, data_set: face if data_set == "faces" else None)
     upload = save(draw_picture(1, (90, 60)), tmp_path / "one.png")
     assert moved(models, picture=upload) == models[ENCODER].pipeline.reconstruct(face).images[0].tobytes()
 
@@ -796,7 +794,8 @@ def test_fields_for_labels_are_those_of_the_model(asked) -> None:
     assert [field.visible for field in numbers] == [False, True, False, False]
     assert words[0].value == "dark, or nearly" and numbers[1].value == 50
     assert "a number from 0 to 59" in numbers[1].info
-    assert generate.asked_for(asked, "faces-vae", *(field.value for field in fields)) == '"tone=dark, or nearly",age=50'
+    wanted = generate.asked_for(asked, "faces-vae", *(field.value for field in fields))
+    assert wanted == '"tone=dark, or nearly",age=50'
     assert checks.labels(asked["faces-vae"], '"tone=dark, or nearly",age=50', "code") == {
         "tone": "dark, or nearly",
         "age": "50",
@@ -837,10 +836,7 @@ def test_sliders_of_components_and_labels_move_a_code_once(asked, monkeypatch) -
     assert shown == pipeline.decode(move(start, shifts)).images[0].tobytes()
     strips = edit.pca_sweep(asked, "faces-vae", 7, 1.0, "own", None)
     assert len(calls) == 2 and len(strips) == 12 * 7
-    assert (
-        strips[-1][1] == "a to b: +3 steps"
-        and "+1 is the step" in edit.slider_labels(asked, "faces-vae")[-1].value
-    )
+    assert strips[-1][1] == "a to b: +3 steps" and "+1 is the step" in edit.slider_labels(asked, "faces-vae")[-1].value
     assert is_nearly(strips[-1][0], pipeline.decode(pipeline.shift(start, 9 * torch.eye(12)[1:2])).images[0])
 
 
@@ -860,7 +856,7 @@ def test_a_click_on_a_sample_leads_to_the_sliders(models) -> None:
     model, seed, temperature, prior, picture, image, guidance, tabs = edit.clicked(models, how, event)
     assert (model, seed, temperature, prior.value, picture, image) == (ENCODER, 7, 0.5, "gaussian", None, 3)
     assert guidance is None
-    assert tabs.selected == "latent"
+    assert tabs.selected == "edit"
     start = edit.latent_pca(models, model, seed, temperature, prior.value, None, image=image)
     assert is_nearly(start, pictures[2][0])
 
