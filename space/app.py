@@ -23,8 +23,7 @@ from tabs import about, compare, edit, generate, morph, reconstruct, train_your_
 SPACE = Path(__file__).resolve().parent
 MODEL_CARDS = (SPACE / "model_cards", SPACE.parent / "model_cards")  # on the Hub, in the repository
 
-INTRODUCTION = """Generate new images, reconstruct and morph your own, and compare how sharp each model is.
-"""
+INTRODUCTION = "Small models make new images, edit and morph yours, and show what makes an image sharp."
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # in malloc.h
 MAX_WAITING = 64  # calls; further calls are refused with "Queue is full"
@@ -92,7 +91,7 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
         gr.Markdown(f"# {title}\n\n{INTRODUCTION}")
         with gr.Tabs() as tabs:
             samples = generate.build(demo, opened)
-            edit.build(tabs, opened, samples)
+            edit.build(demo, tabs, opened, samples)
             morph.build(opened)
             compare.build(opened)
             if encoders:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
+import torch
 from PIL import Image
 
 from hf_vae.evaluation.metrics import NUM_BANDS
@@ -22,12 +23,20 @@ from hf_vae.latents.labelled_codes import Label
 from hf_vae.models import ImageGenerator
 from hf_vae.models.auto import AutoGenerator
 from hf_vae.models.loading import checked_folder, find_folder, read_config
-from hf_vae.models.priors import priors_of
+from hf_vae.models.priors import LatentPrior, priors_of
 from hf_vae.pipeline import ImagePipeline, PicturesOutput
-from hf_vae.run_folder import CARD_FILE, COMPONENTS_FILE, METRICS_FILE, MODEL_CONFIG_FILE
+from hf_vae.run_folder import (
+    CARD_FILE,
+    COMPONENTS_FILE,
+    METRICS_FILE,
+    MODEL_CONFIG_FILE,
+    RECONSTRUCTIONS_FILE,
+    SAMPLES_FILE,
+)
 
 
-PUBLISHED_FILES = [CARD_FILE, MODEL_CONFIG_FILE, METRICS_FILE, COMPONENTS_FILE, "*.safetensors"]
+PUBLISHED_FILES = [CARD_FILE, MODEL_CONFIG_FILE, METRICS_FILE, COMPONENTS_FILE, SAMPLES_FILE, RECONSTRUCTIONS_FILE]
+PUBLISHED_FILES += ["*.safetensors"]
 NEEDED_MEASURES = ("image_size", "laplacian_variance_real", "high_frequency_energy_real") + tuple(
     f"spectrum_band_{band}_real" for band in range(1, NUM_BANDS + 1)
 )
@@ -56,8 +65,7 @@ class PublishedModel:
 
     @property
     def title(self) -> str:
-        """What visitors read: the dataset, the family and the size, as in "Cats, VAE-GAN, 64 px". A variant comes
-        last."""
+        """What visitors read: the dataset, the family, the size and, if there is one, the variant."""
         data_set, family = split_name(self.name)
         if family is None:
             parts, variant = [self.name], ""
@@ -73,7 +81,7 @@ class PublishedModel:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The constructor arguments: those in `config.json`, and the defaults of the rest."""
-        parameters = inspect.signature(self.model_class.__init__).parameters.values()
+        parameters = inspect.signature(self.model_class).parameters.values()
         return {each.name: each.default for each in parameters} | read_config(self.folder)
 
     @property
@@ -99,6 +107,13 @@ class PublishedModel:
         return [own, *(prior for prior in priors_of(own, self.has_encoder) if prior != own)]
 
     @cached_property
+    def guidance(self) -> float | None:
+        """The strength of what its flow's network adds to the flow's Gaussian; None if its own prior has no flow."""
+        with torch.device("meta"):  # without weights: the model is loaded on first use
+            prior = LatentPrior(self.config["latent_dim"], kind=self.priors[0], sizes=self.config).get(self.priors[0])
+        return getattr(prior, "guidance", None)
+
+    @cached_property
     def directions(self) -> list[Direction]:
         """Latent directions learned from the labels of its training images; empty if there are none."""
         return read_directions(self.folder, direction_size(self.config))
@@ -116,14 +131,14 @@ class PublishedModel:
 
     @cached_property
     def card(self) -> str:
-        """Its model card as Markdown, without metadata, images and title; empty if it has no card."""
+        """Its model card as Markdown, without metadata and title; empty if it has no card."""
         path = self.folder / CARD_FILE
         try:
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
         text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-        return re.sub(r"^(# .*|!\[.*)$", "", text, flags=re.MULTILINE).strip()
+        return re.sub(r"^# .*$", "", text, count=1, flags=re.MULTILINE).strip()
 
     @cached_property
     def metrics(self) -> dict[str, float | int | str]:

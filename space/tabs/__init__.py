@@ -44,6 +44,11 @@ def model_event(function: Callable, shown: Any, api_name: str | None = None) -> 
     return {"fn": with_gpu(partial(function, shown)), "api_description": function.__doc__, **api, **MODEL_EVENT}
 
 
+def api_endpoint(function: Callable, shown: Any, api_name: str, inputs: list, outputs: Any) -> None:
+    """Adds an endpoint for programs alone: the page calls something else."""
+    gr.Button(visible=False).click(inputs=inputs, outputs=outputs, **model_event(function, shown, api_name))
+
+
 def model_choices(models: dict[str, PublishedModel]) -> list[tuple[str, str]]:
     """The choices of a dropdown of models: a title for visitors, the name for programs. Two models with one title are
     told apart by their names."""

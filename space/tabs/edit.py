@@ -1,31 +1,106 @@
-"""The tab that moves an image along the principal components of a model's latent space, and along directions learned
-from labels of the training images."""
+"""The tab that changes an image along directions of a model's latent space: named ones, labels of the training images,
+and principal components."""
 
-import random
+import tempfile
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import torch
 import torch.nn.functional as F
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 import checks
+from animation import save_loop
 from faces import crop_to_face
+from hf_vae.evaluation.metrics import mse, structure_change
+from hf_vae.models.priors import CODE
 from published import PublishedModel
-from tabs import INTERNAL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_choices, model_event, own_prior, prior_choices
-from tabs.generate import MAX_COUNT, MAX_TEMPERATURE, Captioned, Drawn, SampleTab
+from tabs import (
+    INTERNAL_EVENT,
+    PICTURE,
+    THUMBNAILS,
+    UPLOAD,
+    api_endpoint,
+    model_choices,
+    model_event,
+    own_prior,
+    prior_choices,
+)
+from tabs.generate import (
+    MAX_COUNT,
+    MAX_TEMPERATURE,
+    NUM_LABELS,
+    Captioned,
+    Drawn,
+    SampleTab,
+    asked_for,
+    label_fields,
+)
+from widgets import data_url, widget
 
 
-NUM_SLIDERS = 10
-NUM_LABELS = 4  # sliders for directions learned from labels; a model may have none
+NUM_COMPONENTS = 10
+NUM_DIRECTIONS = 4  # learned from labels; a model may have none
 REACH = 3.0
 SWEEP = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
-LABEL_NOTE = """A linear probe found these directions from the labels of the dataset. The percentage is the probe's
-balanced accuracy on {each} held-out images; chance is 50%. The labels are annotators' guesses, and a slider also moves
-whatever correlates with its label in the data."""
-CODE_NOTE = """+1 is the step from the mean code of one side of a label to that of the other side. The percentage is
-the balanced accuracy of a linear probe on {each} held-out images; chance is 50%. The labels are annotators' guesses,
-and a slider also moves whatever correlates with its label in the data."""
+STRIP = [-3.0, -1.5, 0.0, 1.5, 3.0]
+STRIP_EDGE = 64  # pixels; larger images are scaled down
+GIF_FRAMES = 12  # one way
+NUM_COMPARED = 16  # samples, for the distance between two
+NAMED, LABELS, COMPONENTS = "Named sliders", "Labels", "Components"
+UNTOUCHED = "Move a slider."
+WITHOUT_PHOTO = "Without a photo, the sliders change a sample."
+LABEL_NOTE = """**Labels.** A linear probe found these directions from the labels of the dataset. The percentage is the
+probe's balanced accuracy on {each} held-out images; chance is 50%. {step} The labels are annotators' guesses, and a
+slider also moves whatever correlates with its label in the data."""
+CODE_STEP = "+1 is the step from the mean code of one side of a label to that of the other side."
+COMPONENT_NOTE = """**Components.** A component is a direction in which the latents of the training images vary most.
+The unit is one standard deviation. {named}The latents of a model without an encoder vary equally in all directions.
+Its components are the directions that change its first layer most."""
+NAMED_NOTE = "A component has a name if it changes one thing clearly more than others, in three sets of samples. "
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A slider of a model.
+
+    Args:
+        group: The heading that it stands under.
+        title: What it changes.
+        low: What lies at its left end; empty if unknown.
+        high: What lies at its right end.
+        component: Its number among the components, from 0; None for a direction learned from a label.
+        label: Its number among these directions, from 0; None for a component.
+    """
+
+    group: str
+    title: str
+    low: str = ""
+    high: str = ""
+    component: int | None = None
+    label: int | None = None
+
+
+def handles_of(model: PublishedModel) -> list[Handle]:
+    """The sliders of a model in the order of the page: components with a name, labels, other components."""
+    handles = []
+    for number, name in sorted(model.component_names.items()):
+        title, _, ends = name.partition(", ")
+        low, _, high = ends.partition(" to ")
+        if number < _num_components(model):
+            handles.append(Handle(NAMED, title, low, high, component=number))
+    for number, each in enumerate(model.directions[:NUM_DIRECTIONS]):
+        title = f"{each.name[:1].upper()}{each.name[1:]}, probe {each.accuracy:.0%}"
+        handles.append(Handle(LABELS, title, each.low, each.high, label=number))
+    named = {handle.component for handle in handles}
+    for number in range(_num_components(model)):
+        if number not in named:
+            handles.append(Handle(COMPONENTS, f"Component {number + 1}", component=number))
+    return handles
 
 
 def latent_pca(
@@ -62,7 +137,7 @@ def latent_pca(
     shifts = [checks.number(f"Component {each}", shift, -REACH, REACH) for each, shift in enumerate(shifts, 1)]
     steps = [label_1, label_2, label_3, label_4]
     steps = [checks.number(f"Label {each}", step, -REACH, REACH) for each, step in enumerate(steps, 1)]
-    count, num_labels = _num_components(chosen), len(chosen.directions[:NUM_LABELS])
+    count, num_labels = _num_components(chosen), len(chosen.directions[:NUM_DIRECTIONS])
     if any(shifts[count:]):
         raise checks.refusal(f"The model {model} has {count} components; leave the others at 0.")
     if any(steps[num_labels:]):
@@ -85,17 +160,40 @@ def pca_sweep(
     """Moves an image along each of the first ten principal components, and along each direction learned from labels,
     from -3 to 3 standard deviations, or steps of a label. Returns a row of seven images for each."""
     chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance)
-    count, directions = _num_components(chosen), chosen.directions[:NUM_LABELS]
-    size = count + len(directions)
-    shifts = torch.zeros(size, len(SWEEP), size)
-    for row in range(size):
-        shifts[row, :, row] = torch.tensor(SWEEP)
-    rows = _moved(chosen, start, *shifts.flatten(0, 1).split([count, len(directions)], 1))
+    count, directions = _num_components(chosen), chosen.directions[:NUM_DIRECTIONS]
+    handles = [Handle(COMPONENTS, "", component=number) for number in range(count)]
+    handles += [Handle(LABELS, "", label=number) for number in range(len(directions))]
+    images = _swept(chosen, start, handles, SWEEP)
     unit = "standard deviations"
     captions = [f"{_title(chosen, row)}: {value:+g} {unit}" for row in range(count) for value in SWEEP]
     unit = "steps" if chosen.pipeline.has_code else unit
     captions += [f"{each.low} to {each.high}: {value:+g} {unit}" for each in directions for value in SWEEP]
-    return list(zip(chosen.pipeline.decode(rows).images, captions, strict=True))
+    return list(zip(images, captions, strict=True))
+
+
+def _swept(
+    model: PublishedModel, start: torch.Tensor, handles: list[Handle], values: list[float]
+) -> list[Image.Image]:
+    """The image of `start` at each of the values of each slider alone."""
+    positions = torch.zeros(len(handles), len(values), len(handles))
+    for row in range(len(handles)):
+        positions[row, :, row] = torch.tensor(values)
+    moved = _moved(model, start, *_shifts(model, handles, positions.flatten(0, 1)))
+    return model.pipeline.decode(moved).images
+
+
+def _shifts(
+    model: PublishedModel, handles: list[Handle], positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The shifts along components `(B, K)` and the steps of labels `(B, L)` of positions `(B, S)` of sliders."""
+    shifts = torch.zeros(len(positions), _num_components(model))
+    steps = torch.zeros(len(positions), len(model.directions[:NUM_DIRECTIONS]))
+    for handle, column in zip(handles, positions.T, strict=True):
+        if handle.component is not None:
+            shifts[:, handle.component] = column
+        else:
+            steps[:, handle.label] = column
+    return shifts, steps
 
 
 def _moved(
@@ -104,7 +202,9 @@ def _moved(
     """Moves latents along components by `shifts` (B, K) and along labelled directions by `label_steps` (B, L). In a
     model with a code both are shifts of the code, and it is moved once."""
     device = model.pipeline.model.device
-    vectors = torch.stack([each.vector for each in model.directions[:NUM_LABELS]] or [torch.zeros(shifts.shape[1])])
+    vectors = torch.stack(
+        [each.vector for each in model.directions[:NUM_DIRECTIONS]] or [torch.zeros(shifts.shape[1])]
+    )
     steps = (label_steps @ vectors[: label_steps.shape[1]]).to(device)  # (B, Z), or (B, code_dim)
     if model.pipeline.has_code:
         size = max(shifts.shape[1], steps.shape[1])
@@ -121,7 +221,7 @@ def _title(model: PublishedModel, component: int) -> str:
 
 
 def _num_components(model: PublishedModel) -> int:
-    return min(NUM_SLIDERS, model.pipeline.num_components)
+    return min(NUM_COMPONENTS, model.pipeline.num_components)
 
 
 def _start(
@@ -146,8 +246,7 @@ def _start(
         return chosen, _sampled(chosen, seed, image, temperature, prior, tuple(wanted.items()), guidance)
     if not chosen.has_encoder:
         raise checks.refusal(f"The model {model} has no encoder; remove the image, or choose a model with an encoder.")
-    upload = checks.picture("The image", picture)
-    return chosen, chosen.pipeline.encode([crop_to_face(upload, chosen.data_set) or upload])
+    return chosen, _encoded(chosen, checks.uploaded_file("The image", picture))
 
 
 @lru_cache(maxsize=64)  # a moving slider would sample the same start again and again
@@ -164,22 +263,118 @@ def _sampled(
     return model.pipeline.sample(1, seed, temperature, prior, **settings).latents
 
 
-def slider_labels(models: dict[str, PublishedModel], model: str) -> list:
-    """Labels the sliders of a model: a component's slider with its name, if it has one, and its share of the latents'
-    variance, a label's slider with the probe's accuracy on held-out images."""
-    chosen = checks.choice("The model", model, models)
-    shares = chosen.pipeline.model.latent_prior.sliders.explained_variance[:NUM_SLIDERS].tolist()
-    shown = [
-        gr.Slider(label=f"{_title(chosen, each)} ({share:.1%})", visible=True) for each, share in enumerate(shares)
+@lru_cache(maxsize=64)  # Gradio names the folder of an upload after its contents
+def _encoded(model: PublishedModel, path: Path) -> torch.Tensor:
+    picture = checks.picture("The image", {"path": str(path)})
+    return model.pipeline.encode([crop_to_face(picture, model.data_set) or picture])
+
+
+@lru_cache(maxsize=32)
+def _between_samples(model: PublishedModel) -> tuple[float, float]:
+    """The mean squared error between two samples, and that of their structure."""
+    samples = model.pipeline.sample(NUM_COMPARED, 0).tensors
+    others = samples.roll(1, 0)
+    return mse(samples, others).mean().item(), structure_change(samples, others).mean().item()
+
+
+def start_edit(models: dict[str, PublishedModel], *settings: Any) -> tuple[dict, dict, str, str]:
+    """The image that sliders start from, before and after no change, the sliders of the model without their strips,
+    what of an upload the model sees, and what the sliders mean. `settings` are those of `pca_sweep`."""
+    chosen, start = _start(models, *settings)
+    shown = data_url(chosen.pipeline.decode(start).images[0])
+    picture = {"before": shown, "after": shown, "note": UNTOUCHED}
+    return picture, _shown(handles_of(chosen)), _crop_sentence(chosen, settings[4]), meaning_of(chosen)
+
+
+def strips(models: dict[str, PublishedModel], *settings: Any) -> dict:
+    """The sliders of the model with the images below each. `settings` are those of `pca_sweep`."""
+    chosen, start = _start(models, *settings)
+    images = _swept(chosen, start, handles_of(chosen), STRIP)
+    for image in images:
+        image.thumbnail((STRIP_EDGE, STRIP_EDGE), Image.Resampling.LANCZOS)
+    urls = list(map(data_url, images))
+    rows = [urls[row : row + len(STRIP)] for row in range(0, len(urls), len(STRIP))]
+    return _shown(handles_of(chosen)) | {"strips": rows}
+
+
+def _shown(handles: list[Handle]) -> dict:
+    """What the widget draws."""
+    rows = [
+        {
+            "title": each.title,
+            "low": each.low,
+            "high": each.high,
+            "group": each.group,
+            "isLabel": each.component is None,
+        }
+        for each in handles
     ]
-    shown += [gr.Slider(value=0, visible=False)] * (NUM_SLIDERS - len(shown))
-    labels = [
-        gr.Slider(label=f"{each.low} → {each.high} (accuracy {each.accuracy:.0%})", visible=True)
-        for each in chosen.directions[:NUM_LABELS]
+    return {"handles": rows, "reach": REACH}
+
+
+def move(models: dict[str, PublishedModel], value: dict | None, *settings: Any) -> dict:
+    """The image with the sliders as they are, and how far it is from the start."""
+    chosen, start = _start(models, *settings)
+    positions = _positions(chosen, value)
+    if not any(positions):
+        return {"after": data_url(chosen.pipeline.decode(start).images[0]), "note": UNTOUCHED}
+    moved = _moved(chosen, start, *_shifts(chosen, handles_of(chosen), torch.tensor([positions])))
+    pair = [chosen.pipeline.decode(latents) for latents in (start, moved)]
+    before, after = (each.tensors for each in pair)
+    pixels, structure = (
+        changed.item() / between if between else 0.0
+        for changed, between in zip(
+            (mse(before, after), structure_change(before, after)), _between_samples(chosen), strict=True
+        )
+    )
+    note = f"Changed: {pixels:.0%} in pixels, {structure:.0%} in structure. 100% is the distance between two samples."
+    return {"after": data_url(pair[1].images[0]), "note": note}
+
+
+def animate(models: dict[str, PublishedModel], value: dict | None, *settings: Any) -> gr.Image:
+    """A GIF from the start to the image with the sliders as they are, and back."""
+    chosen, start = _start(models, *settings)
+    target = torch.tensor([_positions(chosen, value)])
+    if not target.any():
+        raise checks.refusal("Nothing has changed yet; move a slider first.")
+    shares = torch.linspace(0, 1, GIF_FRAMES)[:, None]
+    frames = chosen.pipeline.decode(_moved(chosen, start, *_shifts(chosen, handles_of(chosen), shares * target)))
+    Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(dir=get_upload_folder())) / "edit.gif"  # Gradio's cache, which is emptied regularly
+    save_loop(frames.images, path)
+    return gr.Image(str(path), visible=True)
+
+
+def _positions(model: PublishedModel, value: Any) -> list[float]:
+    """The positions of the sliders, in the order of `handles_of`."""
+    handles = handles_of(model)
+    positions = value.get("positions") if isinstance(value, dict) else None
+    if positions is None:
+        return [0.0] * len(handles)
+    if not isinstance(positions, list) or len(positions) != len(handles):
+        raise checks.refusal(f"The positions are not those of {len(handles)} sliders; choose the model again.")
+    return [
+        checks.number(handle.title, position, -REACH, REACH)
+        for handle, position in zip(handles, positions, strict=True)
     ]
-    text = CODE_NOTE if chosen.pipeline.has_code else LABEL_NOTE
-    note = gr.Markdown(text.format(each=chosen.directions[0].num_heldout) if labels else "", visible=bool(labels))
-    return [*shown, *labels, *[gr.Slider(value=0, visible=False)] * (NUM_LABELS - len(labels)), note]
+
+
+def meaning_of(model: PublishedModel) -> str:
+    """What the sliders of a model mean, as Markdown."""
+    notes = []
+    if directions := model.directions[:NUM_DIRECTIONS]:
+        step = CODE_STEP if model.pipeline.has_code else "The unit is one standard deviation."
+        notes.append(LABEL_NOTE.format(each=directions[0].num_heldout, step=step))
+    notes.append(COMPONENT_NOTE.format(named=NAMED_NOTE if model.component_names else ""))
+    return "\n\n".join(notes)
+
+
+def _crop_sentence(model: PublishedModel, picture: dict | None) -> str:
+    if picture is None:
+        return WITHOUT_PHOTO
+    if crop_to_face(checks.picture("The image", picture), model.data_set) is not None:
+        return "The model sees the face, cropped as its training images were."
+    return "The model sees the largest centered square."
 
 
 def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.SelectData) -> list:
@@ -190,97 +385,83 @@ def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.Sel
 
 
 def start_fields(models: dict[str, PublishedModel], model: str, labels: str = "") -> list:
-    """The priors of a model, its default selected, and the field for the labels of the sample if it has some."""
-    return [own_prior(models, model), gr.Textbox(value=labels, visible=bool(models[model].labels))]
+    """The priors of a model, its default selected, and the fields for the labels of the sample if it has some."""
+    wanted = checks.labels(models[model], labels, CODE) if labels else {}
+    return [own_prior(models, model), *label_fields(models, model, wanted)]
 
 
-def random_shifts() -> list[float]:
-    """Random positions of the sliders, distributed like the training images along each component."""
-    shifts = [round(min(REACH, max(-REACH, random.gauss(0, 1))), 1) for _ in range(NUM_SLIDERS)]
-    return shifts + [0.0] * NUM_LABELS
-
-
-def build(tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) -> None:
-    """Adds the tab. A click on one of the `samples` opens it."""
-    first = next(iter(models.values()))
-    with gr.Tab("Edit your photo", id="edit") as tab:
-        gr.Markdown(
-            "Each slider moves the image along a principal component: a direction in which the latents of the "
-            "training images vary most. The unit is one standard deviation. The latents of a model without an encoder "
-            "vary equally in all directions; its components are the directions that change its first layer most."
-        )
-        with gr.Row(equal_height=False):
-            with gr.Column():
-                moved = gr.Image(label="Result", alt_text="The moved image", elem_id="moved", **PICTURE)
-                with gr.Row():
-                    model = gr.Dropdown(model_choices(models), value=first.name, label="Model", min_width=140)
-                    seed = gr.Number(0, label="Seed", precision=0, min_width=80)
-                    image = gr.Number(1, label="Image", precision=0, minimum=1, maximum=MAX_COUNT, min_width=80)
-                with gr.Accordion("Starting image", open=False):
+def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) -> gr.Dropdown:
+    """Adds the tab, and returns its field for the model. A click on one of the `samples` opens it."""
+    encoders = [model for model in models.values() if model.has_encoder]
+    first = (encoders or list(models.values()))[0]
+    with gr.Tab("Edit your photo", id="edit"):
+        gr.Markdown("Upload a photo, then move the sliders.")
+        with gr.Row(equal_height=False, elem_classes="edit-start"):
+            picture = gr.Image(label="Your photo", height=200, elem_id="edit-upload", min_width=220, **UPLOAD)
+            with gr.Column(min_width=220):
+                model = gr.Dropdown(model_choices(models), value=first.name, label="Model")
+                sentence = gr.Markdown(WITHOUT_PHOTO, elem_id="edit-crop")
+                with gr.Accordion("Sample to start from", open=False):
+                    with gr.Row():
+                        seed = gr.Number(0, label="Seed", precision=0, min_width=80)
+                        image = gr.Number(1, label="Image", precision=0, minimum=1, maximum=MAX_COUNT, min_width=80)
+                    with gr.Row():
+                        labels, *fields = label_fields(models, first.name)
+                        labels = gr.Textbox(labels, label="Labels", visible=False)
                     temperature = gr.Slider(0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature")
                     prior = gr.Dropdown(prior_choices(first.priors), value="own", label="Prior")
-                    guidance = gr.Number(
-                        None,
-                        label="Guidance of the sample",
-                        minimum=0,
-                        maximum=checks.MAX_GUIDANCE,
-                        step=0.5,
-                        info="Empty for the model's own",
-                    )
-                    labels = gr.Textbox(
-                        "",
-                        label="Labels of the sample",
-                        info="As in age=60, gender=female",
-                        visible=bool(first.labels),
-                    )
-                    picture = gr.Image(
-                        label="Your image (replaces the sample)", height=200, elem_id="latent-upload", **UPLOAD
-                    )
-            with gr.Column():
-                with gr.Row():
-                    reset = gr.Button("Reset", min_width=80)
-                    randomise = gr.Button("Randomise", min_width=80)
-                    sweep = gr.Button("Sweep", min_width=80, elem_id="sweep")
-                sliders = [
-                    gr.Slider(-REACH, REACH, 0, step=0.1, label=f"Component {each}", buttons=["reset"])
-                    for each in range(1, NUM_SLIDERS + 1)
-                ]
-                note = gr.Markdown(visible=False)
-                sliders += [
-                    gr.Slider(-REACH, REACH, 0, step=0.1, label=f"Label {each}", buttons=["reset"], visible=False)
-                    for each in range(1, NUM_LABELS + 1)
-                ]
-        strips = gr.Gallery(label="Sweeps", elem_id="sweeps", **THUMBNAILS | {"columns": len(SWEEP)})
-    start = [model, seed, temperature, prior, picture]
-    moving = {"inputs": [*start, *sliders, labels, image, guidance], "outputs": moved}
+                    # hidden, because an empty field with limits shows 0
+                    guidance = gr.Number(None, label="Guidance", visible=False)
+        with gr.Row(equal_height=False, elem_classes="edit-work"):
+            with gr.Column(elem_classes="edit-result", min_width=260):
+                result = widget("before_after", elem_id="edited")
+                make_gif = gr.Button("Make it a GIF", size="sm", elem_id="edit-gif")
+                gif = gr.Image(label="GIF", alt_text="The change, forwards and backwards", visible=False, **PICTURE)
+            with gr.Column(scale=2, min_width=280):
+                sliders = widget("sliders", elem_id="sliders")
+        with gr.Accordion("What the sliders mean", open=False):
+            meaning = gr.Markdown(elem_id="edit-meaning")
+        start = [model, seed, temperature, prior, picture]
+        settings = [*start, labels, image, guidance]
+        _build_endpoints(models, settings)
+    opening = {"inputs": settings, "outputs": [result, sliders, sentence, meaning], "show_progress": "minimal"}
+    sweeping = {"inputs": settings, "outputs": sliders, "show_progress": "hidden"}
+    moving = {"inputs": [sliders, *settings], "outputs": result, "show_progress": "hidden"}
+
+    def open_after(event: Any) -> None:
+        """After an event, shows the image and the sliders, and then the strips."""
+        shown = event(**opening, **model_event(start_edit, models))
+        shown.then(**sweeping, **model_event(strips, models))
 
     def click(drawn: list[Drawn], event: gr.SelectData) -> list:  # Gradio does not see through `partial`
         chosen = drawn[event.index]
-        return [*clicked(models, drawn, event), start_fields(models, chosen.model, chosen.labels)[1]]
+        return [*clicked(models, drawn, event), *start_fields(models, chosen.model, chosen.labels)[1:]]
 
-    picked = samples.pictures.select(click, samples.drawn, [*start, image, guidance, tabs, labels], **INTERNAL_EVENT)
-    fitted = model.input(partial(start_fields, models), model, [prior, labels], **INTERNAL_EVENT)
-    for event in (tab.select, fitted.then, picked.then):
-        labelled = event(inputs=model, outputs=[*sliders, note], **model_event(slider_labels, models))
-        labelled.then(**moving, **model_event(latent_pca, models))
-    live = {"trigger_mode": "always_last", "show_progress": "hidden"}
-    gr.on([slider.input for slider in sliders], **moving, **live, **model_event(latent_pca, models, "latent_pca"))
-    gr.on(
-        [
-            seed.submit,
-            image.submit,
-            guidance.submit,
-            temperature.release,
-            prior.input,
-            labels.submit,
-            picture.upload,
-            picture.clear,
-        ],
-        **moving,
-        **model_event(latent_pca, models),
+    open_after(samples.shown.then)
+    picked = samples.pictures.select(
+        click, samples.drawn, [*start, image, guidance, tabs, labels, *fields], **INTERNAL_EVENT
     )
-    for button, values in ((reset, lambda: [0] * (NUM_SLIDERS + NUM_LABELS)), (randomise, random_shifts)):
-        button.click(values, None, sliders, **INTERNAL_EVENT).then(**moving, **model_event(latent_pca, models))
-    sweep.click(
-        inputs=[*start, labels, image, guidance], outputs=strips, **model_event(pca_sweep, models, "pca_sweep")
-    )
+    open_after(picked.then)
+    fitted = model.input(partial(start_fields, models), model, [prior, labels, *fields], **INTERNAL_EVENT)
+    asking = {"fn": partial(asked_for, models), "inputs": [model, *fields], "outputs": labels, **INTERNAL_EVENT}
+    words, numbers = fields[:NUM_LABELS], fields[NUM_LABELS:]
+    asked = gr.on([*(word.input for word in words), *(number.submit for number in numbers)], **asking)
+    changed = [picture.upload, picture.clear, seed.submit, image.submit, temperature.release, prior.input]
+    for event in (fitted.then, asked.then, partial(gr.on, changed)):
+        open_after(event)
+    sliders.input(**moving, trigger_mode="always_last", **model_event(move, models))
+    make_gif.click(inputs=[sliders, *settings], outputs=gif, **model_event(animate, models))
+    return model
+
+
+def _build_endpoints(models: dict[str, PublishedModel], settings: list) -> None:
+    """The endpoints for programs, which take the components and the labels by number."""
+    model, seed, temperature, prior, picture, labels, image, guidance = settings
+    start = [model, seed, temperature, prior, picture]
+    names = [f"Component {each}" for each in range(1, NUM_COMPONENTS + 1)]
+    names += [f"Label {each}" for each in range(1, NUM_DIRECTIONS + 1)]
+    shifts = [gr.Slider(-REACH, REACH, 0, step=0.1, label=name, visible=False) for name in names]
+    moved = gr.Image(label="Result", format="png", visible=False)
+    swept = gr.Gallery(label="Sweeps", visible=False, **THUMBNAILS | {"columns": len(SWEEP)})
+    api_endpoint(latent_pca, models, "latent_pca", [*start, *shifts, labels, image, guidance], moved)
+    api_endpoint(pca_sweep, models, "pca_sweep", [*start, labels, image, guidance], swept)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.events import Dependency
 from PIL import Image
 
 import checks
@@ -16,7 +17,7 @@ from published import PublishedModel
 from tabs import INTERNAL_EVENT, THUMBNAILS, model_choices, model_event, own_prior, prior_choices
 
 
-MAX_COUNT = 64
+MAX_COUNT, START_COUNT = 64, 16
 MAX_TEMPERATURE = 2.0
 ROW_TEMPERATURES = [0.25 * step for step in range(1, 9)]
 ROW_COLUMNS = 8
@@ -90,11 +91,11 @@ def next_seed(seed: int, is_new: bool) -> int:
 
 
 def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
-    """The settings in a link to the page: model, number of images, seed, temperature, prior, and whether the next seed
-    is new. A link with none of them changes nothing."""
+    """The settings in a link to the page: model, number of images, seed, temperature, prior, guidance (for `draw`, and
+    on the slider), and whether the next seed is new. A link with none of them changes nothing."""
     query = dict(request.query_params) if request else {}
     if not query.keys() & {"model", "count", "seed", "temperature", "prior", "guidance"}:
-        return [gr.skip()] * 7
+        return [gr.skip()] * 8
     model = query.get("model", next(iter(models)))
     chosen = checks.choice("The model", model, models)
     count = checks.whole_number("The number of images", _read(query, "count", 16), 1, MAX_COUNT)
@@ -103,7 +104,11 @@ def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -
     prior = query.get("prior", "own")
     checks.prior(chosen, prior)
     guidance = checks.guidance(_read(query, "guidance", 0.0) if "guidance" in query else None)
-    return [model, count, seed, temperature, gr.Dropdown(prior_choices(chosen.priors), value=prior), guidance, False]
+    priors = gr.Dropdown(prior_choices(chosen.priors), value=prior)
+    shown = strength(models, model)
+    if guidance is not None:
+        shown = gr.Slider(value=guidance, visible=shown.visible)
+    return [model, count, seed, temperature, priors, guidance, shown, False]
 
 
 def linked_labels(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
@@ -161,30 +166,42 @@ def _read(query: dict[str, str], name: str, default: float) -> float | str:
 
 
 def own_fields(models: dict[str, PublishedModel], model: str) -> list:
-    """What `own_prior` offers for a newly chosen model, and its labels, none of which is asked for."""
-    return [own_prior(models, model), *label_fields(models, model)]
+    """What `own_prior` offers for a newly chosen model, its guidance, and its labels, none of which is asked for."""
+    return [own_prior(models, model), None, strength(models, model), *label_fields(models, model)]
+
+
+def strength(models: dict[str, PublishedModel], model: str) -> gr.Slider:
+    """The slider for the guidance of a model, at the model's own; hidden if none of its priors has any."""
+    own = checks.choice("The model", model, models).guidance
+    return gr.Slider(value=own or 0, visible=own is not None)
+
+
+def asked_guidance(models: dict[str, PublishedModel], model: str, guidance: float) -> float | None:
+    """What `draw` takes for the guidance on the slider: None for the model's own."""
+    return None if guidance == models[model].guidance or models[model].guidance is None else guidance
 
 
 class SampleTab(NamedTuple):
     """The samples on the tab, for other tabs to start from."""
 
+    model: gr.Dropdown
     pictures: gr.Gallery
     drawn: gr.State
+    shown: Dependency  # the event of the first images of the page
 
 
 def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
     """Adds the tab to `demo`. The first images are generated when the page loads."""
     first = next(iter(models.values()))
     with gr.Tab("Generate", id="generate"):
-        gr.Markdown(
-            "Each image is decoded from a random point in the model's latent space. Click an image to change it with "
-            "sliders."
-        )
-        another = gr.Button("Generate", variant="primary", size="lg", elem_id="another")
-        pictures = gr.Gallery(label="Samples", elem_id="samples", allow_preview=False, **THUMBNAILS)
+        with gr.Row(equal_height=True, elem_classes="generate-start"):
+            model = gr.Dropdown(
+                model_choices(models), value=first.name, show_label=False, container=False, label="Model"
+            )
+            another = gr.Button(_button_text(START_COUNT), variant="primary", size="lg", elem_id="another")
+        pictures = gr.Gallery(label="Samples", show_label=False, elem_id="samples", allow_preview=False, **THUMBNAILS)
+        gr.Markdown("The model made these images from noise. Click one to edit it.", elem_id="samples-note")
         with gr.Row():
-            model = gr.Dropdown(model_choices(models), value=first.name, label="Model")
-            count = gr.Slider(1, MAX_COUNT, 16, step=1, label="Number of images")
             temperature = gr.Slider(
                 0,
                 MAX_TEMPERATURE,
@@ -193,29 +210,36 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
                 label="Temperature",
                 info="Lower is more typical, higher is more varied",
             )
-        with gr.Row():
-            prior = gr.Dropdown(
-                prior_choices(first.priors),
-                value="own",
-                label="Prior",
-                info="Distribution that latents are sampled from",
-            )
-            guidance = gr.Number(
-                None,
+            strong = gr.Slider(
+                0,
+                checks.MAX_GUIDANCE,
+                first.guidance or 0,
+                step=0.1,
                 label="Guidance",
-                minimum=0,
-                maximum=checks.MAX_GUIDANCE,
-                step=0.5,
-                info="Higher is more typical, for models with a flow; empty for the model's own",
+                info="Higher is more typical and has more contrast",
+                visible=first.guidance is not None,
+                elem_id="guidance",
             )
-            seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same images")
-            is_new = gr.Checkbox(True, label="New seed each time")
+            # hidden, because an empty field with limits shows 0
+            guidance = gr.Number(None, label="Guidance", visible=False)
         with gr.Row():
             labels, *fields = label_fields(models, first.name)
             labels = gr.Textbox(labels, label="Labels", visible=False)
-        with gr.Row():
-            rows = gr.Button("Compare temperatures from 0.25 to 2.0", elem_id="rows")
-            link = gr.Textbox(label="Link to these images", interactive=False, buttons=["copy"], elem_id="link")
+        with gr.Accordion("More settings", open=False):
+            with gr.Row():
+                count = gr.Slider(1, MAX_COUNT, START_COUNT, step=1, label="Number of images")
+                prior = gr.Dropdown(
+                    prior_choices(first.priors),
+                    value="own",
+                    label="Prior",
+                    info="Distribution that latents are sampled from",
+                )
+            with gr.Row():
+                seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same images")
+                is_new = gr.Checkbox(True, label="New seed each time")
+            with gr.Row():
+                rows = gr.Button("Compare temperatures from 0.25 to 2.0", elem_id="rows")
+                link = gr.Textbox(label="Link to these images", interactive=False, buttons=["copy"], elem_id="link")
         drawn = gr.State([])
     settings = [model, count, seed, temperature, prior, labels, guidance]
     drawing = {"inputs": settings, "outputs": [pictures, drawn]}
@@ -224,15 +248,21 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
     def restore(request: gr.Request) -> list:  # Gradio does not find the request argument of a `partial`
         return [*linked_view(models, request), *linked_labels(models, request)]
 
-    restored = [model, count, seed, temperature, prior, guidance, is_new, labels, *fields]
+    restored = [model, count, seed, temperature, prior, guidance, strong, is_new, labels, *fields]
     linked = demo.load(restore, None, restored, **INTERNAL_EVENT)
     seedings = [event(next_seed, [seed, is_new], seed, **INTERNAL_EVENT) for event in (another.click, linked.then)]
     seedings[0].then(**drawing, **model_event(draw, models, "sample")).then(**linking)
-    seedings[1].then(**drawing, **model_event(draw, models)).then(**linking)
-    fitting = model.input(partial(own_fields, models), model, [prior, labels, *fields], **INTERNAL_EVENT)
+    shown = seedings[1].then(**drawing, **model_event(draw, models))
+    shown.then(**linking)
+    fitting = model.input(
+        partial(own_fields, models), model, [prior, guidance, strong, labels, *fields], **INTERNAL_EVENT
+    )
     fitting.then(**drawing, **model_event(draw, models)).then(**linking)
-    changed = [count.release, temperature.release, seed.submit, prior.input, guidance.submit]
+    guided = strong.release(partial(asked_guidance, models), [model, strong], guidance, **INTERNAL_EVENT)
+    guided.then(**drawing, **model_event(draw, models)).then(**linking)
+    changed = [count.release, temperature.release, seed.submit, prior.input]
     gr.on(changed, **drawing, **model_event(draw, models)).then(**linking)
+    count.change(_button_text, count, another, **INTERNAL_EVENT)
     asking = {"fn": partial(asked_for, models), "inputs": [model, *fields], "outputs": labels, **INTERNAL_EVENT}
     words, numbers = fields[:NUM_LABELS], fields[NUM_LABELS:]
     asked = gr.on([*(word.input for word in words), *(number.submit for number in numbers)], **asking)
@@ -242,4 +272,8 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
         inputs=[model, seed, prior, labels], outputs=[pictures, drawn], **model_event(draw_rows, models, "sample_rows")
     )
     seed.input(lambda: False, outputs=is_new, **INTERNAL_EVENT)  # keep a seed that was typed
-    return SampleTab(pictures, drawn)
+    return SampleTab(model, pictures, drawn, shown)
+
+
+def _button_text(count: int) -> str:
+    return f"Generate {count}"

@@ -24,15 +24,15 @@ def widget(name: str, value: dict[str, Any] | None = None, **options: Any) -> gr
     # a template without ${value}, so that Gradio does not draw over what the script has drawn
     return gr.HTML(
         value,
-        html_template="<div></div>",
+        html_template="<div class='widget-root'></div>",
         js_on_load=script,
         elem_classes=[f"widget-{name.replace('_', '-')}"],
         **options,
     )
 
 
-def data_url(picture: Image.Image) -> str:
-    """An image as a PNG in a data URL: lossless, since visitors compare sharpness."""
+def data_url(picture: Image.Image, kind: str = "PNG") -> str:
+    """An image in a data URL. PNG is lossless, since visitors compare sharpness."""
     file = io.BytesIO()
-    picture.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    picture.save(file, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -533,7 +533,8 @@ def test_directions_names_components_and_keeps_the_names(dot_network, hf_vae, pu
     assert f"| 1 | {name} | -1.8 -1.8 |" in " ".join(printed.split()) and name in printed
     assert ImagePipeline.from_pretrained(folder).component_names == {1: name}
     models = open_models({folder.name: folder}).models
-    sliders = edit.slider_labels(models, folder.name)
-    assert sliders[1].label.startswith(f"{name} · component 2 (") and sliders[0].label.startswith("Component 1 (")
+    first, second, *_ = edit.handles_of(models[folder.name])
+    assert (first.group, first.title, first.low, first.high) == ("Named sliders", "Head turn", "right", "left")
+    assert (second.group, second.title, second.low) == ("Components", "Component 1", "")
     strips = edit.pca_sweep(models, folder.name, 0, 1.0, "own", None)
     assert strips[7][1] == f"{name} · component 2: -3 standard deviations"

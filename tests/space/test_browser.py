@@ -75,7 +75,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def pixels(image: Locator) -> Image.Image:
     """The file behind an <img>, as the browser got it."""
-    return Image.open(BytesIO(image.page.request.get(image.evaluate("image => image.currentSrc")).body()))
+    source = image.evaluate("image => image.currentSrc")
+    is_data = source.startswith("data:")
+    return Image.open(BytesIO(b64decode(source.split(",")[1]) if is_data else image.page.request.get(source).body()))
 
 
 def expect_picture(image: Locator) -> Image.Image:
@@ -94,23 +96,19 @@ def open_page(page: Page, address: str) -> None:
 
 
 def open_tab(page: Page, name: str) -> None:
-    """Chooses a tab; on a narrow screen the last ones are in a menu."""
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if not tab.is_visible():
-        page.locator(".overflow-menu > button").click()
-        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
-    tab.click()
+    """Chooses a tab; all are in sight on any screen."""
+    page.get_by_role("tab", name=name, exact=True).click()
 
 
 def visit_sample(page: Page, photos: list[Path]) -> None:
-    page.get_by_label("New seed each time").check()
     gallery = page.locator("#samples")
     assert expect_picture(gallery.locator("img").first).format == "PNG"  # without a click
     expect(gallery.locator("img")).to_have_count(16)
     before = gallery.locator("img").first.get_attribute("src")
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("button", name="Generate 16").click()
     expect(gallery.locator("img").first).not_to_have_attribute("src", before)
     assert expect_picture(gallery.locator("img").last).format == "PNG"
+    page.get_by_role("button", name="More settings").click()
     link = page.locator("#link textarea, #link input").first
     caption = gallery.locator("img").first.get_attribute("alt")
     expect(link).to_have_value(re.compile(rf"[?]model=.*&seed={re.search('seed ([0-9]+),', caption)[1]}&"))
@@ -118,6 +116,7 @@ def visit_sample(page: Page, photos: list[Path]) -> None:
     page.goto(link.input_value())
     expect(gallery.locator("img").first).to_have_attribute("alt", caption)
     assert expect_picture(gallery.locator("img").first).tobytes() == shown
+    page.get_by_role("button", name="More settings").click()
     page.locator("#rows").click()
     expect(gallery.locator("img")).to_have_count(64)
 
@@ -163,19 +162,38 @@ def visit_compare(page: Page, photos: list[Path]) -> None:
         expect(page.locator(f"#{plot}-plot canvas, #{plot}-plot svg.marks").first).to_be_visible()
 
 
-def visit_sliders(page: Page, photos: list[Path]) -> None:
-    before = expect_picture(page.locator("#moved img")).tobytes()
-    first = page.get_by_label(re.compile("^number input for Component 1 ")).first
-    expect(first).to_be_visible()
-    first.fill("3")
-    first.press("Enter")
-    moved = expect_change(page.locator("#moved img"), before)
-    page.get_by_role("button", name="Reset", exact=True).click()
-    expect_change(page.locator("#moved img"), moved)
-    sliders = page.get_by_label(re.compile("^number input for Component [0-9]+ ")).count()
-    assert sliders in (8, 10)  # of a tiny model, of a published one
-    page.locator("#sweep").click()
-    expect(page.locator("#sweeps img")).to_have_count(7 * sliders)
+def visit_edit(page: Page, photos: list[Path]) -> None:
+    """Uploads a photo, moves a slider, compares with a handle, and downloads an animation."""
+    after = page.locator(".before-after-after")
+    expect_picture(after)  # a sample, without a click
+    strips = page.locator(".sliders-strip img")
+    expect_picture(strips.first)
+    sample = after.get_attribute("src")
+    page.locator("#edit-upload input[type=file]").set_input_files(photos[0])
+    expect(page.locator("#edit-crop")).to_contain_text("The model sees the largest centered square")
+    expect(after).not_to_have_attribute("src", sample)
+    photo = after.get_attribute("src")
+    sliders = page.get_by_role("slider", name=re.compile("^Component [0-9]+$"))
+    assert sliders.count() in (8, 10)  # of a tiny model, of a published one
+    expect(strips).to_have_count(5 * page.locator(".sliders-row").count())
+    sliders.first.fill("2.5")
+    expect(page.locator(".before-after-note")).to_contain_text("100% is the distance between two samples")
+    expect(after).not_to_have_attribute("src", photo)
+    moved = after.get_attribute("src")
+    assert page.locator(".before-after-before").get_attribute("src") == photo
+    page.get_by_label("Share of the image that shows it before the change").fill("60")
+    assert "calc(" in after.evaluate("image => image.style.clipPath")
+    page.locator("#edit-gif").click()
+    with page.expect_download() as download:
+        page.locator(".edit-result").get_by_label("Download").click()
+    animation = Image.open(download.value.path())
+    assert (animation.format, animation.n_frames) == ("GIF", 2 * 12 - 2)
+    page.get_by_role("button", name="Random").click()
+    expect(after).not_to_have_attribute("src", moved)
+    page.get_by_role("button", name="Reset").click()
+    expect(after).to_have_attribute("src", photo)
+    sliders.last.scroll_into_view_if_needed()
+    expect(after).to_be_in_viewport()  # stays in sight
 
 
 def visit_training(page: Page, photos: list[Path]) -> None:
@@ -203,7 +221,7 @@ def many_photos(folder: Path) -> list[Path]:
 
 
 def visit_about(page: Page, photos: list[Path]) -> None:
-    expect(page.get_by_text("Do not use them to identify people")).to_be_visible()
+    expect(page.get_by_text("Do not use the models to identify people")).to_be_visible()
     expect(page.locator("#broken")).to_contain_text("broken-vae cannot be loaded: broken-vae/config.json")
     page.get_by_role("button", name="Model cards").click()
     expect(page.locator("#card")).to_contain_text("held out")
@@ -232,7 +250,7 @@ VISITS = {
     "Reconstruct": visit_reconstruct,
     "Morph two photos": visit_interpolate,
     "GAN vs VAE": visit_compare,
-    "Edit your photo": visit_sliders,
+    "Edit your photo": visit_edit,
     "Train your own": visit_training,
     "About": visit_about,
 }
