@@ -13,17 +13,17 @@ from diffusers.utils import CONFIG_NAME
 from PIL import Image
 from tqdm import tqdm
 
-from .latents.component_names import read_component_names
 from .latents.directions import read_labelled_codes
 from .latents.encoding import encode_all
 from .latents.inversion import invert
 from .latents.labelled_codes import Label, LabelledCodes
+from .latents.sliders import NamedSlider, read_sliders, slider_size
 from .models import ImageGenerator
 from .models.auto import AutoGenerator
 from .models.loading import find_folder
 from .models.priors import CODE, DEFAULT_STEPS
 from .pictures import ImageLike, picture_to_uint8, square_picture, to_float, to_pictures, to_pil_image, to_pil_images
-from .run_folder import COMPONENTS_FILE, DIRECTIONS_FILE
+from .run_folder import DIRECTIONS_FILE, SLIDERS_FILE
 
 
 DECODE_BATCH = 64
@@ -71,31 +71,31 @@ class ImagePipeline:
     Args:
         model: A model of any family.
         codes: Its code given the labels of the training images, if it has one and they were fitted.
-        component_names: What principal components change, by their number from 0, where it is known.
+        sliders: Its sliders with a name, if they were fitted.
     """
 
     def __init__(
         self,
         model: ImageGenerator,
         codes: LabelledCodes | None = None,
-        component_names: Mapping[int, str] | None = None,
+        sliders: Iterable[NamedSlider] = (),
     ):
         self.model, self.codes = model.eval(), codes
-        self.component_names = dict(component_names or {})
+        self.sliders = tuple(sliders)
         self._hides_progress: bool | None = True
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "ImagePipeline":
-        """Loads any family's model from a folder or a Hub id, with the labels that samples can be asked for by and
-        the names of its components, if it has some.
+        """Loads any family's model from a folder or a Hub id, with its named sliders and the labels that samples can
+        be asked for by, if it has some.
 
         Raises:
             ValueError: If it is not a model of this package, or its `directions.safetensors` or
-                `components.json` is damaged.
+                `sliders.safetensors` is damaged.
         """
         model = AutoGenerator.from_pretrained(path, **kwargs)
-        folder = find_folder(path, [CONFIG_NAME, DIRECTIONS_FILE, COMPONENTS_FILE], **kwargs)
-        return cls(model, read_labelled_codes(folder, model.config), read_component_names(folder))
+        folder = find_folder(path, [CONFIG_NAME, DIRECTIONS_FILE, SLIDERS_FILE], **kwargs)
+        return cls(model, read_labelled_codes(folder, model.config), read_sliders(folder, slider_size(model.config)))
 
     def to(self, device: str | torch.device) -> "ImagePipeline":
         """Moves the model to `device`."""
@@ -247,29 +247,40 @@ class ImagePipeline:
         start, end = ends
         return self.decode(self.model.path(start, end, frames, kind, num_steps))
 
-    def vary(self, picture: ImageLike, component: int, values: list[float]) -> PicturesOutput:
-        """Moves an image along a principal component: one image for each of `values`, which are added to its position
-        in standard deviations of the training set. Components are numbered from 0, by falling variance.
+    def vary(self, picture: ImageLike, component: int | str, values: list[float]) -> PicturesOutput:
+        """Moves an image along a principal component, or along a named slider: one image for each of `values`, which
+        are added to its position in standard deviations of the training set. Components are numbered from 0, by
+        falling variance. A name is one of `sliders`, in upper or lower case.
 
         Raises:
-            ValueError: If the family has no encoder or the component does not exist.
+            ValueError: If the family has no encoder, or the component does not exist.
         """
         return self.vary_latents(self.encode(to_pil_image(picture)), component, values)
 
-    def vary_latents(self, latents: torch.Tensor, component: int, values: list[float]) -> PicturesOutput:
+    def vary_latents(self, latents: torch.Tensor, component: int | str, values: list[float]) -> PicturesOutput:
         """The same from a point in latent space, `(1, Z)` or `(1, Z + D)`, for any family.
 
         Raises:
             ValueError: If the component does not exist, or `latents` have another shape.
         """
         self._refuse_other_latents(latents, 1)
+        return self.decode(self.move(latents, torch.tensor(values)[:, None] * self._slider_vector(component)))
+
+    def _slider_vector(self, component: int | str) -> torch.Tensor:
+        if isinstance(component, str):
+            vectors = {each.name.casefold(): each.vector for each in self.sliders}
+            if component.casefold() not in vectors:
+                names = ", ".join(each.name for each in self.sliders) or "no named sliders"
+                raise ValueError(
+                    f"component={component!r} does not exist: this model has {names}, and components 0 to "
+                    f"{self.num_components - 1}."
+                )
+            return vectors[component.casefold()]
         if not 0 <= component < self.num_components:
             raise ValueError(
                 f"component={component} does not exist: this model has components 0 to {self.num_components - 1}."
             )
-        shifts = torch.zeros(len(values), component + 1)
-        shifts[:, component] = torch.tensor(values)
-        return self.decode(self.move(latents, shifts))
+        return F.one_hot(torch.tensor(component), component + 1).float()
 
     def move(self, latents: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
         """Moves latents, B of them or one for all, along the first K principal components by `shifts` (B, K), in

@@ -1,5 +1,6 @@
 """Grids of images to look at: reconstructions below their originals, decoded noise, models one below the other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from .pipeline import ImagePipeline
 STDS = tuple(number / 4 for number in range(1, 9))  # 0.25 to 2.0
 SHEET_COLUMNS = 8
 LABEL_HEIGHT = 16  # pixels
+SWEPT_COMPONENTS = 8  # of a model without named sliders: those with the largest variance
+SWEEP_FRAMES, SWEEP_REACH = 7, 3.0
 
 
 @torch.no_grad()
@@ -33,6 +36,37 @@ def std_sheet(model: ImageGenerator, seed: int = 0) -> Image.Image:
     noise = torch.randn(SHEET_COLUMNS, model.config.latent_dim, generator=generator).to(model.device)
     rows = torch.cat([model.decode(std * noise).sample.float().cpu() for std in STDS])
     return picture_grid(to_pictures(rows, model.output_size), SHEET_COLUMNS)
+
+
+def sweep_rows(
+    pipeline: ImagePipeline,
+    latents: torch.Tensor,
+    components: Sequence[int | str] | None = None,
+    frames: int = SWEEP_FRAMES,
+    reach: float = SWEEP_REACH,
+) -> dict[str, list[Image.Image]]:
+    """An image moved along sliders: for each a row of `frames` images, from -`reach` to `reach` standard deviations, by
+    its name.
+
+    Args:
+        pipeline: The model.
+        latents: Of the image, `(1, Z)` or `(1, Z + D)`.
+        components: Names of sliders, or numbers of components from 0. If None, all named sliders of the model, or its
+            first eight components if it has none.
+        frames: Images in a row.
+        reach: The largest shift in either direction.
+
+    Raises:
+        ValueError: If a slider does not exist.
+    """
+    if components is None:
+        few = range(min(SWEPT_COMPONENTS, pipeline.num_components))
+        components = [each.name for each in pipeline.sliders] or list(few)
+    values = [reach * (2 * frame / (frames - 1) - 1) for frame in range(frames)]
+    return {
+        name if isinstance(name, str) else f"component {name}": pipeline.vary_latents(latents, name, values).images
+        for name in components
+    }
 
 
 def models_sheet(models: dict[str, Path], pictures: list[Image.Image], seed: int = 0) -> Image.Image:
@@ -57,10 +91,10 @@ def models_sheet(models: dict[str, Path], pictures: list[Image.Image], seed: int
             rows = {"images": [pipeline.prepare(picture) for picture in pictures]} | rows
     if not rows:
         raise ValueError(f"None of {', '.join(models)} has an encoder; leave out --pictures to see samples.")
-    return _labelled(rows)
+    return labelled_sheet(rows)
 
 
-def _labelled(rows: dict[str, list[Image.Image]]) -> Image.Image:
+def labelled_sheet(rows: dict[str, list[Image.Image]]) -> Image.Image:
     """Rows with equal numbers of images, each below its name, at the size of the largest image."""
     size = max(picture.width for row in rows.values() for picture in row)
     width = size * max(len(row) for row in rows.values())

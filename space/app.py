@@ -30,9 +30,21 @@ MAX_WAITING = 64  # calls; further calls are refused with "Queue is full"
 CACHE_SECONDS = (600, 3000)  # how often old files are deleted, and how old they must be: deleted within the hour
 MAX_SESSIONS = 128  # whose state is kept, 300 kB each; a call from outside the page is a session of its own
 
+# system fonts, so that a visitor's browser sends no request to any other host; colors with enough contrast
+THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
+    button_primary_background_fill_dark="*primary_600",
+    block_label_text_color="*primary_700",
+    input_placeholder_color="*neutral_600",
+    link_text_color="*primary_700",
+)
 LAUNCH_OPTIONS = {
-    # system fonts, so that a visitor's browser sends no request to any other host
-    "theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+    "theme": THEME,
     "css_paths": [SPACE / "style.css", *sorted((SPACE / "widgets").glob("*.css"))],
     "footer_links": ["api", "gradio"],
     "max_file_size": "10mb",

@@ -17,9 +17,9 @@ from PIL import Image
 from hf_vae.evaluation.metrics import NUM_BANDS
 from hf_vae.families import FAMILIES, split_name
 from hf_vae.hardware import device_to_use
-from hf_vae.latents.component_names import read_component_names
 from hf_vae.latents.directions import Direction, direction_size, read_directions, read_labelled_codes
 from hf_vae.latents.labelled_codes import Label
+from hf_vae.latents.sliders import NamedSlider, read_sliders, slider_size
 from hf_vae.models import ImageGenerator
 from hf_vae.models.auto import AutoGenerator
 from hf_vae.models.loading import checked_folder, find_folder, read_config
@@ -27,15 +27,15 @@ from hf_vae.models.priors import LatentPrior, priors_of
 from hf_vae.pipeline import ImagePipeline, PicturesOutput
 from hf_vae.run_folder import (
     CARD_FILE,
-    COMPONENTS_FILE,
     METRICS_FILE,
     MODEL_CONFIG_FILE,
     RECONSTRUCTIONS_FILE,
     SAMPLES_FILE,
+    SWEEP_FILE,
 )
 
 
-PUBLISHED_FILES = [CARD_FILE, MODEL_CONFIG_FILE, METRICS_FILE, COMPONENTS_FILE, SAMPLES_FILE, RECONSTRUCTIONS_FILE]
+PUBLISHED_FILES = [CARD_FILE, MODEL_CONFIG_FILE, METRICS_FILE, SAMPLES_FILE, SWEEP_FILE, RECONSTRUCTIONS_FILE]
 PUBLISHED_FILES += ["*.safetensors"]
 NEEDED_MEASURES = ("image_size", "laplacian_variance_real", "high_frequency_energy_real") + tuple(
     f"spectrum_band_{band}_real" for band in range(1, NUM_BANDS + 1)
@@ -119,9 +119,9 @@ class PublishedModel:
         return read_directions(self.folder, direction_size(self.config))
 
     @cached_property
-    def component_names(self) -> dict[int, str]:
-        """What its components change, by their number from 0, where it is known."""
-        return read_component_names(self.folder)
+    def sliders(self) -> tuple[NamedSlider, ...]:
+        """Its sliders that change one thing; empty if there are none."""
+        return read_sliders(self.folder, slider_size(self.config))
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
@@ -184,7 +184,7 @@ class PublishedModel:
             ValueError: If a file is missing or damaged, or is not a model of this package.
         """
         checked_folder(self.model_class, self.folder)
-        for read in ("metrics", "priors", "directions", "component_names", "labels", "card"):
+        for read in ("metrics", "priors", "directions", "sliders", "labels", "card"):
             getattr(self, read)  # cached, so that a file that is damaged later does no harm
 
     def reconstructions(self, picture: Image.Image) -> dict[str, PicturesOutput]:

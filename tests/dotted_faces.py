@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from hf_vae.data import align, landmarks
-from hf_vae.evaluation import component_effects
+from hf_vae.evaluation import named_sliders
 
 
 COLORS = torch.tensor([[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, -1], [1, -1, 1]]).float()  # in [-1, 1]
@@ -53,5 +53,5 @@ class DotNetwork:
 @pytest.fixture
 def dot_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts the stand-in in the place of the network."""
-    for module in (landmarks, align, component_effects):
+    for module in (landmarks, align, named_sliders):
         monkeypatch.setattr(module, "open_network", DotNetwork)

@@ -1,4 +1,4 @@
-"""The command that learns what directions of latent space mean: those of labels, and the principal components."""
+"""The command that finds directions of latent space that mean something: those of labels, and named sliders."""
 
 import contextlib
 import sys
@@ -10,54 +10,58 @@ from .arguments import RunFolder, recorded_data
 def directions(
     folder: RunFolder,
     labels: tuple[str, ...] = (),
-    name_components: bool = False,
+    named_sliders: bool = False,
     train_data_dir: str | None = None,
     dataset_name: str | None = None,
 ) -> None:
-    """Fits directions of labels, names principal components, and saves both in the model's folder for the Space.
+    """Fits directions of labels and sliders that change one thing, and saves both in the model's folder for the Space.
 
     A linear probe tells the sides of a label apart. Its accuracy is measured on the held-out images. In a model with a
     code, the command also fits the code given the labels, for `hf-vae sample --label`. It then measures how often
     samples have what was asked for, by another probe on EfficientNet features, and adds this to metrics.json. Run
     `hf-vae card` afterwards to add all of it to the card.
 
-    With --name_components, the command measures what the first ten components of a model of faces change in samples.
-    It names those that mostly change one thing, such as the turn of the head. This needs the extra [landmarks], and no
-    images.
+    With --named_sliders, the command fits a slider for each thing that can be measured in samples, such as the turn of
+    a head, a smile or the side of the light. It keeps those that change one thing alone in other samples. This needs
+    the extra [landmarks], and no images.
 
     Example: hf-vae directions runs/utkface-vae --labels age gender --train_data_dir utkface/
 
     Args:
-        folder: Folder of a trained model with an encoder.
+        folder: Folder of a trained model; labels need an encoder.
         labels: Label columns of the dataset, as `hf-vae inspect` lists them.
-        name_components: Name the components by what they change, in a model of faces.
+        named_sliders: Fit sliders that change one thing, and check them.
         train_data_dir: Location of the images that it was trained on (default: as in train_config.json).
         dataset_name: The same, for a preset or a dataset on the Hub.
     """
-    if not (labels or name_components):
-        raise ValueError("There is nothing to learn: pass --labels, --name_components or both.")
+    if not (labels or named_sliders):
+        raise ValueError("There is nothing to learn: pass --labels, --named_sliders or both.")
     if labels:
         _fit_labels(folder, labels, train_data_dir, dataset_name)
-    if name_components:
-        _name_components(folder)
+    if named_sliders:
+        _fit_sliders(folder)
 
 
-def _name_components(folder: Path) -> None:
-    from ..evaluation.component_effects import MEASURES, measure_components
+def _fit_sliders(folder: Path) -> None:
+    from ..evaluation.named_sliders import fit_sliders
     from ..hardware import device_to_use
-    from ..latents.component_names import write_component_names
+    from ..latents.sliders import write_sliders
     from ..pipeline import ImagePipeline
     from ..publishing import tables
 
-    pipeline = ImagePipeline.from_pretrained(folder).to(device_to_use())
-    found = measure_components(pipeline)
-    names, columns = found.names(), [measure.name for measure in MEASURES]
-    write_component_names(folder, names, dict(zip(columns, found.effects.permute(2, 0, 1).tolist(), strict=True)))
+    sliders, measures, found = fit_sliders(ImagePipeline.from_pretrained(folder).to(device_to_use()))
+    write_sliders(folder, sliders)
+    kept = {each.name for each in sliders}
     cells = [
-        [str(number), names.get(number, "-"), *(" ".join(f"{value:.1f}" for value in each) for each in effects)]
-        for number, effects in enumerate(found.effects.permute(1, 2, 0).tolist())
+        [
+            measure.name,
+            "yes" if measure.name in kept else "no",
+            f"{found.own(row):.1f}",
+            f"{found.largest_other(row):.1f}",
+        ]
+        for row, measure in enumerate(measures)
     ]
-    print(tables.markdown(["component", "name", *columns], cells))
+    print(tables.markdown(["slider", "kept", "effect", "largest other effect"], cells))
 
 
 def _fit_labels(folder: Path, labels: tuple[str, ...], train_data_dir: str | None, dataset_name: str | None) -> None:

@@ -1,5 +1,6 @@
 """The commands that generate images with a model."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,6 @@ from ..pipeline import ImagePipeline
 from ..ranges import limited
 from .arguments import Model, PictureFile, PictureFiles, Seed
 from .picture_files import refuse_output, save_picture
-
-
-SWEPT_COMPONENTS = 8  # unless --components names some: those with the largest variance
 
 
 def sample(
@@ -112,34 +110,36 @@ def sweep(
     model: Model,
     picture: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[IMAGE]")]] = None,
     seed: Seed = 0,
-    components: tuple[int, ...] | None = None,
+    components: tuple[str, ...] | None = None,
     frames: Annotated[int, limited(least=2)] = 7,
     reach: Annotated[float, limited(least=0)] = 3.0,
     output: Path = Path("sweep.png"),
     overwrite: bool = False,
 ) -> None:
-    """Moves an image along principal components, and saves a strip for each, with the image in the middle.
+    """Moves an image along named sliders or principal components, and saves a strip for each, with the image in the
+    middle.
 
-    Example: hf-vae sweep model_cards/cats-vae --seed 7 --components 0 1 5 --output sweep.png
+    Example: hf-vae sweep model_cards/utkface-vaegan --seed 7 --components smile "head turn" 0 --output sweep.png
 
     Args:
         model: Folder or Hub id of a model.
         picture: Image file to start from; the model needs an encoder. Without it, a sample is generated.
         seed: Seed of that sample.
-        components: Numbers of the components, from 0, by falling variance (default: the first eight).
+        components: Names of sliders, or numbers of components, from 0, by falling variance (default: all named
+            sliders, or the first eight components if there are none).
         frames: Images in a strip.
         reach: Largest shift in either direction, in standard deviations.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
+    from ..sheets import sweep_rows
+
     refuse_output(output, overwrite)
     pipeline = _open_model(model)
     latents = pipeline.encode(picture) if picture else pipeline.sample(1, seed).latents
-    if components is None:
-        components = tuple(range(min(SWEPT_COMPONENTS, pipeline.num_components)))
-    values = [reach * (2 * frame / (frames - 1) - 1) for frame in range(frames)]
-    strips = [pipeline.vary_latents(latents, component, values).images for component in components]
-    save_picture(picture_grid(sum(strips, []), frames), output)
+    chosen = [int(name) if re.fullmatch("-?[0-9]+", name) else name for name in components] if components else None
+    rows = sweep_rows(pipeline, latents, chosen, frames, reach)
+    save_picture(picture_grid(sum(rows.values(), []), frames), output)
 
 
 def sheet(model: Model, seed: Seed = 0, output: Path = Path("sheet.png"), overwrite: bool = False) -> None:

@@ -87,7 +87,7 @@ def read_directions(folder: Path, size: int) -> list[Direction]:
     path = folder / DIRECTIONS_FILE
     if not path.is_file():
         return []
-    with _opened(path) as file:
+    with open_stored(path, "directions") as file:
         facts = json.loads(file.metadata()["directions"])
         slices = [file.get_slice(str(number)) for number in range(len(facts))]
         if any(part.get_shape() != [size] or part.get_dtype() != "F32" for part in slices):
@@ -118,7 +118,7 @@ def read_labelled_codes(folder: Path, config: Mapping[str, Any]) -> LabelledCode
     if config["prior"] != CODE or not path.is_file():
         return None
     code_dim = direction_size(config)
-    with _opened(path) as file:
+    with open_stored(path, "directions") as file:
         metadata = file.metadata()
         if "labels" not in metadata:
             return None
@@ -138,9 +138,14 @@ def read_labelled_codes(folder: Path, config: Mapping[str, Any]) -> LabelledCode
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Opens the file, and turns an error of what is not as it should be in it into one sentence."""
-    refuse_lfs_pointer(path, "directions")
+def open_stored(path: Path, kind: str) -> Iterator[Any]:
+    """Opens a safetensors file that holds something of this kind, and turns an error of what is not as it should be in
+    it into one sentence.
+
+    Raises:
+        ValueError: If it is a Git LFS pointer or no such file, or a key, type or value in it is not as expected.
+    """
+    refuse_lfs_pointer(path, kind)
     try:
         with safe_open(path, "pt") as file:
             yield file

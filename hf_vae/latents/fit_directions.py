@@ -12,11 +12,11 @@ from sklearn.metrics import balanced_accuracy_score
 from ..data.cached import DataSplits, ImageSet
 from ..models import ImageGenerator, LatentPrior
 from ..models.priors import CODE
-from ..models.priors.code import CodePrior
 from ..pictures import to_float
 from .directions import Direction
 from .encoding import ENCODE_BATCH, encode_all
 from .labelled_codes import LabelledCodes, are_numbers
+from .sliders import slider_coordinates
 
 
 MAX_CLASSES = 10  # of a label whose values are words; more of them are names, not a direction
@@ -78,15 +78,10 @@ def fit_labelled_codes(
 def _encoded(model: ImageGenerator, images: ImageSet, generator: torch.Generator | None = None) -> torch.Tensor:
     """Where images lie along what sliders move, in standard deviations: the principal components of the code if the
     model has one, else those of the latents. With a `generator`, latents and code are draws, else means."""
-    prior, found = model.latent_prior, []
+    found = []
     for positions in torch.arange(len(images)).split(ENCODE_BATCH):
         latents = encode_all(model, to_float(images[positions]), generator)[:, : model.config.latent_dim]
-        if CODE in prior.kinds:
-            code = prior.get(CODE)
-            assert isinstance(code, CodePrior)
-            found.append(code.coordinates(latents, prior, generator))
-        else:
-            found.append(prior.coordinates(latents))
+        found.append(slider_coordinates(model, latents, generator))
     return torch.cat(found).cpu().double()
 
 

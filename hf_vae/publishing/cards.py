@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..families import FAMILIES
 from ..flags import run_from_recipe, training_command
 from ..latents.directions import Direction, direction_size, read_directions, read_labelled_codes
 from ..latents.labelled_codes import Label, NumberLabel
+from ..latents.sliders import NamedSlider, read_sliders, slider_size
 from ..models import ImageGenerator
 from ..models.auto import AutoGenerator
 from ..models.priors import CODE
@@ -29,11 +30,12 @@ from ..run_folder import (
     METRICS_FILE,
     RECONSTRUCTIONS_FILE,
     SAMPLES_FILE,
+    SWEEP_FILE,
     TIMELAPSES,
     read_json,
     write_json,
 )
-from ..sheets import draw_reconstructions
+from ..sheets import draw_reconstructions, labelled_sheet, sweep_rows
 from .hub import NO_ORIGIN
 
 
@@ -44,10 +46,12 @@ RECONSTRUCTIONS_IN_CARD = 8
 
 
 def write_card(folder: Path) -> None:
-    """Writes `README.md`, `samples.png` and, if the model has an encoder, `reconstructions.png` into a run folder.
+    """Writes `README.md`, `samples.png`, `sweep.webp` and, if the model has an encoder, `reconstructions.png` into a
+    run folder.
 
     They are made from the model, `train_config.json`, `training.json` and `metrics.json` in the folder. Writing them
-    again changes nothing. `samples.png` shows `ImagePipeline.sample(64, seed=0)`. The reconstructions are those of the
+    again changes nothing. `samples.png` shows `ImagePipeline.sample(64, seed=0)`, and `sweep.webp` the first of these along the
+    sliders. The reconstructions are those of the
     model's own samples, so that no training image is shown. If `training.json` has `co2_eq_emissions`, in the form
     that the Hub defines (`emissions` in grams, `source` and others), the card repeats them.
 
@@ -59,6 +63,9 @@ def write_card(folder: Path) -> None:
     picture_grid(samples.images).save(folder / SAMPLES_FILE)
     if model.has_encoder:
         draw_reconstructions(model, samples.tensors[:RECONSTRUCTIONS_IN_CARD]).save(folder / RECONSTRUCTIONS_FILE)
+    pipeline = ImagePipeline(model, sliders=read_sliders(folder, slider_size(model.config)))
+    sweep = labelled_sheet(sweep_rows(pipeline, samples.latents[:1]))
+    sweep.save(folder / SWEEP_FILE, quality=90, method=4)
     card.save(folder / CARD_FILE)
 
 
@@ -66,7 +73,7 @@ def estimate_seconds(model: ImageGenerator, clock: Callable[[], float] = time.pe
     """About how long `write_card` will take for a model of this size, in seconds of `clock`."""
     begin = clock()
     model.sample(SAMPLES_IN_CARD)
-    return 2 * (clock() - begin)  # the reconstructions, and what converts and saves images
+    return 4 * (clock() - begin)  # the reconstructions, the sliders, and what converts and saves images
 
 
 def differs(folder: Path) -> bool:
@@ -128,6 +135,7 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
         command=training_command(run),
         has_timelapse=has_timelapse,
         directions=direction_rows(directions),
+        sliders=slider_rows(read_sliders(folder, slider_size(model.config))),
         has_code=model.config.prior == CODE,
         request=", ".join(map(_example, codes.labels)) if codes else "",
         labels=" ".join(dict.fromkeys(each.name for each in directions)),
@@ -138,6 +146,11 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
 def direction_rows(directions: list[Direction]) -> list[list[str]]:
     """A row for each labelled direction: label, from, to, balanced accuracy, number of held-out images."""
     return [[each.name, each.low, each.high, f"{each.accuracy:.3f}", str(each.num_heldout)] for each in directions]
+
+
+def slider_rows(sliders: Sequence[NamedSlider]) -> list[list[str]]:
+    """A row for each named slider: name, from, to, effect, largest other effect."""
+    return [[each.name, each.low, each.high, f"{each.effect:.1f}", f"{each.side_effect:.1f}"] for each in sliders]
 
 
 def _example(label: Label) -> str:
@@ -156,6 +169,7 @@ def _metadata(
     if FAMILIES[run.family].model.has_encoder:
         text = f"{RECONSTRUCTIONS_IN_CARD} of its samples, and below each the reconstruction"
         gallery[RECONSTRUCTIONS_FILE] = text
+    gallery[SWEEP_FILE] = "Its first sample, moved along sliders from -3 to 3 standard deviations"
     if has_timelapse:
         gallery[TIMELAPSES[0]] = "Samples of the same noise during training"
     hub_dataset = None if is_local_dataset(run.data.dataset_name) else run.data.dataset_name

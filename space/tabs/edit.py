@@ -51,7 +51,7 @@ STRIP = [-3.0, -1.5, 0.0, 1.5, 3.0]
 STRIP_EDGE = 64  # pixels; larger images are scaled down
 GIF_FRAMES = 12  # one way
 NUM_COMPARED = 16  # samples, for the distance between two
-NAMED, LABELS, COMPONENTS = "Named sliders", "Labels", "Components"
+NAMED, LABELS, COMPONENTS = "Face and light", "Labels", "Components"
 UNTOUCHED = "Move a slider."
 WITHOUT_PHOTO = "Without a photo, the sliders change a sample."
 LABEL_NOTE = """**Labels.** A linear probe found these directions from the labels of the dataset. The percentage is the
@@ -59,48 +59,45 @@ probe's balanced accuracy on {each} held-out images; chance is 50%. {step} The l
 slider also moves whatever correlates with its label in the data."""
 CODE_STEP = "+1 is the step from the mean code of one side of a label to that of the other side."
 COMPONENT_NOTE = """**Components.** A component is a direction in which the latents of the training images vary most.
-The unit is one standard deviation. {named}The latents of a model without an encoder vary equally in all directions.
+The unit is one standard deviation. The latents of a model without an encoder vary equally in all directions.
 Its components are the directions that change its first layer most."""
-NAMED_NOTE = "A component has a name if it changes one thing clearly more than others, in three sets of samples. "
+NAMED_NOTE = """**Named sliders.** Each changes one thing that can be measured in an image, and all other measured
+things clearly less, in three sets of samples. The unit is one standard deviation of the samples along it."""
 
 
 @dataclass(frozen=True)
 class Handle:
-    """A slider of a model.
+    """A slider of the page.
 
     Args:
         group: The heading that it stands under.
         title: What it changes.
         low: What lies at its left end; empty if unknown.
         high: What lies at its right end.
-        component: Its number among the components, from 0; None for a direction learned from a label.
-        label: Its number among these directions, from 0; None for a component.
+        shift: One step along the components, `(K,)`; None for a direction learned from a label.
+        label: The number of that direction, from 0; None for others.
     """
 
     group: str
     title: str
     low: str = ""
     high: str = ""
-    component: int | None = None
+    shift: torch.Tensor | None = None
     label: int | None = None
 
 
 def handles_of(model: PublishedModel) -> list[Handle]:
-    """The sliders of a model in the order of the page: components with a name, labels, other components."""
-    handles = []
-    for number, name in sorted(model.component_names.items()):
-        title, _, ends = name.partition(", ")
-        low, _, high = ends.partition(" to ")
-        if number < _num_components(model):
-            handles.append(Handle(NAMED, title, low, high, component=number))
+    """The sliders of a model in the order of the page: those with a name, labels, components."""
+    handles = [Handle(NAMED, each.name, each.low, each.high, each.vector) for each in model.sliders]
     for number, each in enumerate(model.directions[:NUM_DIRECTIONS]):
         title = f"{each.name[:1].upper()}{each.name[1:]}, probe {each.accuracy:.0%}"
         handles.append(Handle(LABELS, title, each.low, each.high, label=number))
-    named = {handle.component for handle in handles}
-    for number in range(_num_components(model)):
-        if number not in named:
-            handles.append(Handle(COMPONENTS, f"Component {number + 1}", component=number))
-    return handles
+    return handles + _components(model)
+
+
+def _components(model: PublishedModel) -> list[Handle]:
+    steps = torch.eye(_num_components(model))
+    return [Handle(COMPONENTS, f"Component {number}", shift=step) for number, step in enumerate(steps, 1)]
 
 
 def latent_pca(
@@ -161,11 +158,10 @@ def pca_sweep(
     from -3 to 3 standard deviations, or steps of a label. Returns a row of seven images for each."""
     chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance)
     count, directions = _num_components(chosen), chosen.directions[:NUM_DIRECTIONS]
-    handles = [Handle(COMPONENTS, "", component=number) for number in range(count)]
-    handles += [Handle(LABELS, "", label=number) for number in range(len(directions))]
-    images = _swept(chosen, start, handles, SWEEP)
+    labelled = [Handle(LABELS, "", label=number) for number in range(len(directions))]
+    images = _swept(chosen, start, _components(chosen) + labelled, SWEEP)
     unit = "standard deviations"
-    captions = [f"{_title(chosen, row)}: {value:+g} {unit}" for row in range(count) for value in SWEEP]
+    captions = [f"Component {row + 1}: {value:+g} {unit}" for row in range(count) for value in SWEEP]
     unit = "steps" if chosen.pipeline.has_code else unit
     captions += [f"{each.low} to {each.high}: {value:+g} {unit}" for each in directions for value in SWEEP]
     return list(zip(images, captions, strict=True))
@@ -186,13 +182,14 @@ def _shifts(
     model: PublishedModel, handles: list[Handle], positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The shifts along components `(B, K)` and the steps of labels `(B, L)` of positions `(B, S)` of sliders."""
-    shifts = torch.zeros(len(positions), _num_components(model))
+    size = max((len(handle.shift) for handle in handles if handle.shift is not None), default=_num_components(model))
+    shifts = torch.zeros(len(positions), size)
     steps = torch.zeros(len(positions), len(model.directions[:NUM_DIRECTIONS]))
     for handle, column in zip(handles, positions.T, strict=True):
-        if handle.component is not None:
-            shifts[:, handle.component] = column
-        else:
+        if handle.shift is None:
             steps[:, handle.label] = column
+        else:
+            shifts[:, : len(handle.shift)] += column[:, None] * handle.shift
     return shifts, steps
 
 
@@ -212,12 +209,6 @@ def _moved(
         return model.pipeline.move(start, padded[0] + padded[1])
     moved = model.pipeline.move(start, shifts)
     return model.pipeline.shift(moved, steps)
-
-
-def _title(model: PublishedModel, component: int) -> str:
-    """The name of a component, numbered from 0, where it has one, and its number as visitors see it."""
-    name, number = model.component_names.get(component), component + 1
-    return f"{name} · component {number}" if name else f"Component {number}"
 
 
 def _num_components(model: PublishedModel) -> int:
@@ -305,7 +296,7 @@ def _shown(handles: list[Handle]) -> dict:
             "low": each.low,
             "high": each.high,
             "group": each.group,
-            "isLabel": each.component is None,
+            "isLabel": each.shift is None,
         }
         for each in handles
     ]
@@ -361,12 +352,11 @@ def _positions(model: PublishedModel, value: Any) -> list[float]:
 
 def meaning_of(model: PublishedModel) -> str:
     """What the sliders of a model mean, as Markdown."""
-    notes = []
+    notes = [NAMED_NOTE] if model.sliders else []
     if directions := model.directions[:NUM_DIRECTIONS]:
         step = CODE_STEP if model.pipeline.has_code else "The unit is one standard deviation."
         notes.append(LABEL_NOTE.format(each=directions[0].num_heldout, step=step))
-    notes.append(COMPONENT_NOTE.format(named=NAMED_NOTE if model.component_names else ""))
-    return "\n\n".join(notes)
+    return "\n\n".join([*notes, COMPONENT_NOTE])
 
 
 def _crop_sentence(model: PublishedModel, picture: dict | None) -> str:

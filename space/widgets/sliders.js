@@ -1,5 +1,5 @@
 // Sliders with a strip of images below each, which shows where it leads.
-// From the server: {handles: [{title, low, high, group, isLabel}], reach}, then the same with {strips: [[data URL, ...],
+// From the server: {handles: [{title, low, high, group, isRandom}], reach}, then the same with {strips: [[data URL, ...],
 // ...]}. To the server: {positions: [number, ...]}, with the event "input" at each move.
 const root = element.firstElementChild;
 let positions = [];
@@ -43,7 +43,7 @@ const draw = ({ handles, reach }) => {
   const reset = make("button", "button", buttons, "Reset");
   reset.addEventListener("click", () => move(handles.map(() => 0)));
   const shuffle = make("button", "button", buttons, "Random");
-  shuffle.addEventListener("click", () => move(handles.map(({ isLabel }) => (isLabel ? 0 : random(reach)))));
+  shuffle.addEventListener("click", () => move(handles.map(({ isRandom }) => (isRandom ? random(reach) : 0))));
   let group = null;
   handles.forEach(({ title, low, high, group: own }, index) => {
     if (own !== group) {

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from conftest import REPOSITORY, draw_picture, reset_accelerate, tiny_run
 from dotted_faces import FACE, dot_network, draw_dots, turned  # noqa: F401  # a fixture
 from PIL import Image
@@ -17,7 +16,7 @@ from PIL import Image
 import train_accelerate
 from hf_vae import FAMILIES, ImagePipeline, packaged
 from hf_vae.commands import main
-from hf_vae.evaluation import component_effects, features
+from hf_vae.evaluation import features, named_sliders
 from hf_vae.pictures import picture_grid
 from hf_vae.sheets import LABEL_HEIGHT
 from hf_vae.training import loop, trackers
@@ -516,25 +515,28 @@ def test_align_writes_a_folder_to_train_on_and_says_what_it_did(dot_network, hf_
         hf_vae(*arguments, "--eye_distance", "2")
 
 
-def test_directions_names_components_and_keeps_the_names(dot_network, hf_vae, published_models, monkeypatch, tmp_path):  # noqa: F811
+def test_directions_fits_named_sliders_and_keeps_those_that_change_one_thing(
+    dot_network,  # noqa: F811
+    hf_vae,
+    published_models,
+    monkeypatch,
+    tmp_path,
+):
     folder = tmp_path / "faces-vae"
     shutil.copytree(published_models / "faces-vae", folder)
-    with pytest.raises(SystemExit, match="pass --labels, --name_components or both"):
+    with pytest.raises(SystemExit, match="pass --labels, --named_sliders or both"):
         hf_vae("directions", str(folder))
-    with pytest.raises(SystemExit, match="A face was found in 0 of 64 samples"):
-        hf_vae("directions", str(folder), "--name_components")
-    values = torch.zeros(2, 2, len(component_effects.MEASURES))
-    values[:, 1, 0] = -1.8
-    correlations = torch.zeros(2, *2 * [len(component_effects.MEASURES)])
-    found = component_effects.ComponentEffects(values, correlations)
-    monkeypatch.setattr(component_effects, "measure_components", lambda pipeline: found)
-    printed = hf_vae("directions", str(folder), "--name_components")
-    name = "Head turn, right to left"
-    assert f"| 1 | {name} | -1.8 -1.8 |" in " ".join(printed.split()) and name in printed
-    assert ImagePipeline.from_pretrained(folder).component_names == {1: name}
-    models = open_models({folder.name: folder}).models
-    first, second, *_ = edit.handles_of(models[folder.name])
-    assert (first.group, first.title, first.low, first.high) == ("Named sliders", "Head turn", "right", "left")
-    assert (second.group, second.title, second.low) == ("Components", "Component 1", "")
-    strips = edit.pca_sweep(models, folder.name, 0, 1.0, "own", None)
-    assert strips[7][1] == f"{name} · component 2: -3 standard deviations"
+    quick = partial(named_sliders.fit_sliders, num_samples=64, num_checked=16)
+    monkeypatch.setattr(named_sliders, "fit_sliders", quick)
+    printed = hf_vae("directions", str(folder), "--named_sliders")
+    rows = dict(re.findall(r"[|] ([A-Z][a-z ]+?) +[|] (yes|no) ", printed))
+    assert set(rows) == {measure.name for measure in named_sliders.OF_IMAGES}, "no faces are in its samples"
+    kept = [slider.name for slider in ImagePipeline.from_pretrained(folder).sliders]
+    assert kept and kept == [name for name in (each.name for each in named_sliders.OF_IMAGES) if rows[name] == "yes"]
+    first, *_ = edit.handles_of(open_models({folder.name: folder}).models[folder.name])
+    assert (first.group, first.title) == (edit.NAMED, kept[0])
+    sheet = str(tmp_path / "sweep.png")
+    hf_vae("sweep", str(folder), "--components", kept[0].lower(), "0", "--frames", "3", "--output", sheet)
+    assert Image.open(sheet).size == (3 * 28, 2 * 28)
+    hf_vae("sweep", str(folder), "--frames", "3", "--output", sheet, "--overwrite")
+    assert Image.open(sheet).height == 28 * len(kept), "named sliders are what is shown unless others are asked for"

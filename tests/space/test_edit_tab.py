@@ -7,10 +7,11 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+import torch
 from conftest import draw_picture, tiny_model
 from PIL import Image
 
-from hf_vae.latents.component_names import write_component_names
+from hf_vae.latents.sliders import NamedSlider, write_sliders
 from hf_vae.pipeline import ImagePipeline
 from published import PublishedModel, open_models
 from tabs import edit
@@ -21,11 +22,16 @@ SETTINGS = (7, 1.0, "own", None, "", 1, None)  # seed, temperature, prior, pictu
 
 @pytest.fixture(scope="module")
 def models(published_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PublishedModel]:
-    """A model with twelve components, of which two have names, and one of which no slider can reach."""
+    """A model with twelve components, ten of them with sliders, and two named sliders."""
     folder = tmp_path_factory.mktemp("models") / "faces-vae"
     tiny_model("vae", latent_dim=12).save_pretrained(folder)
     shutil.copy(published_models / "faces-vae" / "metrics.json", folder)
-    write_component_names(folder, {3: "Head turn, left to right", 1: "Brightness, dark to bright", 11: "Nose"})
+    turn, light = torch.eye(12)[3], 0.6 * torch.eye(12)[1] + 0.8 * torch.eye(12)[11]
+    sliders = [
+        NamedSlider("Head turn", "left", "right", 2.0, 0.5, turn),
+        NamedSlider("Brightness", "dark", "bright", 3.0, 0.5, light),
+    ]
+    write_sliders(folder, sliders)
     return open_models({"faces-vae": folder}).models
 
 
@@ -43,9 +49,10 @@ def refusal_of(function, *arguments) -> str:
 
 def test_sliders_with_a_name_come_first(models) -> None:
     shown = edit.start_edit(models, "faces-vae", *SETTINGS)[1]["handles"]
-    assert [each["title"] for each in shown[:3]] == ["Brightness", "Head turn", "Component 1"]
-    assert (shown[1]["low"], shown[1]["high"]) == ("left", "right")
-    assert len(shown) == 10 and [each["group"] for each in shown] == [edit.NAMED] * 2 + [edit.COMPONENTS] * 8
+    assert [each["title"] for each in shown[:3]] == ["Head turn", "Brightness", "Component 1"]
+    assert (shown[0]["low"], shown[0]["high"]) == ("left", "right")
+    assert [each["group"] for each in shown] == [edit.NAMED] * 2 + [edit.COMPONENTS] * 10
+    assert [each["isRandom"] for each in shown] == [False] * 2 + [True] * 10
 
 
 def test_the_start_is_the_sample_before_and_after(models) -> None:
@@ -57,25 +64,27 @@ def test_the_start_is_the_sample_before_and_after(models) -> None:
 
 def test_a_strip_shows_where_its_slider_leads(models) -> None:
     sent = edit.strips(models, "faces-vae", *SETTINGS)
-    assert [len(row) for row in sent["strips"]] == [5] * 10
+    assert [len(row) for row in sent["strips"]] == [5] * 12
     assert len({row[2] for row in sent["strips"]}) == 1, "the middle is the start"
-    positions = [0.0] * 10
+    positions = [0.0] * 12
     positions[1] = edit.STRIP[-1]
     moved = edit.move(models, {"positions": positions}, "faces-vae", *SETTINGS)
     assert picture_of(moved["after"]).tobytes() == picture_of(sent["strips"][1][-1]).tobytes()
     assert moved["after"] == edit.move(models, {"positions": positions}, "faces-vae", *SETTINGS)["after"]
 
 
-def test_a_named_slider_moves_its_component(models) -> None:
-    positions = [0.0, 2.0] + [0.0] * 8
+def test_named_sliders_and_components_add_up(models) -> None:
+    positions = [2.0, -1.0, *[0.0] * 9, 0.5]  # turn, light, component 10
     moved = edit.move(models, {"positions": positions}, "faces-vae", *SETTINGS)
-    expected = edit.latent_pca(models, "faces-vae", *SETTINGS[:4], component_4=2.0)
+    pipe = models["faces-vae"].pipeline
+    shift = 2 * pipe.sliders[0].vector - pipe.sliders[1].vector + 0.5 * torch.eye(12)[9]
+    expected = pipe.decode(pipe.move(pipe.sample(1, 7).latents, shift[None])).images[0]
     assert picture_of(moved["after"]).tobytes() == expected.tobytes()
 
 
 def test_the_distance_is_shown_and_grows(models) -> None:
     notes = [
-        edit.move(models, {"positions": [0.0, value] + [0.0] * 8}, "faces-vae", *SETTINGS)["note"]
+        edit.move(models, {"positions": [0.0, value] + [0.0] * 10}, "faces-vae", *SETTINGS)["note"]
         for value in (0.0, 0.5, 3.0)
     ]
     assert notes[0] == edit.UNTOUCHED
@@ -84,21 +93,21 @@ def test_the_distance_is_shown_and_grows(models) -> None:
 
 
 def test_an_animation_goes_to_the_change_and_back(models) -> None:
-    shown = edit.animate(models, {"positions": [0.0, 3.0] + [0.0] * 8}, "faces-vae", *SETTINGS)
+    shown = edit.animate(models, {"positions": [0.0, 3.0] + [0.0] * 10}, "faces-vae", *SETTINGS)
     animation = Image.open(shown.value["path"] if isinstance(shown.value, dict) else shown.value)
     assert (animation.format, animation.n_frames) == ("GIF", 2 * edit.GIF_FRAMES - 2)
     assert "move a slider first" in refusal_of(edit.animate, models, None, "faces-vae", *SETTINGS)
 
 
-@pytest.mark.parametrize("sent", [[0.0] * 9, "many", [0.0] * 11])
+@pytest.mark.parametrize("sent", [[0.0] * 11, "many", [0.0] * 13])
 def test_positions_of_other_sliders_are_refused(models, sent) -> None:
     message = refusal_of(edit.move, models, {"positions": sent}, "faces-vae", *SETTINGS)
-    assert message == "The positions are not those of 10 sliders; choose the model again."
+    assert message == "The positions are not those of 12 sliders; choose the model again."
 
 
 def test_a_position_out_of_reach_is_refused_by_its_name(models) -> None:
-    message = refusal_of(edit.move, models, {"positions": [9, *[0.0] * 9]}, "faces-vae", *SETTINGS)
-    assert message.startswith("Brightness is 9; it must be a number from -3")
+    message = refusal_of(edit.move, models, {"positions": [9, *[0.0] * 11]}, "faces-vae", *SETTINGS)
+    assert message.startswith("Head turn is 9; it must be a number from -3")
 
 
 def test_an_upload_is_what_sliders_start_from(models, tmp_path: Path, monkeypatch) -> None:
