@@ -45,8 +45,8 @@ def sweep_rows(
     frames: int = SWEEP_FRAMES,
     reach: float = SWEEP_REACH,
 ) -> dict[str, list[Image.Image]]:
-    """An image moved along sliders: for each a row of `frames` images, from -`reach` to `reach` standard deviations, by
-    its name.
+    """An image moved along sliders: for each a row of `frames` images, from -`reach` to `reach` standard deviations,
+    by its name.
 
     Args:
         pipeline: The model.
