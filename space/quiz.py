@@ -1,0 +1,108 @@
+"""Makes the rounds of the quiz: which of two images is a reconstruction, and which of two kinds of models generated an
+image."""
+
+import random
+from itertools import zip_longest
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from hf_vae.evaluation.metrics import laplacian_variance
+from hf_vae.pipeline import PicturesOutput
+from published import PublishedModel
+from tabs.reconstruct import Reconstruction, reconstructions
+from widgets import data_url
+
+
+NUM_ROUNDS = 10
+NUM_UPLOAD_ROUNDS = 2  # the upload as it is, and mirrored: in a third round it would be known
+FIRST_IMAGE = 4  # the first samples are shown on the page, beside the name of their model
+
+Round = dict[str, Any]
+
+
+def quiz_rounds(
+    samples: dict[PublishedModel, PicturesOutput], titles: dict[str, str], upload: Image.Image | None, seed: int
+) -> list[Round]:
+    """Ten rounds: by turns a pair of an original and its reconstruction, and one sample of one of two kinds of models.
+    If only one of the two is possible with these models, all rounds are of that kind; if none is, there are no rounds.
+
+    Args:
+        samples: At least `FIRST_IMAGE + NUM_ROUNDS` samples of each model.
+        titles: What visitors read for each model's name.
+        upload: An image of the visitor's, the original of the first rounds. Others are samples.
+        seed: Decides all that is random.
+    """
+    chance = random.Random(seed)
+    encoders = [model for model in samples if model.has_encoder]
+    kinds = two_kinds(list(samples))
+    num_pairs = NUM_ROUNDS if not kinds else (NUM_ROUNDS + 1) // 2 if encoders else 0
+    pairs = []
+    for number in range(num_pairs if encoders else 0):
+        encoder = encoders[number % len(encoders)]
+        if upload is not None and number < NUM_UPLOAD_ROUNDS:
+            original = ImageOps.mirror(upload) if number % 2 else upload
+        else:
+            original = samples[_source(samples, encoder, chance)].images[FIRST_IMAGE + number]
+        pairs.append(_pair_round(chance.choice(reconstructions([encoder], original)), original, titles, chance))
+    singles = []
+    numbers = chance.sample(range(FIRST_IMAGE, FIRST_IMAGE + NUM_ROUNDS), NUM_ROUNDS - num_pairs) if kinds else []
+    for number in numbers:
+        singles.append(_single_round(kinds, samples, number, titles, chance))
+    return [each for both in zip_longest(pairs, singles) for each in both if each is not None]
+
+
+def two_kinds(models: list[PublishedModel]) -> tuple[PublishedModel, PublishedModel] | None:
+    """A model that was trained without a discriminator and one that was trained against one, or None if there are no
+    two such models. Of the second kind, one without an encoder comes first."""
+    plain = [model for model in models if model.has_encoder and not model.has_discriminator]
+    adversarial = sorted((model for model in models if model.has_discriminator), key=lambda model: model.has_encoder)
+    return (plain[0], adversarial[0]) if plain and adversarial else None
+
+
+def _source(samples: dict[PublishedModel, PicturesOutput], encoder: PublishedModel, chance: random.Random) -> Any:
+    """The model whose sample another one reconstructs: a sharp one if there is one."""
+    others = [model for model in samples if model != encoder]
+    return chance.choice([model for model in others if model.has_discriminator] or others or [encoder])
+
+
+def _pair_round(made: Reconstruction, original: Image.Image, titles: dict[str, str], chance: random.Random) -> Round:
+    answer = chance.randrange(2)
+    images = [made.model.pipeline.prepare(original)]
+    images.insert(answer, made.output.images[0])
+    title = made.name.replace(made.model.name, titles[made.model.name], 1)
+    return {
+        "question": "Which is the reconstruction?",
+        "images": [data_url(image) for image in images],
+        "choices": ["A", "B"],
+        "answer": answer,
+        "why": f"{'AB'[answer]} is the reconstruction by {title}. Its sharpness is {made.sharpness:.2f} of that of the "
+        f"original.",
+    }
+
+
+def _single_round(
+    kinds: tuple[PublishedModel, PublishedModel],
+    samples: dict[PublishedModel, PicturesOutput],
+    number: int,
+    titles: dict[str, str],
+    chance: random.Random,
+) -> Round:
+    answer = chance.randrange(2)
+    model, names = kinds[answer], kind_titles(kinds)
+    sharpness = [
+        laplacian_variance(samples[each].tensors) / float(each.metrics["laplacian_variance_real"]) for each in kinds
+    ]
+    return {
+        "question": f"Which model generated this image: {names[0]} or {names[1]}?",
+        "images": [data_url(samples[model].images[number])],
+        "choices": names,
+        "answer": answer,
+        "why": f"It is a sample of {titles[model.name]}. Its sharpness is {sharpness[answer][number].item():.2f} of that "
+        f"of real images; {names[1 - answer]} has {sharpness[1 - answer].mean().item():.2f} on average.",
+    }
+
+
+def kind_titles(kinds: tuple[PublishedModel, PublishedModel]) -> list[str]:
+    """What the two kinds of models are called: by the titles of their families."""
+    return [model.family.title if model.family else model.title for model in kinds]
