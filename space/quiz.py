@@ -71,13 +71,15 @@ def _pair_round(made: Reconstruction, original: Image.Image, titles: dict[str, s
     images = [made.model.pipeline.prepare(original)]
     images.insert(answer, made.output.images[0])
     title = made.name.replace(made.model.name, titles[made.model.name], 1)
+    sentence = (
+        f"{'AB'[answer]} is the reconstruction by {title}. Its sharpness is {made.sharpness:.2f} of the original's."
+    )
     return {
-        "question": "Which is the reconstruction?",
+        "question": "One image is an original, the other its reconstruction. Which is the reconstruction?",
         "images": [data_url(image) for image in images],
         "choices": ["A", "B"],
         "answer": answer,
-        "why": f"{'AB'[answer]} is the reconstruction by {title}. Its sharpness is {made.sharpness:.2f} of that of the "
-        f"original.",
+        "why": sentence,
     }
 
 
@@ -90,16 +92,17 @@ def _single_round(
 ) -> Round:
     answer = chance.randrange(2)
     model, names = kinds[answer], kind_titles(kinds)
-    sharpness = [
-        laplacian_variance(samples[each].tensors) / float(each.metrics["laplacian_variance_real"]) for each in kinds
-    ]
+    own, other = (
+        laplacian_variance(samples[each].tensors) / float(each.metrics["laplacian_variance_real"])
+        for each in (model, kinds[1 - answer])
+    )
     return {
         "question": f"Which model generated this image: {names[0]} or {names[1]}?",
         "images": [data_url(samples[model].images[number])],
         "choices": names,
         "answer": answer,
-        "why": f"It is a sample of {titles[model.name]}. Its sharpness is {sharpness[answer][number].item():.2f} of that "
-        f"of real images; {names[1 - answer]} has {sharpness[1 - answer].mean().item():.2f} on average.",
+        "why": f"It is a sample of {titles[model.name]}. Its sharpness is {own[number].item():.2f} of that of real "
+        f"images; {names[1 - answer]} has {other.mean().item():.2f} on average.",
     }
 
 

@@ -32,11 +32,13 @@ GRID_COLUMNS = 4
 SHOWN = 4  # of the samples of a model, under the lens
 SHOWN_COLUMNS = 2
 ZOOM = 4
+EYE, GRID_EYE = (0.3, 0.42), (0.15, 0.21)  # where faces have an eye: in one image, in the first of the four
 MAX_NOISE, FIRST_NOISE = 30, 15  # standard deviation in grey levels, of 255
 IMAGES = "images"
 LAPLACIAN = "variance of the Laplacian"
 HIGH_FREQUENCY = "high-frequency energy"
 FREQUENCY, POWER = "frequency, log10 of cycles per pixel", "power, log10"
+CYCLES, RELATIVE_POWER = "cycles per pixel", "power / that of real images"  # on the page
 BAND_CENTERS = [(band + 0.5) / 16 for band in range(8)]  # cycles per pixel
 WARNING = "Sharper is not better: noise and checkerboards count as sharpness."
 COLUMNS = {
@@ -118,6 +120,17 @@ def _curves(spectra: dict[str, list[float]]) -> Table:
     return pd.DataFrame(rows, columns=[FREQUENCY, POWER, IMAGES])
 
 
+def _relative_spectra(drawn: dict[str, tuple[PublishedModel, torch.Tensor]]) -> Table:
+    """The power of images `(B, C, H, W)` in each band of frequencies, relative to that of real images."""
+    rows = []
+    for name, (model, images) in drawn.items():
+        powers = radial_power_spectrum(images).mean(0).tolist()
+        for band, (frequency, power) in enumerate(zip(BAND_CENTERS, powers, strict=True), 1):
+            rows.append((frequency, power / max(float(model.metrics[f"spectrum_band_{band}_real"]), 1e-9), name))
+    rows += [(frequency, 1.0, "real images") for frequency in BAND_CENTERS]
+    return pd.DataFrame(rows, columns=[CYCLES, RELATIVE_POWER, IMAGES])
+
+
 def _published(models: list[PublishedModel]) -> Table:
     columns = COLUMNS | {
         title.format(network=network): key.replace("{network}", network)
@@ -160,22 +173,24 @@ def show_samples(groups: Groups, data_set: str, seed: int) -> tuple[dict, dict, 
         grid = picture_grid(output.images[:SHOWN], SHOWN_COLUMNS)
         items.append(_card(title, f"Samples of {title}, seed {seed}", grid, f"Sharpness {sharpness:.2f}"))
         bars.append({"title": title, "number": sharpness})
-    *_, curves, _ = _measured([(model, titles[model.name], output.tensors) for model, output in samples.items()])
+    curves = _relative_spectra({titles[model.name]: (model, output.tensors) for model, output in samples.items()})
     published = _published(models)
     published["model"] = [titles[name] for name in published["model"]]
-    return _lens(items), _sharpness_bars(f"Sharpness of {NUM_SAMPLES} samples, on average", bars), curves, published
+    lens = _lens(items, GRID_EYE) | {"hint": True}
+    return lens, _sharpness_bars(f"Sharpness of {NUM_SAMPLES} samples, on average", bars), curves, published
 
 
-def show_reconstructions(
-    groups: Groups, picture: dict | None, data_set: str, cut: str, seed: int
-) -> tuple[dict, str, Table]:
-    """Reconstructs an image with every model of a dataset that has an encoder. Without an upload, the image is a sample.
-    Returns the input and all reconstructions under the lens, a sentence on the input, and a table of errors."""
+def show_reconstructions(groups: Groups, picture: dict | None, data_set: str, cut: str) -> tuple[dict, str, Table]:
+    """Reconstructs an image with every model of a dataset that has an encoder. Without an upload, the image is a
+    sample. Returns the input and all reconstructions under the lens, a sentence on the input, and a table of
+    errors."""
     models = checks.choice("The dataset", data_set, groups)
     encoders = [model for model in models if model.has_encoder]
     if not encoders:
-        return _lens([]), f"No model of {data_set_title(data_set)} has an encoder, so none can reconstruct an image.", (
-            error_table([])
+        return (
+            _lens([]),
+            f"No model of {data_set_title(data_set)} has an encoder, so none can reconstruct an image.",
+            (error_table([])),
         )
     titles = _titles(models)
     if picture:
@@ -188,10 +203,11 @@ def show_reconstructions(
         name = "A sample"
         sentence = f"No image is uploaded yet. This input is a sample of {titles[source.name]}."
     largest = max(found, key=lambda each: each.seen.shape[-1])
-    items = [_card(f"{name} (input)", f"{name}, the input", largest.model.pipeline.prepare(upload), "Sharpness 1.00")]
+    prepared = largest.model.pipeline.prepare(upload)
+    items = [_card(f"{name} (input)", f"{name}, the input", prepared, f"{prepared.width} x {prepared.height} pixels")]
     for each in found:
         title = _title_of(each, titles)
-        note = f"Sharpness {each.sharpness:.2f}"
+        note = f"Sharpness {each.sharpness:.2f} of the input"
         items.append(_card(title, f"Reconstruction by {title}", each.output.images[0], note))
     table = error_table(found)
     table["model"] = [_title_of(each, titles) for each in found]
@@ -200,7 +216,8 @@ def show_reconstructions(
 
 @functools.lru_cache(maxsize=8)
 def _example(models: tuple[PublishedModel, ...], source: PublishedModel) -> tuple[Image.Image, list[Reconstruction]]:
-    example = _kept_samples(models, 0)[source].images[0]
+    samples = _kept_samples(models, 0)[source]
+    example = samples.images[_typical(samples)]
     return example, reconstructions([model for model in models if model.has_encoder], example)
 
 
@@ -211,17 +228,17 @@ def show_noise(groups: Groups, data_set: str, noise: float) -> tuple[dict, dict]
     noise = checks.number("The noise", noise, 0, MAX_NOISE)
     titles, samples, kinds = _titles(models), _kept_samples(tuple(models), 0), two_kinds(models)
     model, *others = kinds or models[:1]
-    sample = samples[model].tensors[:1]
-    grey = torch.randn(sample[:, :1].shape, generator=torch.Generator().manual_seed(0))  # one value for all channels
-    title = f"{titles[model.name]}, a sample"
-    noisy = (sample + grey * noise / 127.5).clamp(-1, 1)
-    shown = [(model, title, sample), (model, f"{title} with noise", noisy)]
-    shown += [(other, f"{titles[other.name]}, a sample", samples[other].tensors[:1]) for other in others]
+    first, *rest = (samples[each].tensors[[_typical(samples[each])]] for each in (model, *others))
+    grey = torch.randn(first[:, :1].shape, generator=torch.Generator().manual_seed(0))  # one value for all channels
+    title = titles[model.name]
+    noisy = (first + grey * noise / 127.5).clamp(-1, 1)
+    shown = [(model, title, first), (model, f"{title}, with noise", noisy)]
+    shown += [(other, titles[other.name], image) for other, image in zip(others, rest, strict=True)]
     items, bars = [], []
     for each, name, images in shown:
         sharpness = _sharpness(each, images)
         picture = to_pictures(images, each.pipeline.model.output_size)[0]
-        items.append(_card(name, name, picture, f"Sharpness {sharpness:.2f}"))
+        items.append(_card(name, f"A sample of {name}", picture, f"Sharpness {sharpness:.2f}"))
         bars.append({"title": name, "number": sharpness})
     return _lens(items), _sharpness_bars("Sharpness of these images", bars)
 
@@ -264,12 +281,18 @@ def _sharpness(model: PublishedModel, images: torch.Tensor) -> float:
     return _mean(laplacian_variance(images)) / float(model.metrics["laplacian_variance_real"])
 
 
+def _typical(samples: PicturesOutput) -> int:
+    """The number of the sample whose sharpness is nearest to the mean of all."""
+    sharpness = laplacian_variance(samples.tensors)
+    return int((sharpness - sharpness.mean()).abs().argmin())
+
+
 def _card(title: str, alt: str, picture: Image.Image, note: str) -> dict[str, str]:
     return {"title": title, "alt": alt, "image": data_url(picture), "note": note}
 
 
-def _lens(items: list[dict[str, str]]) -> dict[str, Any]:
-    return {"items": items, "zoom": ZOOM}
+def _lens(items: list[dict[str, str]], place: tuple[float, float] = EYE) -> dict[str, Any]:
+    return {"items": items, "zoom": ZOOM, "place": list(place)}
 
 
 def _sharpness_bars(title: str, items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -306,26 +329,32 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
         if are_kinds:
             gr.Markdown(
                 "A model trained on reconstruction error alone averages over the details it cannot predict, and its "
-                "images are blurred. A model trained against a discriminator has to choose details, and its images are "
-                "sharper."
+                "images are blurred. A model trained against a discriminator has to choose details, and its images "
+                "are sharper."
             )
         gr.Markdown("## Samples from the same seed" if len(models) > 1 else "## Samples")
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=True):
             data_set = gr.Dropdown(
-                data_set_choices(groups), value=first, label="Dataset", visible=len(groups) > 1, elem_id="compare-data"
+                data_set_choices(groups),
+                value=first,
+                label="Dataset",
+                visible=len(groups) > 1,
+                min_width=120,
+                elem_id="compare-data",
             )
-            seed = gr.Number(0, label="Seed", precision=0, elem_id="compare-seed")
+            seed = gr.Number(0, label="Seed", precision=0, min_width=120, elem_id="compare-seed")
             button = gr.Button("Compare samples", variant="primary", elem_id="compare-samples")
         lens = widget("lens", elem_id="compare-lens")
         bars = widget("bars", elem_id="sharpness-bars")
         with gr.Accordion("Spectrum and numbers", open=False):
             spectrum = gr.LinePlot(
-                x=FREQUENCY,
-                y=POWER,
+                x=CYCLES,
+                y=RELATIVE_POWER,
                 color=IMAGES,
-                title="Power by spatial frequency",
-                x_title="log10 of cycles per pixel: fine detail is on the right",
-                y_title="log10 of power",
+                title="Power of coarse detail (left) to fine detail (right)",
+                x_title="Cycles per pixel",
+                y_title="Power / real images",
+                y_lim=[0, None],
                 height=320,
                 elem_id="spectrum-plot",
             )
@@ -339,24 +368,24 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
         with gr.Column(visible=has_encoder):
             gr.Markdown(
                 "## Your image\n\n"
-                "Each model with an encoder encodes your image as a list of numbers, its latents, and decodes the image "
-                "from these alone. Some models add residual latents, which encode the residual: the image minus the "
-                "decoder's output. They preserve most of any image, even of a kind that the model was not trained on. "
+                "Each model with an encoder encodes your image as a list of numbers, its latents, and decodes the "
+                "image from these alone. Some models add residual latents, which encode the residual: the image minus "
+                "the decoder's output. They preserve most of any image, even of a kind that the model was not trained on. "
                 "The results without residual latents show what the networks have learned."
             )
             with gr.Row(equal_height=False):
                 picture = gr.Image(label="Your image", height=240, elem_id="compare-upload", **UPLOAD)
-                cut = gr.Radio(cuts_for(first), value=cuts_for(first)[0][1], label="Crop", elem_id="compare-cut")
-            found = gr.Markdown(elem_id="found")
+                with gr.Column():
+                    cut = gr.Radio(cuts_for(first), value=cuts_for(first)[0][1], label="Crop", elem_id="compare-cut")
+                    found = gr.Markdown(elem_id="found")
             reconstructed = widget("lens", elem_id="reconstruction-lens")
-            gr.Markdown("Sharpness is relative to the input here.")
             with gr.Accordion("Errors of the reconstructions", open=False):
                 table = gr.Dataframe(
                     label="Reconstruction error",
                     headers=reconstruct.COLUMNS,
                     interactive=False,
                     wrap=True,
-                    column_widths=["165px", "95px", "95px", "95px", "125px", "145px"],  # numbers fit on a phone
+                    column_widths=["200px", "95px", "95px", "95px", "125px", "145px"],  # numbers fit on a phone
                     elem_id="nearness",
                 )
         with gr.Column(visible=has_encoder):
@@ -374,7 +403,7 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
             FIRST_NOISE,
             step=1,
             label="Noise added to the sample",
-            info="Standard deviation in grey levels of 255",
+            info="Standard deviation in gray levels, of 255",
             elem_id="noise",
         )
         noisy = widget("lens", elem_id="noise-lens")
@@ -383,7 +412,7 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
     upload = [picture, data_set, cut]
     sampling = {"inputs": [data_set, seed], "outputs": [lens, bars, spectrum, published]}
     sampling |= model_event(show_samples, groups)
-    reconstructing = {"inputs": [*upload, seed], "outputs": [reconstructed, found, table]}
+    reconstructing = {"inputs": upload, "outputs": [reconstructed, found, table]}
     reconstructing |= model_event(show_reconstructions, groups)
     playing = {"inputs": upload, "outputs": quiz} | model_event(first_quiz, groups)
     adding = {"inputs": [data_set, noise], "outputs": [noisy, noisy_bars]} | model_event(show_noise, groups)
@@ -418,7 +447,9 @@ def _add_endpoints(models: dict[str, PublishedModel]) -> None:
     spectrum = gr.LinePlot(x=FREQUENCY, y=POWER, color=IMAGES, visible=False)
     sentence = gr.Markdown(visible=False)
     published = gr.Dataframe(
-        label="Published metrics on held-out images (feature network in brackets)", headers=list(COLUMNS), visible=False
+        label="Published metrics on held-out images (feature network in brackets)",
+        headers=list(COLUMNS),
+        visible=False,
     )
     plots = [grids, sharpness, energy, spectrum, sentence]
     gr.Button(visible=False).click(

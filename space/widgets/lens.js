@@ -1,11 +1,12 @@
 // Images in cards, and one lens over all of them: it magnifies the same place of each image.
-// value: {"items": [{"title", "alt", "image", "note"}, ...], "zoom": how much the lens magnifies}
+// value: {"items": [{"title", "alt", "image", "note"}, ...], "zoom": how much the lens magnifies, "place": [x, y], where
+// it is at first, as shares of an image's edge, "hint": whether to show how to use it}
 const HINT =
-  "Move over an image to magnify the same place in all of them. With a keyboard, use the arrow keys on the first image.";
+  "Move over an image, or tap it, to magnify the same place in all of them. With a keyboard, use the arrow keys on the first image.";
 const STEP = 0.05; // of an image's edge, for an arrow key
 const LENS = 0.56; // the lens, as a share of an image's edge; lens.css has it too
 
-let place = { x: 0.3, y: 0.32 }; // of the lens, as shares of an image's edge
+let place = null; // of the lens, as shares of an image's edge
 let isShown = true; // before anybody moves, so that people see what it does
 
 const make = (tag, name, text) => {
@@ -20,6 +21,8 @@ function draw() {
   const items = value.items || [];
   const zoom = value.zoom || 4;
   const lenses = [];
+  const [x, y] = value.place || [0.5, 0.5];
+  place = place || { x, y };
 
   const show = (x, y, lift = 0) => {
     place = { x: Math.min(Math.max(x, 0), 1), y: Math.min(Math.max(y, 0), 1) };
@@ -57,7 +60,7 @@ function draw() {
     show(place.x + x * STEP, place.y + y * STEP);
   };
 
-  const hint = make("p", "lens-hint", HINT);
+  const hint = make("p", value.hint ? "lens-hint" : "lens-hint lens-hidden", HINT);
   hint.id = `lens-hint-${Math.random().toString(36).slice(2)}`;
   const cards = make("ul", "lens-cards");
   cards.style.setProperty("--lens-columns", items.length > 5 ? Math.ceil(items.length / 2) : Math.max(items.length, 1));
