@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from hf_vae.evaluation.metrics import laplacian_variance
+from hf_vae.families import FAMILIES
 from hf_vae.pipeline import PicturesOutput
 from published import PublishedModel
 from tabs.reconstruct import Reconstruction, reconstructions
@@ -16,7 +17,7 @@ from widgets import data_url
 
 NUM_ROUNDS = 10
 NUM_UPLOAD_ROUNDS = 2  # the upload as it is, and mirrored: in a third round it would be known
-FIRST_IMAGE = 4  # the first samples are shown on the page, beside the name of their model
+FIRST_IMAGE = 4  # earlier samples are shown on the page, beside the name of their model
 
 Round = dict[str, Any]
 
@@ -45,18 +46,20 @@ def quiz_rounds(
         else:
             original = samples[_source(samples, encoder, chance)].images[FIRST_IMAGE + number]
         pairs.append(_pair_round(chance.choice(reconstructions([encoder], original)), original, titles, chance))
-    singles = []
-    numbers = chance.sample(range(FIRST_IMAGE, FIRST_IMAGE + NUM_ROUNDS), NUM_ROUNDS - num_pairs) if kinds else []
-    for number in numbers:
-        singles.append(_single_round(kinds, samples, number, titles, chance))
+    singles = [
+        _single_round(kinds, samples, FIRST_IMAGE + number, titles, chance)
+        for number in range(num_pairs, NUM_ROUNDS if kinds else 0)  # no image is in two rounds
+    ]
     return [each for both in zip_longest(pairs, singles) for each in both if each is not None]
 
 
 def two_kinds(models: list[PublishedModel]) -> tuple[PublishedModel, PublishedModel] | None:
     """A model that was trained without a discriminator and one that was trained against one, or None if there are no
-    two such models. Of the second kind, one without an encoder comes first."""
-    plain = [model for model in models if model.has_encoder and not model.has_discriminator]
-    adversarial = sorted((model for model in models if model.has_discriminator), key=lambda model: model.has_encoder)
+    two such models. Families come in the order of `FAMILIES`, and of the second kind, one without an encoder first."""
+    families = list(FAMILIES.values())
+    known = sorted((model for model in models if model.family), key=lambda model: families.index(model.family))
+    plain = [model for model in known if model.has_encoder and not model.has_discriminator]
+    adversarial = sorted((model for model in known if model.has_discriminator), key=lambda model: model.has_encoder)
     return (plain[0], adversarial[0]) if plain and adversarial else None
 
 

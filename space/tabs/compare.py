@@ -17,7 +17,6 @@ import checks
 from animation import enlarge
 from faces import crop_to_face
 from hf_vae.evaluation.metrics import high_frequency_energy, laplacian_variance, radial_power_spectrum
-from hf_vae.families import FAMILIES
 from hf_vae.pictures import picture_grid, to_pictures
 from hf_vae.pipeline import PicturesOutput
 from published import WITHOUT_DETAILS, PublishedModel, by_data_set, comparable_models, data_set_title
@@ -282,9 +281,9 @@ def _sharpness(model: PublishedModel, images: torch.Tensor) -> float:
 
 
 def _typical(samples: PicturesOutput) -> int:
-    """The number of the sample whose sharpness is nearest to the mean of all."""
+    """The number of the sample, of those that are shown, whose sharpness is nearest to the mean of all."""
     sharpness = laplacian_variance(samples.tensors)
-    return int((sharpness - sharpness.mean()).abs().argmin())
+    return int((sharpness[:SHOWN] - sharpness.mean()).abs().argmin())
 
 
 def _card(title: str, alt: str, picture: Image.Image, note: str) -> dict[str, str]:
@@ -309,13 +308,8 @@ def tab_title(models: dict[str, PublishedModel]) -> str:
     """The name of the tab: what kinds of models there are to compare."""
     if len(models) == 1:
         return "Measure sharpness"
-    kinds = two_kinds(sorted(models.values(), key=lambda model: _place(model)))
+    kinds = two_kinds(list(models.values()))
     return f"GAN vs {kind_titles(kinds)[0]}" if kinds else "Compare models"
-
-
-def _place(model: PublishedModel) -> int:
-    families = list(FAMILIES.values())
-    return families.index(model.family) if model.family else len(families)
 
 
 def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | None = None) -> None:
@@ -370,8 +364,8 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
                 "## Your image\n\n"
                 "Each model with an encoder encodes your image as a list of numbers, its latents, and decodes the "
                 "image from these alone. Some models add residual latents, which encode the residual: the image minus "
-                "the decoder's output. They preserve most of any image, even of a kind that the model was not trained on. "
-                "The results without residual latents show what the networks have learned."
+                "the decoder's output. They preserve most of any image, even of a kind that the model was not trained "
+                "on. The results without residual latents show what the networks have learned."
             )
             with gr.Row(equal_height=False):
                 picture = gr.Image(label="Your image", height=240, elem_id="compare-upload", **UPLOAD)

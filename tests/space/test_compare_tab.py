@@ -215,7 +215,7 @@ def test_the_tab_names_what_there_is_to_compare(models, families, title) -> None
     demo = app.build_demo({name: model.folder for name, model in chosen.items()})
     (tab,) = [block for block in demo.blocks.values() if getattr(block, "id", None) == "compare"]
     assert tab.label == title == compare.tab_title(chosen)
-    said = " ".join(block.value for block in demo.blocks.values() if isinstance(block, gr.Markdown) and block.value)
+    said = " ".join(block.value for block in tab.children if isinstance(block, gr.Markdown) and block.value)
     assert ("trained against a discriminator" in said) == title.startswith("GAN")
 
 
