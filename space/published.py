@@ -56,7 +56,7 @@ class PublishedModel:
 
     @property
     def title(self) -> str:
-        """What visitors read: the dataset, the family and the size, as in "Cats, FAMILY, 64 px". A variant comes last."""
+        """What visitors read: the dataset, the family and the size, separated by commas. A variant comes last."""
         data_set, family = split_name(self.name)
         if family is None:
             parts, variant = [self.name], ""

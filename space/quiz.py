@@ -37,9 +37,9 @@ def quiz_rounds(
     chance = random.Random(seed)
     encoders = [model for model in samples if model.has_encoder]
     kinds = two_kinds(list(samples))
-    num_pairs = NUM_ROUNDS if not kinds else (NUM_ROUNDS + 1) // 2 if encoders else 0
+    num_pairs = NUM_ROUNDS // 2 if kinds else NUM_ROUNDS if encoders else 0
     pairs = []
-    for number in range(num_pairs if encoders else 0):
+    for number in range(num_pairs):
         encoder = encoders[number % len(encoders)]
         if upload is not None and number < NUM_UPLOAD_ROUNDS:
             original = ImageOps.mirror(upload) if number % 2 else upload
