@@ -32,12 +32,12 @@ SHOWN = 4  # of the samples of a model, under the lens
 SHOWN_COLUMNS = 2
 ZOOM = 4
 EYE, GRID_EYE = (0.3, 0.42), (0.15, 0.21)  # where faces have an eye: in one image, in the first of the four
-MAX_NOISE, FIRST_NOISE = 30, 15  # standard deviation in grey levels, of 255
+MAX_NOISE = 60  # standard deviation in grey levels, of 255
+NOISE_SHARPNESS = 1.4  # that the noise has at first, relative to real images
 IMAGES = "images"
 LAPLACIAN = "variance of the Laplacian"
 HIGH_FREQUENCY = "high-frequency energy"
 FREQUENCY, POWER = "frequency, log10 of cycles per pixel", "power, log10"
-CYCLES, RELATIVE_POWER = "cycles per pixel", "power / that of real images"  # on the page
 BAND_CENTERS = [(band + 0.5) / 16 for band in range(8)]  # cycles per pixel
 WARNING = "Sharper is not better: noise and checkerboards count as sharpness."
 COLUMNS = {
@@ -119,15 +119,21 @@ def _curves(spectra: dict[str, list[float]]) -> Table:
     return pd.DataFrame(rows, columns=[FREQUENCY, POWER, IMAGES])
 
 
-def _relative_spectra(drawn: dict[str, tuple[PublishedModel, torch.Tensor]]) -> Table:
+def _relative_spectra(drawn: dict[str, tuple[PublishedModel, torch.Tensor]]) -> dict[str, Any]:
     """The power of images `(B, C, H, W)` in each band of frequencies, relative to that of real images."""
-    rows = []
-    for name, (model, images) in drawn.items():
+    curves: list[dict[str, Any]] = [{"title": "Real images", "y": [1.0] * len(BAND_CENTERS), "is_reference": True}]
+    for title, (model, images) in drawn.items():
         powers = radial_power_spectrum(images).mean(0).tolist()
-        for band, (frequency, power) in enumerate(zip(BAND_CENTERS, powers, strict=True), 1):
-            rows.append((frequency, power / max(float(model.metrics[f"spectrum_band_{band}_real"]), 1e-9), name))
-    rows += [(frequency, 1.0, "real images") for frequency in BAND_CENTERS]
-    return pd.DataFrame(rows, columns=[CYCLES, RELATIVE_POWER, IMAGES])
+        real = [float(model.metrics[f"spectrum_band_{band}_real"]) for band in range(1, 1 + len(powers))]
+        relative = [power / max(of_real, 1e-9) for power, of_real in zip(powers, real, strict=True)]
+        curves.append({"title": title, "y": relative})
+    return {
+        "title": "Spectrum of the samples, from coarse to fine detail",
+        "x_title": "Spatial frequency in cycles per pixel",
+        "y_title": "Power, relative to real images",
+        "x": BAND_CENTERS,
+        "curves": curves,
+    }
 
 
 def _published(models: list[PublishedModel]) -> Table:
@@ -160,7 +166,7 @@ def _samples(models: tuple[PublishedModel, ...], seed: int) -> Samples:
 _kept_samples = functools.lru_cache(maxsize=8)(_samples)
 
 
-def show_samples(groups: Groups, data_set: str, seed: int) -> tuple[dict, dict, Table, Table]:
+def show_samples(groups: Groups, data_set: str, seed: int) -> tuple[dict, dict, dict, Table]:
     """Samples 16 images from every model of a dataset with one seed: four of each under the lens, the sharpness of all
     as bars, their spectrum, and the published metrics."""
     models = checks.choice("The dataset", data_set, groups)
@@ -196,8 +202,7 @@ def show_reconstructions(groups: Groups, picture: dict | None, data_set: str, cu
         upload, sentence = cut_out(checks.picture("The image", picture), data_set, cut)
         name, found = "Your image", reconstructions(encoders, upload)
     else:
-        # the sharpest kind of sample there is; it has details to lose
-        source = max(models, key=lambda model: (model.has_discriminator, not model.has_encoder))
+        source = _sharp_model(models)
         upload, found = _example(tuple(models), source)
         name = "A sample"
         sentence = f"No image is uploaded yet. This input is a sample of {titles[source.name]}."
@@ -226,7 +231,7 @@ def show_noise(groups: Groups, data_set: str, noise: float) -> tuple[dict, dict]
     models = checks.choice("The dataset", data_set, groups)
     noise = checks.number("The noise", noise, 0, MAX_NOISE)
     titles, samples, kinds = _titles(models), _kept_samples(tuple(models), 0), two_kinds(models)
-    model, *others = kinds or models[:1]
+    model, others = (kinds[0], [_sharp_model(models)]) if kinds else (models[0], [])
     first, *rest = (samples[each].tensors[[_typical(samples[each])]] for each in (model, *others))
     grey = torch.randn(first[:, :1].shape, generator=torch.Generator().manual_seed(0))  # one value for all channels
     title = titles[model.name]
@@ -278,6 +283,12 @@ def _title_of(made: Reconstruction, titles: dict[str, str]) -> str:
 def _sharpness(model: PublishedModel, images: torch.Tensor) -> float:
     """Mean sharpness of images, relative to that of the real images that a model was measured with."""
     return _mean(laplacian_variance(images)) / float(model.metrics["laplacian_variance_real"])
+
+
+def _sharp_model(models: list[PublishedModel]) -> PublishedModel:
+    """A model whose samples have detail: one that was trained against a discriminator, with an encoder if there is
+    such a model."""
+    return max(models, key=lambda model: (model.has_discriminator, model.has_encoder))
 
 
 def _typical(samples: PicturesOutput) -> int:
@@ -337,26 +348,21 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
                 elem_id="compare-data",
             )
             seed = gr.Number(0, label="Seed", precision=0, min_width=120, elem_id="compare-seed")
-            button = gr.Button("Compare samples", variant="primary", elem_id="compare-samples")
+            button = gr.Button(
+                "Compare samples" if len(models) > 1 else "Generate samples",
+                variant="primary",
+                elem_id="compare-samples",
+            )
         lens = widget("lens", elem_id="compare-lens")
         bars = widget("bars", elem_id="sharpness-bars")
         with gr.Accordion("Spectrum and numbers", open=False):
-            spectrum = gr.LinePlot(
-                x=CYCLES,
-                y=RELATIVE_POWER,
-                color=IMAGES,
-                title="Power of coarse detail (left) to fine detail (right)",
-                x_title="Cycles per pixel",
-                y_title="Power / real images",
-                y_lim=[0, None],
-                height=320,
-                elem_id="spectrum-plot",
-            )
+            spectrum = widget("curves", elem_id="spectrum-plot")
             published = gr.Dataframe(
                 label="Published metrics on held-out images (feature network in brackets)",
                 headers=list(COLUMNS),
                 interactive=False,
                 wrap=True,
+                column_widths=["200px", *["130px"] * 12],  # no word is split
                 elem_id="published",
             )
         with gr.Column(visible=has_encoder):
@@ -392,9 +398,7 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
             f"{WARNING}"
         )
         noise = gr.Slider(
-            0,
-            MAX_NOISE,
-            FIRST_NOISE,
+            **_noise_range(groups[first]),
             step=1,
             label="Noise added to the sample",
             info="Standard deviation in gray levels, of 255",
@@ -410,7 +414,7 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
     reconstructing |= model_event(show_reconstructions, groups)
     playing = {"inputs": upload, "outputs": quiz} | model_event(first_quiz, groups)
     adding = {"inputs": [data_set, noise], "outputs": [noisy, noisy_bars]} | model_event(show_noise, groups)
-    refitted = data_set.input(_refit, data_set, cut, **INTERNAL_EVENT)
+    refitted = data_set.input(functools.partial(_refit, groups), data_set, [cut, noise], **INTERNAL_EVENT)
     for start in (page_ready.then if page_ready is not None else Context.root_block.load, refitted.then):
         start(**sampling).then(**reconstructing).then(**adding).then(**playing)
     gr.on([button.click, seed.submit], **sampling)
@@ -420,10 +424,19 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
     noise.input(trigger_mode="always_last", **adding)
 
 
-def _refit(data_set: str) -> gr.Radio:
-    """Offers the crops of a newly chosen dataset."""
+def _refit(groups: Groups, data_set: str) -> tuple[gr.Radio, gr.Slider]:
+    """Offers the crops of a newly chosen dataset, and noise that is as strong as the sharpness of its images."""
     cuts = cuts_for(data_set)
-    return gr.Radio(cuts, value=cuts[0][1])
+    noise = _noise_range(checks.choice("The dataset", data_set, groups))
+    return gr.Radio(cuts, value=cuts[0][1]), gr.Slider(**noise)
+
+
+def _noise_range(models: list[PublishedModel]) -> dict[str, Any]:
+    """The range and the first value of the noise. White noise of variance v has a Laplacian of variance 20 v, the sum
+    of the squares of the kernel."""
+    sharpness = NOISE_SHARPNESS * float(models[0].metrics["laplacian_variance_real"])
+    first = min(max(1, round(math.sqrt(sharpness / 20))), MAX_NOISE // 2)
+    return {"minimum": 0, "maximum": 2 * first, "value": first}
 
 
 def _add_endpoints(models: dict[str, PublishedModel]) -> None:

@@ -21,8 +21,7 @@ function draw() {
   const items = value.items || [];
   const zoom = value.zoom || 4;
   const lenses = [];
-  const [x, y] = value.place || [0.5, 0.5];
-  place = place || { x, y };
+  if (items.length && !place) place = { x: value.place[0], y: value.place[1] };
 
   const show = (x, y, lift = 0) => {
     place = { x: Math.min(Math.max(x, 0), 1), y: Math.min(Math.max(y, 0), 1) };

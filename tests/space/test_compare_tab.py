@@ -70,9 +70,9 @@ def test_four_samples_of_each_model_are_under_the_lens_and_sixteen_are_measured(
     *_, sentence, _ = compare.compare_sharpness(groups, "faces", 3)
     assert all(f"{bar['number']:.2f}" in sentence for bar in bars["items"])  # as a program gets it
     assert "real images" in bars["note"]
-    assert set(spectrum["images"]) == {*titles, "real images"}
-    real = spectrum[spectrum["images"] == "real images"].iloc[:, 1]
-    assert list(real) == [1.0] * 8
+    assert [curve["title"] for curve in spectrum["curves"]] == ["Real images", *titles]
+    assert spectrum["curves"][0]["y"] == [1.0] * 8
+    assert all(len(curve["y"]) == 8 and min(curve["y"]) > 0 for curve in spectrum["curves"])
 
 
 def test_another_seed_gives_other_samples(groups) -> None:
@@ -104,7 +104,7 @@ def test_an_upload_is_beside_what_every_encoder_makes_of_it(models, groups, tmp_
 
 def test_before_an_upload_a_sample_is_reconstructed_and_that_is_said(models, groups) -> None:
     lens, sentence, table = compare.show_reconstructions(groups, None, "faces", "centre")
-    source = models[f"faces-{GAN}"]
+    source = next(model for model in models.values() if model.has_discriminator and model.has_encoder)
     assert sentence == f"No image is uploaded yet. This input is a sample of {source.title}."
     samples = [picture.tobytes() for picture in source.pipeline.sample(16, 0).images]
     assert opened(lens["items"][0]["image"]).tobytes() in samples
@@ -138,8 +138,19 @@ def test_noise_raises_the_sharpness_of_one_image_and_of_no_other(groups) -> None
     assert images == [clean, images[1], other] and images[1] != clean
     assert numbers == [sharpness, numbers[1], of_other]
     assert shown(15)[1][1] < numbers[1] and numbers[1] > sharpness
-    with pytest.raises(gr.Error, match="noise is 31"):
-        compare.show_noise(groups, "faces", 31)
+    with pytest.raises(gr.Error, match="noise is 61"):
+        compare.show_noise(groups, "faces", 61)
+
+
+def test_at_first_the_noise_makes_a_blurred_image_sharper_than_real_ones(models) -> None:
+    real = float(models[f"faces-{PLAIN}"].metrics["laplacian_variance_real"])
+    chosen = compare._noise_range(list(models.values()))
+    assert 0 < chosen["value"] < chosen["maximum"] <= compare.MAX_NOISE
+    for sharpness in (real / 100, real / 30):
+        models[f"faces-{PLAIN}"].metrics["laplacian_variance_real"] = sharpness
+        noise = compare._noise_range([models[f"faces-{PLAIN}"]])["value"]
+        assert noise**2 * 20 > sharpness
+    models[f"faces-{PLAIN}"].metrics["laplacian_variance_real"] = real
 
 
 # ---- the quiz
