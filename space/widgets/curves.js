@@ -3,9 +3,9 @@
 const COLORS = ["#6366f1", "#ea580c", "#059669", "#db2777", "#0891b2", "#a16207", "#7c3aed", "#65a30d", "#dc2626"];
 const WIDTH = 640;
 const HEIGHT = 300;
-const LEFT = 44;
-const BOTTOM = 30;
-const TOP = 10;
+const LEFT = 56;
+const BOTTOM = 44;
+const TOP = 20;
 
 const make = (tag, name, text) => {
   const node = document.createElement(tag);
@@ -43,7 +43,7 @@ function draw() {
     plot.append(svg("text", { x: LEFT - 6, y: y + 5, "text-anchor": "end", class: "curves-tick" }, text));
   }
   for (let x = 0; x <= right; x += 0.1) {
-    const place = { x: across(x), y: HEIGHT - 8, "text-anchor": "middle", class: "curves-tick" };
+    const place = { x: across(x), y: HEIGHT - 10, "text-anchor": "middle", class: "curves-tick" };
     plot.append(svg("text", place, x.toFixed(1)));
   }
   const legend = make("ul", "curves-legend");
