@@ -56,7 +56,7 @@ class PublishedModel:
 
     @property
     def title(self) -> str:
-        """What visitors read: the dataset, the family and the size, separated by commas. A variant comes last."""
+        """What visitors read: the dataset, the family, the size and, if there is one, the variant."""
         data_set, family = split_name(self.name)
         if family is None:
             parts, variant = [self.name], ""

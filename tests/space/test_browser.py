@@ -76,9 +76,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def pixels(image: Locator) -> Image.Image:
     """The file behind an <img>, as the browser got it."""
     source = image.evaluate("image => image.currentSrc")
-    if source.startswith("data:"):
-        return Image.open(BytesIO(b64decode(source.partition(",")[2])))
-    return Image.open(BytesIO(image.page.request.get(source).body()))
+    is_data = source.startswith("data:")
+    return Image.open(BytesIO(b64decode(source.split(",")[1]) if is_data else image.page.request.get(source).body()))
 
 
 def expect_picture(image: Locator) -> Image.Image:
