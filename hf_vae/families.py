@@ -33,6 +33,11 @@ class Family:
         """What the family is, in a paragraph: the first of its class docstring."""
         return inspect.cleandoc(self.model.__doc__ or "").split("\n\n")[0]
 
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether it is trained against a discriminator."""
+        return "discriminator" in self.objective().steps
+
 
 FAMILIES: dict[str, Family] = {
     "vae": Family("VAE", VAE, VAEObjective),

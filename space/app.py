@@ -17,7 +17,7 @@ from gate import APP_OPTIONS, GuardedBlocks
 from hf_vae.families import title_of
 from hf_vae.run_folder import CARD_FILE
 from published import model_order, open_models
-from tabs import about, compare, edit, generate, morph, reconstruct, train_your_own
+from tabs import about, compare, edit, generate, morph, train_your_own
 
 
 SPACE = Path(__file__).resolve().parent
@@ -97,7 +97,6 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
         ValueError: If there are no models, or none of them can be loaded.
     """
     opened, broken = open_models(models)
-    encoders = {name: model for name, model in opened.items() if model.has_encoder}
     title = find_title(opened)
     with GuardedBlocks(title=title, analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
         gr.Markdown(f"# {title}\n\n{INTRODUCTION}")
@@ -106,8 +105,6 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
             edit.build(demo, tabs, opened, samples)
             morph.build(opened)
             compare.build(opened)
-            if encoders:
-                reconstruct.build(encoders)
             train_your_own.build()
             about.build(opened, broken)
     # callers must use the queue: without it, as many models would run at once as there are callers

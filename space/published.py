@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from hf_vae.evaluation.metrics import NUM_BANDS
-from hf_vae.families import FAMILIES, split_name
+from hf_vae.families import FAMILIES, Family, split_name
 from hf_vae.hardware import device_to_use
 from hf_vae.latents.directions import Direction, direction_size, read_directions, read_labelled_codes
 from hf_vae.latents.labelled_codes import Label
@@ -77,6 +77,16 @@ class PublishedModel:
     def model_class(self) -> type[ImageGenerator]:
         """The class of the model."""
         return AutoGenerator.class_of(self.folder)
+
+    @property
+    def family(self) -> Family | None:
+        """The family of its class; None if the class is of no family."""
+        return next((family for family in FAMILIES.values() if family.model is self.model_class), None)
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether it was trained against a discriminator."""
+        return self.family is not None and self.family.has_discriminator
 
     @cached_property
     def config(self) -> dict[str, Any]:

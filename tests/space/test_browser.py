@@ -121,16 +121,6 @@ def visit_sample(page: Page, photos: list[Path]) -> None:
     expect(gallery.locator("img")).to_have_count(64)
 
 
-def visit_reconstruct(page: Page, photos: list[Path]) -> None:
-    page.locator("#reconstruct-upload input[type=file]").set_input_files(photos[0])
-    assert expect_picture(page.locator("#seen img")).format == "PNG"
-    expect(page.locator("#found")).to_contain_text("square")
-    seen, reconstructed = (expect_picture(image) for image in expect_all(page.locator("#reconstruction-0 img"))[:2])
-    assert seen.size == reconstructed.size
-    assert seen.tobytes() != reconstructed.tobytes()
-    expect(page.locator("#nearness")).to_contain_text("-vae")
-
-
 def visit_interpolate(page: Page, photos: list[Path]) -> None:
     for name, photo in zip(("start", "end"), photos, strict=True):
         page.locator(f"#{name}-upload input[type=file]").set_input_files(photo)
@@ -154,12 +144,78 @@ def visit_interpolate(page: Page, photos: list[Path]) -> None:
 
 
 def visit_compare(page: Page, photos: list[Path]) -> None:
-    for grid in expect_all(page.locator("#grids img")):
-        assert expect_picture(grid).format == "PNG"
-    expect(page.locator("#sentence")).to_contain_text("Sharper is not better")
-    expect(page.locator("#published")).to_contain_text("-dcgan")
-    for plot in ("sharpness", "energy", "spectrum"):
-        expect(page.locator(f"#{plot}-plot canvas, #{plot}-plot svg.marks").first).to_be_visible()
+    """Sees the first results, moves the lens, uploads an image, adds noise and plays the quiz to its end."""
+    lens = page.locator("#compare-lens")
+    for image in expect_all(lens.locator("img")):
+        assert expect_picture(image).format == "PNG"  # without a click
+    expect(page.locator("#sharpness-bars")).to_contain_text("real images")
+    expect(page.locator("#found")).to_contain_text("No image is uploaded yet. This input is a sample of ")
+    move_lens(page, lens)
+    before = lens.locator("img").first.get_attribute("src")
+    page.locator("#compare-seed input").fill("5")
+    page.locator("#compare-samples").click()
+    expect(lens.locator("img").first).not_to_have_attribute("src", before)
+    page.get_by_role("button", name="Spectrum and numbers").click()
+    expect(page.locator("#published")).to_contain_text("DC-GAN")
+    expect(page.locator("#spectrum-plot svg")).to_be_visible()
+    made = page.locator("#reconstruction-lens")
+    before = made.locator("img").first.get_attribute("src")
+    page.locator("#compare-upload input[type=file]").set_input_files(photos[0])
+    expect(made.locator("img").first).not_to_have_attribute("src", before)
+    expect(page.locator("#found")).to_contain_text("square")
+    expect(made).to_contain_text("Your image (input)")
+    seen, *reconstructed = [expect_picture(image).tobytes() for image in expect_all(made.locator("img"))]
+    assert reconstructed and seen not in reconstructed
+    move_lens(page, made)
+    page.get_by_role("button", name="Errors of the reconstructions").click()
+    expect(page.locator("#nearness")).to_contain_text("VAE")
+    noisy = page.locator("#noise-lens")
+    before = noisy.locator("img").nth(1).get_attribute("src")
+    page.locator("#noise input[type=number]").fill("2")
+    page.locator("#noise input[type=number]").press("Enter")
+    expect(noisy.locator("img").nth(1)).not_to_have_attribute("src", before)
+    play_quiz(page)
+
+
+def move_lens(page: Page, lens: Locator) -> None:
+    """Moves over an image, then with the keyboard; the lenses of all images show the same place each time."""
+
+    def places() -> set[str]:
+        glasses = expect_all(lens.locator(".lens-glass"))
+        assert all(glass.is_visible() for glass in glasses)
+        return {glass.evaluate("glass => glass.style.backgroundPosition") for glass in glasses}
+
+    image = lens.locator(".lens-image").nth(1)
+    image.hover(position={"x": 20, "y": 30})
+    moved_to = places()
+    assert len(moved_to) == 1
+    image.hover(position={"x": 60, "y": 30})
+    assert len(places()) == 1 and places() != moved_to
+    page.mouse.move(0, 0)
+    expect(lens.locator(".lens-glass").first).to_be_hidden()
+    lens.locator(".lens-image").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert len(places()) == 1
+    page.keyboard.press("Escape")
+    expect(lens.locator(".lens-glass").first).to_be_hidden()
+
+
+def play_quiz(page: Page) -> None:
+    """Plays ten rounds with the keyboard, and begins again."""
+    quiz = page.locator("#quiz")
+    for number in range(1, 11):
+        expect(quiz).to_contain_text(f"Round {number} of 10.")
+        for image in quiz.locator("img").all():
+            expect_picture(image)
+        assert not re.search("Right|Wrong", quiz.inner_text())
+        quiz.locator(".quiz-choices button").nth(number % 2).focus()
+        page.keyboard.press("Enter")
+        expect(quiz.get_by_role("status")).to_have_text(re.compile(r"^(Right|Wrong)\. .*[sS]harpness"))
+        expect(quiz).to_contain_text(re.compile(rf"Score: [0-9]+ of {number}\."))
+        page.keyboard.press("Enter")  # the button of the next round has the focus
+    expect(quiz.get_by_role("status")).to_have_text(re.compile("^Your score: [0-9]+ of 10"))
+    quiz.get_by_role("button", name="Play again").click()
+    expect(quiz).to_contain_text("Round 1 of 10. Score: 0 of 0.")
 
 
 def visit_edit(page: Page, photos: list[Path]) -> None:
@@ -247,7 +303,6 @@ def expect_all(images: Locator) -> list[Locator]:
 
 VISITS = {
     "Generate": visit_sample,
-    "Reconstruct": visit_reconstruct,
     "Morph two photos": visit_interpolate,
     "GAN vs VAE": visit_compare,
     "Edit your photo": visit_edit,
@@ -296,8 +351,8 @@ def test_a_refusal_is_shown_as_a_sentence(browser, shared_space, tmp_path: Path)
     fake = tmp_path / "fake.png"
     fake.write_bytes(b"this is no picture")
     open_page(page, shared_space.address)
-    open_tab(page, "Reconstruct")
-    page.locator("#reconstruct-upload input[type=file]").set_input_files(fake)
+    open_tab(page, "GAN vs VAE")
+    page.locator("#compare-upload input[type=file]").set_input_files(fake)
     sentence = page.get_by_text("This file is not a JPEG, PNG, WebP, GIF or BMP image")
     expect(sentence).to_be_visible(timeout=MILLISECONDS)
     page.close()

@@ -13,6 +13,7 @@ import app
 import live_training
 from hf_vae.families import FAMILIES, Family
 from hf_vae.models import DCGAN, Autoencoder
+from hf_vae.objectives import AutoencoderObjective, DCGANObjective
 from published import open_models, split_name
 from tabs import about, compare, train_your_own
 
@@ -36,9 +37,9 @@ class Noise(DCGAN):
 @pytest.fixture
 def sketch_code(monkeypatch) -> None:
     """Registers a family whose name begins with another one's."""
-    monkeypatch.setitem(FAMILIES, "sketch", Family("Sketch", Noise, None))
-    monkeypatch.setitem(FAMILIES, "sketch-code", Family("Sketch code", SketchCode, None))
-    monkeypatch.setitem(FAMILIES, "noise", Family("Noise", Noise, None))
+    monkeypatch.setitem(FAMILIES, "sketch", Family("Sketch", Noise, DCGANObjective))
+    monkeypatch.setitem(FAMILIES, "sketch-code", Family("Sketch code", SketchCode, AutoencoderObjective))
+    monkeypatch.setitem(FAMILIES, "noise", Family("Noise", Noise, DCGANObjective))
 
 
 @pytest.fixture

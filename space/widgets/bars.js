@@ -1,0 +1,31 @@
+// Bars from 0, with a line at 1.
+// value: {"title", "items": [{"title", "number"}, ...], "note": what the line is}
+const make = (tag, name, text) => {
+  const node = document.createElement(tag);
+  node.className = name;
+  if (text) node.textContent = text;
+  return node;
+};
+
+function draw() {
+  const { title, items = [], note } = props.value || {};
+  const end = 1.08 * Math.max(1.1, ...items.map((item) => item.number));
+  const list = make("ul", "bars-list");
+  for (const item of items) {
+    const row = make("li", "bars-row");
+    const track = make("span", "bars-track");
+    const bar = make("span", "bars-bar");
+    bar.style.width = `${(item.number / end) * 100}%`;
+    const line = make("span", "bars-line");
+    line.style.left = `${100 / end}%`;
+    track.append(bar, line);
+    row.append(make("span", "bars-title", item.title), track, make("span", "bars-number", item.number.toFixed(2)));
+    list.append(row);
+  }
+  element.replaceChildren(
+    ...(items.length ? [make("p", "bars-heading", title), list, make("p", "bars-note", note)] : []),
+  );
+}
+
+draw();
+watch("value", draw);
