@@ -93,7 +93,7 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
         with gr.Tabs() as tabs:
             samples = generate.build(demo, opened)
             edit.build(tabs, opened, samples)
-            morph.build(opened)
+            morph.build(demo, tabs, opened)
             compare.build(opened)
             if encoders:
                 reconstruct.build(encoders)
