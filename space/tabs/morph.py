@@ -14,7 +14,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 import checks
-from animation import FORMATS, enlarge, film_strip, save_loop, side_by_side
+from animation import FORMATS, film_strip, save_loop, side_by_side
 from faces import CROPS, crop_to_face
 from hf_vae.models.priors import PATHS as PATH_KINDS
 from hf_vae.models.priors import PRIORS
@@ -214,41 +214,41 @@ def animate(kind: str, rows: list[list[Image.Image]] | None, speed: int) -> str:
     return str(path)
 
 
-def crop(opened: dict[str, PublishedModel], models: list[str], upload: dict | None) -> list:
+def crop(opened: dict[str, PublishedModel], models: list[str], upload: dict | None) -> dict[str, str]:
     """An upload as the first of the models sees it, and a sentence on the crop. If the upload is refused, the sentence
-    says why."""
+    says why. Empty without an upload."""
     if not upload:
-        return [gr.Image(None, visible=False), gr.Markdown("", visible=False)]
+        return {}
+    names = models or list(opened)
     try:
-        names = models or list(opened)
         model = checks.choice("The model", names[0] if isinstance(names, list) else names, opened)
         picture = checks.picture("The image", upload)
     except gr.Error as refused:
-        return [gr.Image(None, visible=False), gr.Markdown(refused.message, visible=True)]
+        return {"sentence": refused.message}
     face = crop_to_face(picture, model.data_set)
     if face is not None:
         sentence = f"Cropped to the face, as for {data_set_title(model.data_set)}."
     elif model.data_set in CROPS:
-        sentence = "No face found: cropped to the largest centred square."
+        sentence = "No face found: cropped to the largest centered square."
     else:
-        sentence = "Cropped to the largest centred square."
-    seen = enlarge(model.pipeline.prepare(picture if face is None else face))
-    return [gr.Image(seen, visible=True), gr.Markdown(sentence, visible=True)]
+        sentence = "Cropped to the largest centered square."
+    seen = model.pipeline.prepare(picture if face is None else face)
+    return {"image": data_url(seen), "alt": "What the models see", "sentence": sentence}
 
 
 def fit(
     opened: dict[str, PublishedModel], models: list[str], path: str, start: dict | None, end: dict | None
 ) -> list:
-    """What the page offers for newly chosen models: the paths that all of them have, the example pairs, and both crops
-    with a sentence each."""
+    """What the page offers for newly chosen models: the paths that all of them have, the example pairs, and both
+    crops."""
     if not models:
-        return [gr.skip()] * 6
+        return [gr.skip()] * 4
     chosen, *_ = _checked(opened, models, OWN, FRAMES, SPEED)
     return [
         path_field(chosen, path),
         {"pairs": _examples(chosen[0])},
-        *crop(opened, models, start),
-        *crop(opened, models, end),
+        crop(opened, models, start),
+        crop(opened, models, end),
     ]
 
 
@@ -267,7 +267,7 @@ def _examples(model: PublishedModel) -> list[list[str]]:
 def pick(event: gr.EventData) -> list:
     """The seeds of the example pair that was clicked, and no uploads and no crops."""
     number = checks.whole_number("The number of the example", event._data.get("index"), 0, len(EXAMPLES) - 1)
-    return [*EXAMPLES[number], None, None, *crop({}, [], None), *crop({}, [], None)]
+    return [*EXAMPLES[number], None, None, {}, {}]
 
 
 def linked_morph(opened: dict[str, PublishedModel], query: dict[str, str]) -> list:
@@ -308,7 +308,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
                 with gr.Row(equal_height=False):
-                    uploads, crops, sentences = zip(
+                    uploads, crops = zip(
                         *(_upload_field(*names) for names in (("From", "start"), ("To", "end"))), strict=True
                     )
                 examples = widget("pairs", elem_id="examples")
@@ -339,7 +339,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
                 player = widget("player", elem_id="player")
                 with gr.Row(elem_id="morph-downloads"):
                     downloads = {
-                        kind: gr.Button(f"Download {title}", elem_id=f"download-{kind}", size="sm", min_width=90)
+                        kind: gr.Button(f"Download {title}", elem_id=f"download-{kind}", size="sm", min_width=70)
                         for kind, title in (("mp4", "MP4"), ("gif", "GIF"), ("webp", "WebP"))
                     }
                 link = gr.Textbox(
@@ -349,7 +349,6 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
         kept, file = gr.State(None), gr.File(visible=False)
         call = _endpoint(models, [chosen, *uploads, start_seed, end_seed], [frames, speed])
     settings = [chosen, *uploads, start_seed, end_seed, path, frames, speed]
-    cut = [part for pair in zip(crops, sentences, strict=True) for part in pair]
     playing = {"inputs": settings, "outputs": [player, kept, link, note], **model_event(play, models)}
     playing |= {"show_progress_on": player}
     linking = {"fn": None, "inputs": link, "outputs": link, "js": LINK_JS, "api_visibility": "private"}
@@ -366,14 +365,13 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
     restored = ready(restore, None, [chosen, start_seed, end_seed, path, frames, speed], **INTERNAL_EVENT)
     opening = restored.then(**playing)
     opening.then(**linking)
-    fitting = {"inputs": [chosen, path, *uploads], "outputs": [path, examples, *cut], **model_event(fit, models)}
+    fitting = {"inputs": [chosen, path, *uploads], "outputs": [path, examples, *crops], **model_event(fit, models)}
     fitting |= {"show_progress": "hidden"}
     opening.then(**fitting)
     chosen.input(**fitting)
-    for upload, seen, sentence in zip(uploads, crops, sentences, strict=True):
-        changed = [upload.upload, upload.clear]
-        gr.on(changed, inputs=[chosen, upload], outputs=[seen, sentence], **model_event(crop, models))
-    picked = examples.click(pick, None, [start_seed, end_seed, *uploads, *cut], **INTERNAL_EVENT)
+    for upload, seen in zip(uploads, crops, strict=True):
+        gr.on([upload.upload, upload.clear], inputs=[chosen, upload], outputs=seen, **model_event(crop, models))
+    picked = examples.click(pick, None, [start_seed, end_seed, *uploads, *crops], **INTERNAL_EVENT)
     walking = [button.click(**playing), picked.success(**playing)]
     for walk in walking:
         walk.then(**linking)
@@ -384,17 +382,11 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
         written.success(None, file, None, js=DOWNLOAD_JS, api_visibility="private")
 
 
-def _upload_field(label: str, name: str) -> tuple[gr.Image, gr.Image, gr.Markdown]:
+def _upload_field(label: str, name: str) -> tuple[gr.Image, gr.HTML]:
     """The field for an upload. Below it, the crop that the models see, with a sentence."""
     with gr.Column(min_width=130):
         upload = gr.Image(label=label, height=180, min_width=130, elem_id=f"{name}-upload", **UPLOAD)
-        alt_text = f"{label}: what the models see"
-        with gr.Row():
-            seen = gr.Image(
-                label="What the models see", alt_text=alt_text, visible=False, elem_id=f"{name}-crop", **PICTURE
-            )
-        sentence = gr.Markdown(visible=False, elem_id=f"{name}-sentence")
-    return upload, seen, sentence
+        return upload, widget("crop", elem_id=f"{name}-crop")
 
 
 def _endpoint(models: dict[str, PublishedModel], ends: list, speeds: list) -> Any:
