@@ -266,7 +266,7 @@ def _examples(model: PublishedModel) -> list[list[str]]:
 
 def pick(event: gr.EventData) -> list:
     """The seeds of the example pair that was clicked, and no uploads and no crops."""
-    number = checks.whole_number("The number of the example", event._data.get("index"), 0, len(EXAMPLES) - 1)
+    number = checks.whole_number("The number of the example", getattr(event, "index", None), 0, len(EXAMPLES) - 1)
     return [*EXAMPLES[number], None, None, {}, {}]
 
 
@@ -358,11 +358,17 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
 
     def restore(request: gr.Request) -> list:
         query = dict(request.query_params)
-        return linked_morph(models, query) if "morph" in query else [gr.skip()] * 6
+        try:
+            return linked_morph(models, query) if "morph" in query else [gr.skip()] * 6
+        except gr.Error as refused:  # the tab then opens as without a link
+            gr.Warning(refused.message)
+            return [gr.skip()] * 6
 
     demo.load(open_linked, None, tabs, **INTERNAL_EVENT)
     ready = page_ready.then if page_ready else demo.load
-    restored = ready(restore, None, [chosen, start_seed, end_seed, path, frames, speed], **INTERNAL_EVENT)
+    linked = [chosen, start_seed, end_seed, path, frames, speed]
+    # in the queue, since a warning outside it is not shown
+    restored = ready(restore, None, linked, **INTERNAL_EVENT | {"queue": True})
     opening = restored.then(**playing)
     opening.then(**linking)
     fitting = {"inputs": [chosen, path, *uploads], "outputs": [path, examples, *crops], **model_event(fit, models)}
