@@ -236,9 +236,7 @@ def crop(opened: dict[str, PublishedModel], models: list[str], upload: dict | No
     return {"image": data_url(seen), "alt": "What the models see", "sentence": sentence}
 
 
-def fit(
-    opened: dict[str, PublishedModel], models: list[str], path: str, start: dict | None, end: dict | None
-) -> list:
+def fit(opened: dict[str, PublishedModel], models: list[str], path: str, start: dict | None, end: dict | None) -> list:
     """What the page offers for newly chosen models: the paths that all of them have, the example pairs, and both
     crops."""
     if not models:
@@ -343,7 +341,11 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
                         for kind, title in (("mp4", "MP4"), ("gif", "GIF"), ("webp", "WebP"))
                     }
                 link = gr.Textbox(
-                    label="Link to this morph", interactive=False, buttons=["copy"], elem_id="morph-link", visible=False
+                    label="Link to this morph",
+                    interactive=False,
+                    buttons=["copy"],
+                    elem_id="morph-link",
+                    visible=False,
                 )
                 note = gr.Markdown(visible=False, elem_id="morph-note")
         kept, file = gr.State(None), gr.File(visible=False)
