@@ -378,7 +378,8 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
     opening.then(**fitting)
     chosen.input(**fitting)
     for upload, seen in zip(uploads, crops, strict=True):
-        gr.on([upload.upload, upload.clear], inputs=[chosen, upload], outputs=seen, **model_event(crop, models))
+        showing = model_event(crop, models) | {"api_name": "show_crop"}  # private, named for tests
+        gr.on([upload.upload, upload.clear], inputs=[chosen, upload], outputs=seen, **showing)
     picked = examples.click(pick, None, [start_seed, end_seed, *uploads, *crops], **INTERNAL_EVENT)
     walking = [button.click(**playing), picked.success(**playing)]
     for walk in walking:
