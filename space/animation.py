@@ -22,6 +22,15 @@ def enlarge(picture: Image.Image) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
+def film_strip(frames: list[Image.Image]) -> Image.Image:
+    """The frames in a row, in RGB. All have the size of the first."""
+    width, height = frames[0].size
+    strip = Image.new("RGB", (width * len(frames), height))
+    for number, frame in enumerate(frames):
+        strip.paste(frame, (width * number, 0))
+    return strip
+
+
 def side_by_side(pictures: list[Image.Image]) -> Image.Image:
     """The images in a row, in RGB. Smaller images are enlarged to the height of the tallest by repeating pixels."""
     height = max(picture.height for picture in pictures)

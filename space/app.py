@@ -103,8 +103,8 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
         with gr.Tabs() as tabs:
             samples = generate.build(demo, opened)
             edit.build(demo, tabs, opened, samples)
-            morph.build(opened)
-            compare.build(opened)
+            morph.build(demo, tabs, opened, page_ready=samples.shown)
+            compare.build(opened, page_ready=samples.shown)
             train_your_own.build()
             about.build(opened, broken)
     # callers must use the queue: without it, as many models would run at once as there are callers

@@ -11,11 +11,12 @@ from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlparse
 
+import av
 import numpy as np
 import onnxruntime
 import pytest
 from conftest import REPOSITORY, draw_picture, tiny_model
-from PIL import Image, ImageStat
+from PIL import Image, ImageSequence, ImageStat
 from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 from space_process import running_space
 
@@ -74,16 +75,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def pixels(image: Locator) -> Image.Image:
-    """The file behind an <img>, as the browser got it."""
-    source = image.evaluate("image => image.currentSrc")
-    is_data = source.startswith("data:")
-    return Image.open(BytesIO(b64decode(source.split(",")[1]) if is_data else image.page.request.get(source).body()))
+    """The file behind an <img>, as the browser got it; what is drawn in a <canvas>."""
+    drawn = image.evaluate(
+        "image => image.tagName === 'CANVAS' ? image.toDataURL() : image.currentSrc.match(/^data:/)?.input"
+    )
+    if drawn:
+        return Image.open(BytesIO(b64decode(drawn.partition(",")[2])))
+    return Image.open(BytesIO(image.page.request.get(image.evaluate("image => image.currentSrc")).body()))
 
 
 def expect_picture(image: Locator) -> Image.Image:
     """Waits for an <img> to be on screen and asserts that it shows something, losslessly and unsmoothed."""
     expect(image).to_be_visible()
-    image.evaluate("image => image.decode().catch(() => image.decode())")  # it may be replaced meanwhile
+    image.evaluate("image => image.decode?.().catch(() => image.decode())")  # it may be replaced meanwhile
     picture = pixels(image)
     assert max(ImageStat.Stat(picture.convert("L")).var) > 1, "the picture is blank"
     assert image.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
@@ -122,25 +126,65 @@ def visit_sample(page: Page, photos: list[Path]) -> None:
 
 
 def visit_interpolate(page: Page, photos: list[Path]) -> None:
+    player, link, position = (
+        page.locator("#player"),
+        page.locator("#morph-link textarea"),
+        page.get_by_label("Position"),
+    )
+    opened = expect_change(player.locator(".player-strip"), b"")  # without a click
+    before = link.input_value()
+    page.locator("#examples button").nth(1).click()
+    expect(link).not_to_have_value(before)
+    shared, address = expect_change(player.locator(".player-strip"), opened), link.input_value()
     for name, photo in zip(("start", "end"), photos, strict=True):
         page.locator(f"#{name}-upload input[type=file]").set_input_files(photo)
         expect(page.locator(f"#{name}-upload img")).to_be_visible()
+        expect_picture(page.locator(f"#{name}-crop img"))
+        expect(page.locator(f"#{name}-crop")).to_contain_text("centered square")
     page.locator("#morph").click()
-    animation = expect_picture(page.locator("#animation img"))
+    expect(page.locator("#morph-note")).to_contain_text("Uploads are not stored")
+    expect(link).to_be_hidden()
+    expect_change(player.locator(".player-strip"), shared)
+    playing = expect_picture(player.locator(".player-frame")).tobytes()
+    expect_change(player.locator(".player-frame"), playing)
+    player.get_by_role("button", name="Pause").click()
+    position.press("Home")
+    expect(player).to_contain_text("Frame 1 of 24")
+    first = expect_picture(player.locator(".player-frame")).tobytes()
+    position.press("End")
+    expect(player).to_contain_text("Frame 24 of 24")
+    assert expect_picture(player.locator(".player-frame")).tobytes() != first
+    expect(player.get_by_role("button", name="Play")).to_be_visible()  # moving the position does not start it
+    for kind, frames in (("webp", webp_frames), ("gif", gif_frames), ("mp4", mp4_frames)):
+        with page.expect_download() as download:
+            page.locator(f"#download-{kind}").click()
+        assert download.value.suggested_filename == f"morph.{kind}"
+        assert frames(download.value.path()) == 2 * 24 - 2  # there and back, neither end twice
+    restored = page.context.browser.new_page()
+    restored.goto(address)
+    expect(restored.get_by_role("tab", name="Morph two photos")).to_have_attribute("aria-selected", "true")
+    expect(restored.locator("#morph-link textarea")).to_have_value(address)
+    assert expect_change(restored.locator("#player .player-strip"), b"") == shared
+    restored.close()
+
+
+def webp_frames(path: Path) -> int:
+    animation = Image.open(path)
     assert animation.format == "WEBP"
-    assert animation.n_frames == 2 * 24 - 2  # there and back, neither end twice
-    expect(page.locator("#strip img")).to_have_count(24)
-    assert expect_picture(page.locator("#strip img").first).format == "PNG"
-    with page.expect_download() as download:
-        page.locator("#animation").get_by_label("Download").click()
-    assert Image.open(download.value.path()).n_frames == animation.n_frames
-    with page.expect_download() as download:
-        page.locator("#download-morph").click()
-    assert b"ftyp" in Path(download.value.path()).read_bytes()[:12]  # an MP4
-    halfway = expect_picture(page.locator("#frame img")).tobytes()
-    page.locator("#position input[type=number]").fill("100")
-    page.locator("#position input[type=number]").press("Enter")
-    expect_change(page.locator("#frame img"), halfway)
+    return animation.n_frames
+
+
+def gif_frames(path: Path) -> int:
+    """The frames of a GIF, in which a frame that is repeated is one that lasts longer."""
+    animation = Image.open(path)
+    assert animation.format == "GIF"
+    lasts = [frame.info["duration"] for frame in ImageSequence.Iterator(animation)]
+    return round(sum(lasts) / min(lasts))
+
+
+def mp4_frames(path: Path) -> int:
+    with av.open(path, format="mp4") as video:
+        return sum(1 for _ in video.decode(video=0))
 
 
 def visit_compare(page: Page, photos: list[Path]) -> None:
@@ -355,6 +399,20 @@ def test_a_refusal_is_shown_as_a_sentence(browser, shared_space, tmp_path: Path)
     page.locator("#compare-upload input[type=file]").set_input_files(fake)
     sentence = page.get_by_text("This file is not a JPEG, PNG, WebP, GIF or BMP image")
     expect(sentence).to_be_visible(timeout=MILLISECONDS)
+    page.close()
+
+
+def test_who_wants_less_motion_gets_a_morph_that_stands_still(browser, shared_space) -> None:
+    page = browser.new_page(reduced_motion="reduce")
+    page.set_default_timeout(MILLISECONDS)
+    open_page(page, shared_space.address)
+    open_tab(page, "Morph two photos")
+    player = page.locator("#player")
+    expect(player.get_by_role("button", name="Play")).to_be_visible(timeout=MILLISECONDS)
+    middle = expect_picture(player.locator(".player-frame")).tobytes()
+    expect(player).to_contain_text("Frame 13 of 24")
+    player.get_by_role("button", name="Play").click()
+    expect_change(player.locator(".player-frame"), middle)
     page.close()
 
 

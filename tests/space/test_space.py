@@ -541,12 +541,6 @@ def test_a_missing_picture_is_asked_for(models, groups, tmp_path: Path) -> None:
     assert "first image" in refusal_of(lambda: morphed(models, ENCODER, None, upload))
 
 
-def test_the_position_chooses_a_frame() -> None:
-    strip = [(f"{number}.png", None) for number in range(5)]
-    assert [morph.frame_at(place, strip) for place in (0, 49, 50, 100)] == ["0.png", "2.png", "2.png", "4.png"]
-    assert morph.frame_at(50, None) is None
-
-
 def test_compare_puts_real_pictures_beside_every_family(models, folders: dict[str, Path]) -> None:
     grids, sharpness, energy, curves, sentence, table = compare.compare_sharpness(
         comparable_models(models), "faces", 3
@@ -1046,7 +1040,7 @@ def test_events_of_the_page_fail_in_a_sentence_too(client: Client, monkeypatch, 
 
     monkeypatch.setattr(train_your_own, "collect_pictures", fail)
     events = httpx.get(f"{client.src}config").json()["dependencies"]
-    asked = {"train": [[upload_of(client, tmp_path)], "vae", 20, 0], "frame_at": [50, [5]]}
+    asked = {"train": [[upload_of(client, tmp_path)], "vae", 20, 0], "pick": []}
     for name, values in asked.items():
         (number,) = [event["id"] for event in events if event["api_name"] == name]
         for file in values[0] if name == "train" else ():

@@ -389,8 +389,8 @@ def test_files_that_were_not_uploaded_are_neither_opened_nor_fetched(each, space
 def test_events_of_the_page_that_anybody_can_call_open_nothing_else(space, record_property):
     files = foreign_files(space).values()
     for file in files:
-        arguments = {"place": 50, "strip": [{"image": file, "caption": None}]}
-        said = queued(space, "frame_at", arguments)
+        arguments = {"models": ["faces-vae"], "upload": file}
+        said = queued(space, "show_crop", arguments)
         assert isinstance(said, str) and re.search("was not uploaded|must be", said), file
     record_property("tried", len(files))
 
