@@ -86,7 +86,7 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
         ValueError: If there are no models, or none of them can be loaded.
     """
     opened, broken = open_models(models)
-    encoders = {name: model for name, model in opened.items() if model.has_encoder}
+    encoders = opened.only(lambda model: model.has_encoder)
     title = find_title(opened)
     with GuardedBlocks(title=title, analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
         gr.Markdown(f"# {title}\n\n{INTRODUCTION}")
@@ -97,7 +97,7 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
             compare.build(opened)
             if encoders:
                 reconstruct.build(encoders)
-            train_your_own.build()
+            train_your_own.build(opened)
             about.build(opened, broken)
     # callers must use the queue: without it, as many models would run at once as there are callers
     return demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
