@@ -22,7 +22,6 @@ from hf_vae.families import FAMILIES
 from hf_vae.models.priors.base import Prior
 from hf_vae.pictures import upright_picture
 from hf_vae.run_folder import (
-    CARD_FILE,
     CONFIG_FILE,
     FACTS_FILE,
     LOG_FILE,
@@ -42,6 +41,7 @@ PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)  # raised by `zipfile`
 MAX_MEMBER_BYTES = 20 * 2**20
 PICTURE_EDGE = 128
+MOST_HELDOUT = 50  # measuring more images takes most of a minute
 SIZES = (32, 64)
 MIN_MINUTES, MAX_MINUTES = 1, 10
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -125,12 +125,13 @@ def _is_picture(member: zipfile.ZipInfo) -> bool:
     return name.suffix.lower() in PICTURE_ENDINGS and not name.name.startswith(".")
 
 
-def run_settings(family: str, size: int, minutes: float, seed: int) -> dict[str, Any]:
-    """The flags of a run that suits so few minutes on two cores: a small network, latents on a coarse grid, and the
+def run_settings(count: int, family: str, size: int, minutes: float, seed: int) -> dict[str, Any]:
+    """The flags of a run on `count` images that suits so few minutes on two cores: a small network, latents on a coarse grid, and the
     prior of previews, which is fitted in seconds."""
     chosen = FAMILIES[family]
     settings = {
         "max_train_minutes": minutes,
+        "validation_fraction": min(0.1, MOST_HELDOUT / max(1, count)),
         "image_size": size,
         "width": 16,
         "max_width": 64,
@@ -138,7 +139,7 @@ def run_settings(family: str, size: int, minutes: float, seed: int) -> dict[str,
         "train_batch_size": 16,
         "lr_warmup_steps": 10,
         "logging_steps": max(1, round(10 * minutes)),
-        "preview_steps": max(1, round(100 * minutes)),
+        "preview_steps": max(1, round(150 * minutes)),
         "checkpointing_steps": 0,
         "seed": seed,
     }
@@ -159,7 +160,8 @@ def train_live(pictures: Path, run: Path, family: str, size: int, minutes: float
         RuntimeError: If the run fails. The message is meant for the visitor; the log has the reason.
     """
     script = next(place for place in SCRIPT_PLACES if place.is_file())
-    settings = {"train_data_dir": pictures, "output_dir": run, **run_settings(family, size, minutes, seed)}
+    count = sum(1 for _ in pictures.iterdir())
+    settings = {"train_data_dir": pictures, "output_dir": run, **run_settings(count, family, size, minutes, seed)}
     command = [sys.executable, str(script), family, *(part for flag in settings.items() for part in _flag(*flag))]
     caches = {"HF_VAE_CACHE": str(run.parent / "cache"), "TMPDIR": str(run.parent)}  # all of it is deleted together
     environment = os.environ | caches | {"OMP_NUM_THREADS": "1"}
@@ -185,7 +187,8 @@ def _why(output: Path, minutes: float) -> str:
     reason = output.read_text(errors="replace").strip().rpartition("\n")[2]
     logger.error("A run failed: %s", reason)
     if TOO_SHORT in reason:
-        return f"{minutes:g} minutes are not enough now, as this machine is busy. Choose more minutes, or try later."
+        length = f"{minutes:g} minute{'' if minutes == 1 else 's'}"
+        return f"This machine is too busy for a run of {length} now. Choose more minutes, or try again later."
     return "The run failed; try other images."
 
 
@@ -208,8 +211,6 @@ def _look(run: Path) -> LiveRun:
 
 
 def _doing(run: Path, step: int, num_steps: int | None) -> str:
-    if (run / CARD_FILE).is_file():
-        return "Done"
     if (run / METRICS_FILE).is_file():
         return "Writing the model card"
     if (run / FACTS_FILE).is_file():

@@ -69,7 +69,12 @@ LOSS_TITLES = {
     "d_loss": "Loss of the discriminator",
     "g_loss": "Loss of the generator",
 }
-WAITING = f"""The images that your model draws while it learns, its losses, and in the end your model will appear here. It takes as long as you choose. With {MIN_PICTURES} to 200 images, a minute shows a likeness; more minutes make it sharper."""
+WAITING = (
+    "The images and losses of your model appear here while it learns, and in the end a button to download it. With "
+    f"{MIN_PICTURES} to 200 images, one minute gives a likeness; more minutes make it sharper."
+)
+# all that a call needs of each file: 2,000 of them must fit into one call
+PATHS_JS = "(files, ...others) => [files && files.map(({path, meta}) => ({path, meta})), ...others]"
 STOPPED = "Stopped. Nothing was kept. Change the settings if you like, and press **Train** again."
 FAILED_RUN = "No model was trained. Your images are deleted; upload other ones, or press **Train** again."
 
@@ -138,7 +143,7 @@ def train(
         yield Shown(
             f"**Done** in {as_time(time.monotonic() - begin)}, with {count:,} images. **{model.title}** is now in the "
             f"lists of models in the other tabs, only for you, for {as_time(OWN_SECONDS)}.",
-            _picture(home / FOLDER / SAMPLES_FILE),
+            _picture(home / FOLDER / SAMPLES_FILE, rows=0.5),
             gr.update(value=str(now.timelapse), visible=True) if now.timelapse else gr.skip(),
             _curves(now),
             gr.update(value=str(archive), visible=True),
@@ -172,9 +177,12 @@ def _preview(now: LiveRun) -> Any:
     return _picture(now.preview) if now.preview else gr.skip()
 
 
-def _picture(file: Path) -> Any:
+def _picture(file: Path, rows: float = 1) -> Any:
+    """An image that becomes visible, or the upper `rows` of it: half of the samples in a card are as many as in a
+    preview, and as large then."""
     with Image.open(file) as picture:
-        return gr.update(value=picture.convert("RGB"), visible=True)
+        shown = picture.convert("RGB").crop((0, 0, picture.width, round(rows * picture.height)))
+    return gr.update(value=shown, visible=True)
 
 
 def _curves(now: LiveRun) -> Any:
@@ -186,9 +194,10 @@ def build(models: Models, *, page_ready: Any = None) -> OwnModel:
     """Adds the tab. `page_ready` is the event of the first images of the page; this tab needs none of its own."""
     with gr.Tab("Train your own", id="train"):
         own = _build_live_run(models) if can_train() else None
+        if own:
+            gr.Markdown("### Train for longer on your machine")
         gr.Markdown(
-            ("### Train it for longer on your machine\n" if own else "")
-            + "A folder with 2,000 images of one kind is enough. Clone the repository and run `make install` in it. In "
+            "A folder with 2,000 images of one kind is enough. Clone the repository and run `make install` in it. In "
             "each new terminal, run `source .venv/bin/activate`. Then run the commands below. The first command "
             "trains a model, measures it on held-out images and writes its model card. The second command shows the "
             "model in this Space on your machine."
@@ -221,7 +230,7 @@ def build(models: Models, *, page_ready: Any = None) -> OwnModel:
 def _build_live_run(models: Models) -> OwnModel:
     gr.Markdown(
         f"Upload {MIN_PICTURES} to {MAX_PICTURES:,} images of one kind, or zip files of images, of up to 10 MB each. "
-        "The model learns from 9 of 10 and is measured on the others. Your images are deleted when it is ready."
+        "The model learns from most of them and is measured on the others. Your images are deleted when it is ready."
     )
     with gr.Row():
         with gr.Column():
@@ -261,6 +270,7 @@ def _build_live_run(models: Models) -> OwnModel:
         concurrency_limit=1,
         preprocess=False,
         show_progress="hidden",
+        js=PATHS_JS,
     )
     ended = [sentence, stop]
     run.failure(lambda: (FAILED_RUN, gr.update(interactive=False)), None, ended, **INTERNAL_EVENT)
