@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_vae.families import FAMILIES
+from hf_vae.models.priors import CODE
 from hf_vae.models.priors.base import Prior
 from hf_vae.pictures import upright_picture
 from hf_vae.run_folder import (
@@ -44,6 +45,7 @@ PICTURE_EDGE = 128
 MOST_HELDOUT = 50  # measuring more images takes most of a minute
 SIZES = (32, 64)
 MIN_MINUTES, MAX_MINUTES = 1, 10
+MINUTES_FOR_CODE = 3
 SECONDS_BETWEEN_LOOKS = 1.0
 LOSSES = ("loss", "mse", "d_loss", "g_loss")
 MOST_POINTS = 100  # of a curve, however long the run is
@@ -59,6 +61,7 @@ class LiveRun:
         doing: What it does, in words that a sentence can start with.
         step: Training steps so far.
         num_steps: Training steps in all; None until the run has decided that.
+        seconds_left: How long the other training steps will take, at the speed so far.
         losses: The curve of each loss so far, by its name: points of a step and a value, at most `MOST_POINTS`.
         preview: The newest preview grid, if there is one.
         timelapse: The animation of all previews, once the run has finished.
@@ -67,6 +70,7 @@ class LiveRun:
     doing: str
     step: int
     num_steps: int | None
+    seconds_left: float
     losses: dict[str, list[tuple[int, float]]]
     preview: Path | None
     timelapse: Path | None
@@ -126,8 +130,9 @@ def _is_picture(member: zipfile.ZipInfo) -> bool:
 
 
 def run_settings(count: int, family: str, size: int, minutes: float, seed: int) -> dict[str, Any]:
-    """The flags of a run on `count` images that suits so few minutes on two cores: a small network, latents on a coarse grid, and the
-    prior of previews, which is fitted in seconds."""
+    """The flags of a run on `count` images that suits so few minutes on two cores: a small network, latents on a
+    coarse grid, and the prior of previews, which is fitted in seconds. From `MINUTES_FOR_CODE` on, there is time to
+    learn a code, whose samples are whole more often."""
     chosen = FAMILIES[family]
     settings = {
         "max_train_minutes": minutes,
@@ -143,9 +148,12 @@ def run_settings(count: int, family: str, size: int, minutes: float, seed: int) 
         "checkpointing_steps": 0,
         "seed": seed,
     }
-    if "latent_size" in inspect.signature(chosen.model.__init__).parameters:
+    arguments = inspect.signature(chosen.model.__init__).parameters
+    if "latent_size" in arguments:
         settings |= {"latent_size": 4, "latent_dim": 256}
-    if chosen.model.has_encoder:
+    if "code_dim" in arguments and minutes >= MINUTES_FOR_CODE:
+        settings |= {"prior": CODE, "code_dim": 32}
+    elif chosen.model.has_encoder:
         settings["prior"] = Prior.preview_kind
     if "adversarial_start" in (each.name for each in dataclasses.fields(chosen.objective)):
         settings |= {"adversarial_start": 100, "adversarial_ramp": round(200 * minutes)}
@@ -204,6 +212,7 @@ def _look(run: Path) -> LiveRun:
         doing=_doing(run, step, num_steps),
         step=step,
         num_steps=num_steps,
+        seconds_left=lines[-1]["seconds"] / step * (num_steps - step) if step and num_steps else 0.0,
         losses={name: _curve([(line["step"], line[name]) for line in lines if name in line]) for name in LOSSES},
         preview=previews[-1] if previews else None,
         timelapse=timelapse if (run / FACTS_FILE).is_file() and timelapse.is_file() else None,

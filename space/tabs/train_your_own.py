@@ -76,7 +76,7 @@ WAITING = (
 # all that a call needs of each file: 2,000 of them must fit into one call
 PATHS_JS = "(files, ...others) => [files && files.map(({path, meta}) => ({path, meta})), ...others]"
 STOPPED = "Stopped. Nothing was kept. Change the settings if you like, and press **Train** again."
-FAILED_RUN = "No model was trained. Your images are deleted; upload other ones, or press **Train** again."
+FAILED_RUN = "No model was trained. Press **Train** again, or upload other images."
 
 
 class OwnModel(NamedTuple):
@@ -133,8 +133,8 @@ def train(
         count = collect_pictures(uploads, home / "pictures")
         begin = time.monotonic()
         for now in train_live(home / "pictures", home / FOLDER, family, size, minutes, seed):
-            left = 60 * minutes - (time.monotonic() - begin)
-            yield Shown(progress(now, count, left), _preview(now), losses=_curves(now))
+            left = 60 * minutes - (time.monotonic() - begin)  # a machine that becomes busy meanwhile takes longer
+            yield Shown(progress(now, count, max(left, now.seconds_left)), preview=_preview(now), losses=_curves(now))
         name = own_name(family)
         archive = packed(home / FOLDER)
         model = models.own.keep(name, home / FOLDER, home)
@@ -230,7 +230,7 @@ def build(models: Models, *, page_ready: Any = None) -> OwnModel:
 def _build_live_run(models: Models) -> OwnModel:
     gr.Markdown(
         f"Upload {MIN_PICTURES} to {MAX_PICTURES:,} images of one kind, or zip files of images, of up to 10 MB each. "
-        "The model learns from most of them and is measured on the others. Your images are deleted when it is ready."
+        "The model learns from most of them and is measured on the others. Your images are deleted within the hour."
     )
     with gr.Row():
         with gr.Column():
