@@ -1,6 +1,5 @@
 """Trains a model on a visitor's images in a separate process, while the visitor watches."""
 
-import dataclasses
 import inspect
 import json
 import logging
@@ -155,7 +154,7 @@ def run_settings(count: int, family: str, size: int, minutes: float, seed: int) 
         settings |= {"prior": CODE, "code_dim": 32}
     elif chosen.model.has_encoder:
         settings["prior"] = Prior.preview_kind
-    if "adversarial_start" in (each.name for each in dataclasses.fields(chosen.objective)):
+    if hasattr(chosen.objective, "adversarial_start"):
         settings |= {"adversarial_start": 100, "adversarial_ramp": round(200 * minutes)}
     return settings
 

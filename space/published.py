@@ -214,7 +214,7 @@ def own_name(family: str) -> str:
     return f"{OWN_NAME}-{family}-{secrets.token_hex(12)}"
 
 
-@dataclass
+@dataclass(repr=False)  # Gradio sends the repr of a callback to browsers
 class OwnModels:
     """The models that visitors trained, by name. They are deleted after an hour, and the oldest go when there are too
     many."""
