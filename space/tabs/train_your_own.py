@@ -75,7 +75,7 @@ WAITING = (
 )
 # all that a call needs of each file: 2,000 of them must fit into one call
 PATHS_JS = "(files, ...others) => [files && files.map(({path, meta}) => ({path, meta})), ...others]"
-STOPPED = "Stopped. Nothing was kept. Change the settings if you like, and press **Train** again."
+STOPPED = "Stopping. Nothing is kept."
 FAILED_RUN = "No model was trained. Press **Train** again, or upload other images."
 
 
@@ -273,6 +273,7 @@ def _build_live_run(models: Models) -> OwnModel:
         js=PATHS_JS,
     )
     ended = [sentence, stop]
+    # a run that was stopped has failed too, once its process has ended
     run.failure(lambda: (FAILED_RUN, gr.update(interactive=False)), None, ended, **INTERNAL_EVENT)
     stop.click(lambda: (STOPPED, gr.update(interactive=False)), None, ended, cancels=[run], **INTERNAL_EVENT)
     return OwnModel(name, run.success(None, js="() => null", **INTERNAL_EVENT))

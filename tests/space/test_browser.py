@@ -188,7 +188,7 @@ def visit_training(page: Page, photos: list[Path]) -> None:
     page.locator("#train").click()
     expect(page.locator("#train-sentence")).to_contain_text("Preparing")
     page.locator("#stop-training").click()
-    expect(page.locator("#train-sentence")).to_contain_text("Stopped. Nothing was kept.")
+    expect(page.locator("#train-sentence")).to_contain_text("No model was trained")
 
 
 def visit_live_run(page: Page, photos: list[Path]) -> None:
