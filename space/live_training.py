@@ -225,7 +225,7 @@ def _doing(run: Path, step: int, num_steps: int | None) -> str:
         return "Measuring"
     if num_steps is None:
         return "Preparing"
-    return "Training" if step < num_steps else "Learning to draw new images"
+    return "Training" if step < num_steps else "Learning to generate new images"
 
 
 def _curve(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -193,7 +193,7 @@ class PublishedModel:
 
 @dataclass(frozen=True)
 class TrainedHere(PublishedModel):
-    """A model that a visitor trained in this Space. Nobody can guess its name: see `own_name`.
+    """A model that a visitor trained in this Space. Its name cannot be guessed: see `own_name`.
 
     Args:
         home: The folder that is deleted together with it.

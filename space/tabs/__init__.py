@@ -47,7 +47,7 @@ def model_event(function: Callable, shown: Any, api_name: str | None = None) -> 
 def model_choices(models: dict[str, PublishedModel], own: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The choices of a dropdown of models: a title for visitors, the name for programs. Two models with one title are
     told apart by their names. `own` names models that the visitor has trained, which come first. Those that are no
-    longer kept, and those that `models` leaves out, are passed over, so that a name may be empty too."""
+    longer kept, and those that `models` leaves out, are skipped, so that a name may be empty too."""
     offered = {name: models[name] for name in own if name in models} | dict(models)
     titles = Counter(model.title for model in offered.values())
     return [
