@@ -17,7 +17,7 @@ from gate import APP_OPTIONS, GuardedBlocks
 from hf_vae.families import title_of
 from hf_vae.run_folder import CARD_FILE
 from published import model_order, open_models
-from tabs import about, compare, edit, generate, morph, train_your_own
+from tabs import INTERNAL_EVENT, about, compare, edit, generate, model_choices, morph, train_your_own
 
 
 SPACE = Path(__file__).resolve().parent
@@ -102,11 +102,22 @@ def build_demo(models: dict[str, Path | str]) -> gr.Blocks:
         gr.Markdown(f"# {title}\n\n{INTRODUCTION}")
         with gr.Tabs() as tabs:
             samples = generate.build(demo, opened)
-            edit.build(demo, tabs, opened, samples)
-            morph.build(demo, tabs, opened, page_ready=samples.shown)
+            editor = edit.build(demo, tabs, opened, samples)
+            morphed = morph.build(demo, tabs, opened, page_ready=samples.shown)
             compare.build(opened, page_ready=samples.shown)
-            train_your_own.build()
+            own = train_your_own.build(opened)
             about.build(opened, broken)
+        if own.trained is not None:
+
+            def offer(name: str) -> list[gr.Dropdown]:
+                """Offers the model that a visitor has trained, and chooses it where one model is chosen."""
+                choices = model_choices(opened, [name])
+                return [gr.Dropdown(choices, value=name), gr.Dropdown(choices, value=name), gr.Dropdown(choices)]
+
+            fields = [samples.model, editor.model, morphed]
+            offered = own.trained.then(offer, own.name, fields, **INTERNAL_EVENT)
+            samples.draw_anew(offered.then)
+            editor.open_anew(offered.then)
     # callers must use the queue: without it, as many models would run at once as there are callers
     return demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 

@@ -12,7 +12,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from hf_vae.models.priors import CODE
-from published import PublishedModel
+from published import OWN_NAMES, Models, PublishedModel
 from uploads import UploadError, open_upload
 
 
@@ -43,6 +43,8 @@ def _is_number(value: Any) -> bool:
 
 def choice(name: str, value: Any, choices: Mapping[str, Chosen]) -> Chosen:
     """The entry of `choices` that `value` names."""
+    if isinstance(choices, Models) and isinstance(value, str) and value not in choices and OWN_NAMES.fullmatch(value):
+        raise refusal("Your model was kept for an hour, which is over. Train it again, or choose another model.")
     if not isinstance(value, str) or value not in choices:
         raise refusal(f"{name} is {short_repr(value)}; it must be one of: {', '.join(choices)}.")
     return choices[value]

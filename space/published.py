@@ -5,7 +5,11 @@ import json
 import logging
 import math
 import re
-from dataclasses import dataclass
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +46,10 @@ NEEDED_MEASURES = ("image_size", "laplacian_variance_real", "high_frequency_ener
 )
 DATA_SET_TITLES = {"lfw": "LFW faces", "utkface": "UTKFace faces"}  # others with a capital letter
 WITHOUT_DETAILS = "without residual latents"
+OWN_NAME = "my"  # in place of a dataset, in the names of models that visitors trained
+OWN_NAMES = re.compile(rf"{OWN_NAME}-.+-[0-9a-f]{{16,}}")
+OWN_SECONDS = 3600  # how long they are kept
+MAX_OWN = 32  # of all visitors together; each takes a few MB of disk, and as much memory once it is used
 ABSOLUTE_FOLDERS = re.compile(r"(?<![\w.:/~-])/(?:[^\s/:'\"]+/)*(?=[^\s/])")  # in paths, not in URLs
 logger = logging.getLogger(__name__)
 
@@ -208,6 +216,110 @@ class PublishedModel:
         return found
 
 
+@dataclass(frozen=True)
+class TrainedHere(PublishedModel):
+    """A model that a visitor trained in this Space. Its name cannot be guessed: see `own_name`.
+
+    Args:
+        home: The folder that is deleted together with it.
+        until: When it is no longer kept, by `time.monotonic`.
+    """
+
+    home: Path
+    until: float
+
+    @property
+    def title(self) -> str:
+        _, family = split_name(self.name)
+        return f"Your {FAMILIES[family].title}, {self.config['image_size']} px"  # type: ignore[index]
+
+
+def own_name(family: str) -> str:
+    """A new name for a model that a visitor trained. It cannot be guessed, as it is all that protects the model."""
+    return f"{OWN_NAME}-{family}-{secrets.token_hex(12)}"
+
+
+@dataclass(repr=False)  # Gradio sends the repr of a callback to browsers
+class OwnModels:
+    """The models that visitors trained, by name. They are deleted after an hour, and the oldest go when there are too
+    many."""
+
+    models: dict[str, TrainedHere] = field(default_factory=dict)
+
+    def keep(self, name: str, folder: Path, home: Path) -> TrainedHere:
+        """Keeps the model in `folder` for an hour, and then deletes `home`.
+
+        Raises:
+            ValueError: If the folder is not a model that the Space can show.
+        """
+        model = TrainedHere(name, folder, home, time.monotonic() + OWN_SECONDS)
+        model.check()
+        self._delete_old()
+        self.models[name] = model
+        while len(self.models) > MAX_OWN:
+            self.delete(next(iter(self.models)))
+        return model
+
+    def delete(self, name: str) -> None:
+        """Deletes a model and its files. It may be deleted already."""
+        if model := self.models.pop(name, None):
+            shutil.rmtree(model.home, ignore_errors=True)
+
+    def find(self, name: str) -> TrainedHere | None:
+        """The model of that name, if it is still kept."""
+        self._delete_old()
+        return self.models.get(name)
+
+    def _delete_old(self) -> None:
+        now = time.monotonic()
+        for name in [name for name, model in list(self.models.items()) if model.until <= now]:
+            self.delete(name)
+
+
+class Models(dict[str, PublishedModel]):
+    """The models of the Space, by name. Those that visitors trained are found by their names, as `models[name]`, `name
+    in models` and `models.get(name)` do, but iteration, `len`, `keys`, `values` and `items` leave them out: a visitor
+    must not learn another one's name.
+
+    Args:
+        published: The models that everybody sees.
+        own: Those that visitors trained.
+        condition: Which of these are found.
+    """
+
+    def __init__(
+        self,
+        published: Mapping[str, PublishedModel],
+        own: OwnModels | None = None,
+        condition: Callable[[PublishedModel], bool] = lambda _: True,
+    ):
+        super().__init__(published)
+        self.own = own or OwnModels()
+        self._condition = condition
+
+    def _find(self, name: object) -> PublishedModel | None:
+        if super().__contains__(name):
+            return super().__getitem__(name)  # type: ignore[index]
+        found = self.own.find(name) if isinstance(name, str) else None
+        return found if found and self._condition(found) else None
+
+    def __contains__(self, name: object) -> bool:
+        return self._find(name) is not None
+
+    def __missing__(self, name: str) -> PublishedModel:
+        if model := self._find(name):
+            return model
+        raise KeyError(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The model of that name, or `default`."""
+        return self._find(name) or default
+
+    def only(self, condition: Callable[[PublishedModel], bool]) -> "Models":
+        """Those for which `condition` is true, and of those that visitors will train too."""
+        return Models({name: model for name, model in self.items() if condition(model)}, self.own, condition)
+
+
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
@@ -227,7 +339,7 @@ class OpenedModels(NamedTuple):
     """The models that the Space shows, by name, and for each model that cannot be loaded the reason in one sentence,
     without the server's paths."""
 
-    models: dict[str, PublishedModel]
+    models: Models
     broken: dict[str, str]
 
 
@@ -256,7 +368,7 @@ def open_models(places: dict[str, Path | str]) -> OpenedModels:
         raise ValueError("\n".join(["None of the models can be loaded.", *reasons]))
     for reason in reasons:
         logger.warning(reason)
-    return OpenedModels(models, broken)
+    return OpenedModels(Models(models), broken)
 
 
 def data_set_title(data_set: str) -> str:

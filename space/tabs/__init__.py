@@ -49,13 +49,15 @@ def api_endpoint(function: Callable, shown: Any, api_name: str, inputs: list, ou
     gr.Button(visible=False).click(inputs=inputs, outputs=outputs, **model_event(function, shown, api_name))
 
 
-def model_choices(models: dict[str, PublishedModel]) -> list[tuple[str, str]]:
+def model_choices(models: dict[str, PublishedModel], own: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The choices of a dropdown of models: a title for visitors, the name for programs. Two models with one title are
-    told apart by their names."""
-    titles = Counter(model.title for model in models.values())
+    told apart by their names. `own` names models that the visitor has trained, which come first. Those that are no
+    longer kept, and those that `models` leaves out, are skipped, so that a name may be empty too."""
+    offered = {name: models[name] for name in own if name in models} | dict(models)
+    titles = Counter(model.title for model in offered.values())
     return [
         (model.title if titles[model.title] == 1 else f"{model.title} ({name})", name)
-        for name, model in models.items()
+        for name, model in offered.items()
     ]
 
 

@@ -2,10 +2,11 @@
 and principal components."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import torch
@@ -380,8 +381,20 @@ def start_fields(models: dict[str, PublishedModel], model: str, labels: str = ""
     return [own_prior(models, model), *label_fields(models, model, wanted)]
 
 
-def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) -> gr.Dropdown:
-    """Adds the tab, and returns its field for the model. A click on one of the `samples` opens it."""
+class EditTab(NamedTuple):
+    """What other tabs need of this one.
+
+    Args:
+        model: The field for the model.
+        open_anew: Takes an event that chose another model, and opens it after it.
+    """
+
+    model: gr.Dropdown
+    open_anew: Callable[[Any], None]
+
+
+def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) -> EditTab:
+    """Adds the tab. A click on one of the `samples` opens it."""
     encoders = [model for model in models.values() if model.has_encoder]
     first = (encoders or list(models.values()))[0]
     with gr.Tab("Edit your photo", id="edit"):
@@ -432,16 +445,22 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
         click, samples.drawn, [*start, image, guidance, tabs, labels, *fields], **INTERNAL_EVENT
     )
     open_after(picked.then)
-    fitted = model.input(partial(start_fields, models), model, [prior, labels, *fields], **INTERNAL_EVENT)
+
+    def open_anew(event: Any) -> None:
+        """After an event that chose another model, starts from its sample, or from the photo."""
+        fitted = event(partial(start_fields, models), model, [prior, labels, *fields], **INTERNAL_EVENT)
+        open_after(fitted.then)
+
+    open_anew(model.input)
     asking = {"fn": partial(asked_for, models), "inputs": [model, *fields], "outputs": labels, **INTERNAL_EVENT}
     words, numbers = fields[:NUM_LABELS], fields[NUM_LABELS:]
     asked = gr.on([*(word.input for word in words), *(number.submit for number in numbers)], **asking)
     changed = [picture.upload, picture.clear, seed.submit, image.submit, temperature.release, prior.input]
-    for event in (fitted.then, asked.then, partial(gr.on, changed)):
+    for event in (asked.then, partial(gr.on, changed)):
         open_after(event)
     sliders.input(**moving, trigger_mode="always_last", **model_event(move, models))
     make_gif.click(inputs=[sliders, *settings], outputs=gif, **model_event(animate, models))
-    return model
+    return EditTab(model, open_anew)
 
 
 def _build_endpoints(models: dict[str, PublishedModel], settings: list) -> None:

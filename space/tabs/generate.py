@@ -3,6 +3,7 @@
 import csv
 import io
 import secrets
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -182,12 +183,21 @@ def asked_guidance(models: dict[str, PublishedModel], model: str, guidance: floa
 
 
 class SampleTab(NamedTuple):
-    """The samples on the tab, for other tabs to start from."""
+    """The samples on the tab, for other tabs to start from.
+
+    Args:
+        model: The field for the model.
+        pictures: The samples.
+        drawn: How each was drawn, a list of `Drawn`.
+        shown: The event of the first images of the page.
+        draw_anew: Takes an event that chose another model, and shows its samples after it.
+    """
 
     model: gr.Dropdown
     pictures: gr.Gallery
     drawn: gr.State
-    shown: Dependency  # the event of the first images of the page
+    shown: Dependency
+    draw_anew: Callable[[Any], None]
 
 
 def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
@@ -254,10 +264,15 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
     seedings[0].then(**drawing, **model_event(draw, models, "sample")).then(**linking)
     shown = seedings[1].then(**drawing, **model_event(draw, models))
     shown.then(**linking)
-    fitting = model.input(
-        partial(own_fields, models), model, [prior, guidance, strong, labels, *fields], **INTERNAL_EVENT
-    )
-    fitting.then(**drawing, **model_event(draw, models)).then(**linking)
+
+    def draw_anew(event: Any) -> None:
+        """After an event that chose another model, shows its samples."""
+        fitting = event(
+            partial(own_fields, models), model, [prior, guidance, strong, labels, *fields], **INTERNAL_EVENT
+        )
+        fitting.then(**drawing, **model_event(draw, models)).then(**linking)
+
+    draw_anew(model.input)
     guided = strong.release(partial(asked_guidance, models), [model, strong], guidance, **INTERNAL_EVENT)
     guided.then(**drawing, **model_event(draw, models)).then(**linking)
     changed = [count.release, temperature.release, seed.submit, prior.input]
@@ -272,7 +287,7 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
         inputs=[model, seed, prior, labels], outputs=[pictures, drawn], **model_event(draw_rows, models, "sample_rows")
     )
     seed.input(lambda: False, outputs=is_new, **INTERNAL_EVENT)  # keep a seed that was typed
-    return SampleTab(model, pictures, drawn, shown)
+    return SampleTab(model, pictures, drawn, shown, draw_anew)
 
 
 def _button_text(count: int) -> str:

@@ -295,9 +295,9 @@ def _titles(opened: dict[str, PublishedModel]) -> dict[str, str]:
     return {name: title for title, name in model_choices(opened)}
 
 
-def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, page_ready: Any = None) -> None:
+def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, page_ready: Any = None) -> gr.Dropdown:
     """Adds the tab. A link to a morph opens it. Its first morph is made after the event `page_ready`, or when the page
-    loads."""
+    loads. Returns the field for the models."""
     first = _first(models)
     with gr.Tab("Morph two photos", id="morph"):
         gr.Markdown(
@@ -389,6 +389,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
     for kind, each in downloads.items():
         written = each.click(partial(animate, kind), [kept, speed], file, api_visibility="private", **MODEL_EVENT)
         written.success(None, file, None, js=DOWNLOAD_JS, api_visibility="private")
+    return chosen
 
 
 def _upload_field(label: str, name: str) -> tuple[gr.Image, gr.HTML]:

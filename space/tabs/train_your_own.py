@@ -1,32 +1,49 @@
-"""The tab that shows how to train on your own images, and trains for a minute if the packages are installed."""
+"""The tab that trains a model on a visitor's own images in minutes, if the packages are installed, and shows the
+commands that train for longer."""
 
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import gradio as gr
-import pandas as pd
+from gradio.events import Dependency
 from gradio.utils import get_upload_folder
+from PIL import Image
 
 import checks
 from hf_vae.families import FAMILIES
-from live_training import LOSSES, MAX_PICTURES, MAX_STEPS, MIN_PICTURES, can_train, collect_pictures, train_live
+from hf_vae.run_folder import SAMPLES_FILE
+from live_training import (
+    MAX_MINUTES,
+    MAX_PICTURES,
+    MIN_MINUTES,
+    MIN_PICTURES,
+    SIZES,
+    LiveRun,
+    can_train,
+    collect_pictures,
+    packed,
+    train_live,
+)
+from published import OWN_SECONDS, Models, own_name
 from tabs import INTERNAL_EVENT, PICTURE
 from uploads import UploadError
+from widgets import widget
 
 
-SIZES = ["64", "128"]
+FULL_SIZES = ["64", "128"]
 MACHINES = {"CPU or one GPU": 1, "two GPUs": 2, "four GPUs": 4, "eight GPUs": 8}
-MIN_STEPS = 20
-LOSS_COLUMNS = ["step", "value", "loss"]
 
 
 def training_command(family: str, folder: str, size: str, steps: int, machine: int) -> str:
     """The commands that train a model on a folder of images and show it in this Space."""
     checks.choice("The family", family, FAMILIES)
-    size = checks.choice("The size", size, {name: name for name in SIZES})
+    size = checks.choice("The size", size, {name: name for name in FULL_SIZES})
     steps = checks.whole_number("The number of training steps", steps, 100, 1_000_000)
     processes = checks.whole_number("The number of processes", machine, 1, 64)
     name = f"{Path(folder).name or 'images'}-{family}"
@@ -44,43 +61,141 @@ def family_choices() -> list[tuple[str, str]]:
     return [(family.title, name) for name, family in FAMILIES.items()]
 
 
-def train(files: list[dict] | None, family: str, steps: int, seed: int) -> Iterator[tuple]:
-    """Trains a small model on uploaded images, or zip files of images. Yields the newest samples, the losses and a
-    sentence on the progress; the last image is a timelapse of all samples."""
+LEAST_MINUTES = 0.1  # for tests; the slider starts at MIN_MINUTES
+FOLDER = "my-model"  # of the files that a visitor downloads; the card has this name too
+LOSS_TITLES = {
+    "loss": "Loss",
+    "mse": "Reconstruction error (MSE)",
+    "d_loss": "Loss of the discriminator",
+    "g_loss": "Loss of the generator",
+}
+WAITING = (
+    "The images and losses of your model appear here while it learns, and in the end a button to download it. With "
+    f"{MIN_PICTURES} to 200 images, one minute gives a likeness; more minutes make it sharper."
+)
+# all that a call needs of each file: 2,000 of them must fit into one call
+PATHS_JS = "(files, ...others) => [files && files.map(({path, meta}) => ({path, meta})), ...others]"
+STOPPED = "Stopping. Nothing is kept."
+FAILED_RUN = "No model was trained. Press **Train** again, or upload other images."
+
+
+class OwnModel(NamedTuple):
+    """The model that a visitor has trained.
+
+    Args:
+        name: Its name in the `Models`; "" before.
+        trained: The event after which there is a new one.
+    """
+
+    name: gr.State
+    trained: Dependency
+
+
+class Shown(NamedTuple):
+    """What the tab shows of a run, in the order of its outputs."""
+
+    sentence: Any = gr.skip()
+    preview: Any = gr.skip()
+    timelapse: Any = gr.skip()
+    losses: Any = gr.skip()
+    download: Any = gr.skip()
+    name: Any = gr.skip()
+    stop: Any = gr.skip()
+
+
+def train(
+    models: Models,
+    files: list[dict] | None,
+    family: str,
+    size: int,
+    minutes: float,
+    seed: int,
+    last: str = "",
+) -> Iterator[Shown]:
+    """Trains a small model on uploaded images, or zip files of images, within so many minutes. Yields what the page
+    shows: a sentence on the progress, the newest samples and the losses; in the end a timelapse of all samples, a zip
+    file with the model, and the name under which `models` keeps it for an hour. The model of the name `last`, which
+    the visitor trained before, is deleted then."""
     checks.choice("The family", family, FAMILIES)
-    steps = checks.whole_number("The number of training steps", steps, MIN_STEPS, MAX_STEPS)
+    size = checks.choice("The size", str(size), {str(each): each for each in SIZES})
+    minutes = checks.number("The number of minutes", minutes, LEAST_MINUTES, MAX_MINUTES)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     uploads = [checks.uploaded_file("A file", file) for file in files or []]
     Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+    home = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+    is_kept = False
     try:
-        count = collect_pictures(uploads, folder / "pictures")
-        for now in train_live(family, folder / "pictures", folder / "run", steps, seed):
-            sentence = f"Step {now.step} of {steps}, {count} images."
-            # copied, because the page may ask for the file after the folder is deleted
-            shown = (now.timelapse or now.preview) and _kept(now.timelapse or now.preview)
-            yield shown, _losses(now.losses), sentence
+        yield Shown(
+            f"Reading {len(uploads):,} files.",
+            *(gr.update(visible=False) for _ in range(4)),
+            stop=gr.update(interactive=True),
+        )
+        count = collect_pictures(uploads, home / "pictures")
+        begin = time.monotonic()
+        for now in train_live(home / "pictures", home / FOLDER, family, size, minutes, seed):
+            left = 60 * minutes - (time.monotonic() - begin)  # a machine that becomes busy meanwhile takes longer
+            yield Shown(progress(now, count, max(left, now.seconds_left)), preview=_preview(now), losses=_curves(now))
+        name = own_name(family)
+        archive = packed(home / FOLDER)
+        model = models.own.keep(name, home / FOLDER, home)
+        is_kept = True
+        models.own.delete(last)
+        yield Shown(
+            f"**Done** in {as_time(time.monotonic() - begin)}, with {count:,} images. **{model.title}** is now in the "
+            f"lists of models in the other tabs, only for you, for {as_time(OWN_SECONDS)}.",
+            _picture(home / FOLDER / SAMPLES_FILE, rows=0.5),
+            gr.update(value=str(now.timelapse), visible=True) if now.timelapse else gr.skip(),
+            _curves(now),
+            gr.update(value=str(archive), visible=True),
+            name,
+            gr.update(interactive=False),
+        )
     except (UploadError, RuntimeError) as reason:
         raise checks.refusal(str(reason)) from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(home / "pictures" if is_kept else home, ignore_errors=True)
+        shutil.rmtree(home / "cache", ignore_errors=True)
 
 
-def _kept(path: Path) -> str:
-    kept = Path(tempfile.mkdtemp(dir=get_upload_folder())) / path.name
-    shutil.copy(path, kept)
-    return str(kept)
+def progress(now: LiveRun, count: int, seconds_left: float) -> str:
+    """What a run does, in a sentence: with `count` images, and so many seconds of its minutes left."""
+    left = f"about {as_time(seconds_left)} left" if seconds_left >= 5 else "a few seconds left"
+    steps = f" Step {now.step:,} of {now.num_steps:,}." if now.step and now.num_steps else ""
+    return f"**{now.doing}**, {left}, {count:,} images.{steps}"
 
 
-def _losses(lines: list[dict]) -> pd.DataFrame:
-    names = [name for name in LOSSES if name != "step"]
-    rows = [(line["step"], line[name], name) for line in lines for name in names if name in line]
-    return pd.DataFrame(rows, columns=LOSS_COLUMNS)
+def as_time(seconds: float) -> str:
+    """A time in words: minutes if there are two or more, else seconds, in fives while they are many."""
+    if seconds >= 3600:
+        return "an hour"
+    if seconds >= 120:
+        return f"{round(seconds / 60)} minutes"
+    return f"{5 * round(seconds / 5) if seconds > 10 else max(1, round(seconds))} seconds"
 
 
-def build() -> None:
-    """Adds the tab."""
+def _preview(now: LiveRun) -> Any:
+    return _picture(now.preview) if now.preview else gr.skip()
+
+
+def _picture(file: Path, rows: float = 1) -> Any:
+    """An image that becomes visible, or the upper `rows` of it: half of the samples in a card are as many as in a
+    preview, and as large then."""
+    with Image.open(file) as picture:
+        shown = picture.convert("RGB").crop((0, 0, picture.width, round(rows * picture.height)))
+    return gr.update(value=shown, visible=True)
+
+
+def _curves(now: LiveRun) -> Any:
+    curves = [{"title": LOSS_TITLES[name], "points": points} for name, points in now.losses.items() if len(points) > 1]
+    return gr.update(value={"curves": curves}, visible=True) if curves else gr.skip()
+
+
+def build(models: Models, *, page_ready: Any = None) -> OwnModel:
+    """Adds the tab. `page_ready` is the event of the first images of the page; this tab needs none of its own."""
     with gr.Tab("Train your own", id="train"):
+        own = _build_live_run(models) if can_train() else None
+        if own:
+            gr.Markdown("### Train for longer on your machine")
         gr.Markdown(
             "A folder with 2,000 images of one kind is enough. Clone the repository and run `make install` in it. In "
             "each new terminal, run `source .venv/bin/activate`. Then run the commands below. The first command "
@@ -90,7 +205,7 @@ def build() -> None:
         with gr.Row():
             family = gr.Dropdown(family_choices(), label="Family")
             folder = gr.Textbox("my_images", label="Folder of images", max_length=200)
-            size = gr.Dropdown(SIZES, label="Image size")
+            size = gr.Dropdown(FULL_SIZES, label="Image size")
             steps = gr.Number(4000, label="Training steps", precision=0)
             machine = gr.Dropdown(list(MACHINES.items()), value=1, label="Machine")
         settings = [family, folder, size, steps, machine]
@@ -109,36 +224,56 @@ def build() -> None:
             trigger_mode="always_last",
             **INTERNAL_EVENT,
         )
-        if can_train():
-            _build_live_run()
+    return own or OwnModel(gr.State(""), None)
 
 
-def _build_live_run() -> None:
+def _build_live_run(models: Models) -> OwnModel:
     gr.Markdown(
-        f"### Try it here\nUpload {MIN_PICTURES} to {MAX_PICTURES} images, or a zip file of images. A small model is "
-        f"trained on them at 32 pixels for up to {MAX_STEPS} steps. This is enough to watch it learn, but not enough "
-        "for good results. Nothing is saved."
+        f"Upload {MIN_PICTURES} to {MAX_PICTURES:,} images of one kind, or zip files of images, of up to 10 MB each. "
+        "The model learns from most of them and is measured on the others. Your images are deleted within the hour."
     )
     with gr.Row():
-        files = gr.File(label="Images or zip files", file_count="multiple", elem_id="train-files")
         with gr.Column():
-            family = gr.Dropdown(family_choices(), label="Family")
-            steps = gr.Slider(MIN_STEPS, MAX_STEPS, 100, step=10, label="Training steps")
-            seed = gr.Number(0, label="Seed", precision=0)
+            files = gr.File(label="Images or zip files", file_count="multiple", height=170, elem_id="train-files")
             with gr.Row():
-                start = gr.Button("Train", variant="primary", elem_id="train")
-                stop = gr.Button("Stop", elem_id="stop-training")
-            sentence = gr.Markdown(elem_id="train-sentence")
-    with gr.Row():
-        shown = gr.Image(label="Samples", alt_text="Samples during training", elem_id="live", **PICTURE)
-        losses = gr.LinePlot(x="step", y="value", color="loss", title="Losses", height=280, elem_id="losses")
+                family = gr.Dropdown(family_choices(), label="Family", min_width=120)
+                size = gr.Dropdown([(f"{each} pixels", each) for each in SIZES], label="Image size", min_width=120)
+            minutes = gr.Slider(MIN_MINUTES, MAX_MINUTES, MIN_MINUTES, step=1, label="Minutes", elem_id="minutes")
+            seed = gr.Number(0, label="Seed", precision=0, min_width=120)
+            with gr.Row():
+                start = gr.Button("Train", variant="primary", min_width=120, elem_id="train")
+                stop = gr.Button("Stop", interactive=False, min_width=120, elem_id="stop-training")
+        with gr.Column(elem_id="trained"):
+            sentence = gr.Markdown(WAITING, elem_id="train-sentence")
+            download = gr.DownloadButton(
+                "Download your model", variant="primary", visible=False, elem_id="download-model"
+            )
+            shown = gr.Image(
+                label="Samples", alt_text="Samples of your model", visible=False, elem_id="live", **PICTURE
+            )
+            timelapse = gr.Image(
+                label="Timelapse",
+                alt_text="Samples from the first step to the last",
+                visible=False,
+                elem_id="timelapse",
+                **PICTURE,
+            )
+            losses = widget("losses", visible=False, elem_id="losses")
+            name = gr.State("", time_to_live=OWN_SECONDS, delete_callback=models.own.delete)
     run = start.click(
-        train,
-        [files, family, steps, seed],
-        [shown, losses, sentence],
+        partial(train, models),
+        [files, family, size, minutes, seed, name],
+        list(Shown(sentence, shown, timelapse, losses, download, name, stop)),
+        api_name="train",
         api_visibility="private",
         concurrency_id="training",
         concurrency_limit=1,
         preprocess=False,
+        show_progress="hidden",
+        js=PATHS_JS,
     )
-    stop.click(None, cancels=[run], **INTERNAL_EVENT)
+    ended = [sentence, stop]
+    # a run that was stopped has failed too, once its process has ended
+    run.failure(lambda: (FAILED_RUN, gr.update(interactive=False)), None, ended, **INTERNAL_EVENT)
+    stop.click(lambda: (STOPPED, gr.update(interactive=False)), None, ended, cancels=[run], **INTERNAL_EVENT)
+    return OwnModel(name, run.success(None, js="() => null", **INTERNAL_EVENT))

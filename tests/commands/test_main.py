@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from conftest import REPOSITORY, draw_picture, reset_accelerate, tiny_run

@@ -299,18 +299,52 @@ def visit_edit(page: Page, photos: list[Path]) -> None:
 def visit_training(page: Page, photos: list[Path]) -> None:
     page.get_by_label("Folder of images").fill("my cats")
     expect(page.locator("#command")).to_contain_text("--train_data_dir 'my cats'")
-    page.locator("#train-files input[type=file]").set_input_files(many_photos(photos[0].parent))
-    expect(page.locator("#train-files")).to_contain_text("photo-23")
+    expect(page.locator("#train-sentence")).to_contain_text("appear here")
+    expect(page.locator("#trained img, #losses svg, #download-model")).to_have_count(0)
+    upload_many(page, photos)
+    expect(page.locator("#stop-training")).to_be_disabled()
+    page.locator("#train").click()
+    expect(page.locator("#train-sentence")).to_contain_text("Preparing")
+    page.locator("#stop-training").click()
+    expect(page.locator("#train-sentence")).to_contain_text("No model was trained")
 
 
 def visit_live_run(page: Page, photos: list[Path]) -> None:
+    """A visitor's story: upload, train, see the result, download the model and sample from it."""
     visit_training(page, photos)
-    page.get_by_label("number input for Training steps").last.fill("20")
+    page.get_by_label("number input for Minutes").fill("2")  # one is not always enough while tests run
+    page.get_by_label("number input for Minutes").press("Enter")
     page.locator("#train").click()
-    expect(page.locator("#train-sentence")).to_contain_text("Step 20 of 20", timeout=4 * MILLISECONDS)
-    expect(page.locator("#live img")).to_have_attribute("src", re.compile("timelapse"), timeout=4 * MILLISECONDS)
-    assert expect_picture(page.locator("#live img")).n_frames == 2
-    expect(page.locator("#losses canvas, #losses svg.marks").first).to_be_visible()
+    expect(page.locator("#train-sentence")).to_contain_text("Training", timeout=8 * MILLISECONDS)
+    expect(page.locator("#live img")).to_be_visible(timeout=4 * MILLISECONDS)
+    curve = page.get_by_role(
+        "img", name=re.compile("^Reconstruction error.*: from [0-9.]+ to [0-9.]+ in [0-9,]+ steps")
+    )
+    expect(curve).to_be_visible(timeout=4 * MILLISECONDS)
+    expect(page.locator("#train-sentence")).to_contain_text("Done in", timeout=20 * MILLISECONDS)
+    expect(page.locator("#train-sentence")).to_contain_text("Your VAE, 32 px")
+    expect_picture(page.locator("#live img"))
+    assert expect_picture(page.locator("#timelapse img")).n_frames > 1
+    heights = [float(pair.split(",")[1]) for pair in curve.locator("polyline").get_attribute("points").split()]
+    assert len(heights) > 5 and heights[0] < 10 and heights[-1] > 40, "the error falls, from the top of the plot"
+    assert page.locator("#losses .losses-scale span").count() == 2 * page.locator("#losses svg").count()
+    with page.expect_download() as download:
+        page.locator("#download-model").click()
+    folder = photos[0].parent / f"downloaded-{time.monotonic_ns()}"
+    shutil.unpack_archive(download.value.path(), folder, "zip")
+    (model,) = folder.iterdir()
+    assert all((model / name).is_file() for name in ("README.md", "metrics.json"))
+    (picture,) = ImagePipeline.from_pretrained(model).sample(1, seed=0).images
+    assert picture.size == (32, 32) and max(ImageStat.Stat(picture.convert("L")).var) > 1
+
+
+def upload_many(page: Page, photos: list[Path]) -> None:
+    """Uploads 24 images. Their list stays short, and the place of the result near the button."""
+    page.locator("#train-files input[type=file]").set_input_files(many_photos(photos[0].parent))
+    expect(page.locator("#train-files")).to_contain_text("photo-23")
+    assert page.locator("#train-files").bounding_box()["height"] < 250
+    button, result = (page.locator(name).bounding_box() for name in ("#train", "#train-sentence"))
+    assert abs(result["y"] - button["y"]) < 500
 
 
 def many_photos(folder: Path) -> list[Path]:

@@ -90,10 +90,10 @@ def test_a_short_run_uses_a_small_latent_space_if_the_family_has_a_choice(sketch
     monkeypatch.setattr(live_training, "SECONDS_BETWEEN_LOOKS", 0.05)
     for name, family in FAMILIES.items():
         run = tmp_path / name
-        list(live_training.train_live(name, tmp_path, run, num_steps=20, seed=0))
+        list(live_training.train_live(tmp_path, run, name, size=32, minutes=1, seed=0))
         flags = (run / "flags.txt").read_text()
         assert flags.startswith(f"{name} --")
-        assert ("--latent_size 1" in flags) == ("--prior gaussian" in flags) == family.model.has_encoder
+        assert ("--latent_size 4" in flags) == ("--prior gaussian" in flags) == family.model.has_encoder
 
 
 @pytest.mark.parametrize("file", SPACE_FILES, ids=lambda file: file.name)

@@ -1040,7 +1040,7 @@ def test_events_of_the_page_fail_in_a_sentence_too(client: Client, monkeypatch, 
 
     monkeypatch.setattr(train_your_own, "collect_pictures", fail)
     events = httpx.get(f"{client.src}config").json()["dependencies"]
-    asked = {"train": [[upload_of(client, tmp_path)], "vae", 20, 0], "pick": []}
+    asked = {"train": [[upload_of(client, tmp_path)], "vae", 32, 1, 0, None], "pick": []}
     for name, values in asked.items():
         (number,) = [event["id"] for event in events if event["api_name"] == name]
         for file in values[0] if name == "train" else ():
