@@ -41,6 +41,7 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
     button_primary_background_fill_dark="*primary_600",
     block_label_text_color="*primary_700",
     input_placeholder_color="*neutral_600",
+    checkbox_label_background_fill_selected="*primary_600",
     link_text_color="*primary_700",
 )
 LAUNCH_OPTIONS = {

@@ -61,20 +61,12 @@ def guidance(value: Any) -> float | None:
 
 
 def labels(model: PublishedModel, value: Any, prior: str) -> dict[str, str]:
-    """The labels that samples should have, from text such as "age=60, gender=female"; a part with a comma is in double
-    quotes. Empty if none are asked for."""
+    """The labels that samples should have, from text such as "age=60, gender=female". Empty if none are asked for."""
     if value is None or value == "":
         return {}
     if not model.labels:
         raise refusal(f"The model {model.name} has no labels to sample by; leave them empty.")
-    try:
-        parts = next(csv.reader([value], skipinitialspace=True, strict=True)) if isinstance(value, str) else [""]
-    except (csv.Error, StopIteration):
-        parts = [""]
-    pairs = [part.partition("=") for part in parts]
-    wanted = {name.strip(): text.strip() for name, _, text in pairs}
-    if len(wanted) < len(pairs) or not all(name.strip() and text.strip() for name, _, text in pairs):
-        raise refusal(f"The labels are {short_repr(value)}; write them as in age=60, gender=female.")
+    wanted = dict(pairs("The labels", value, "age=60, gender=female"))
     known = {label.name: label for label in model.labels}
     for name, text in wanted.items():
         label = choice("The name of a label", name, known)
@@ -85,6 +77,27 @@ def labels(model: PublishedModel, value: Any, prior: str) -> dict[str, str]:
     if prior != CODE:
         raise refusal(f"Samples with labels need the prior {CODE}; the prior {prior} has no code.")
     return wanted
+
+
+def pairs(name: str, value: Any, example: str) -> list[tuple[str, str]]:
+    """The names and values in text such as "age=60, gender=female", each name once; a part with a comma is in double
+    quotes."""
+    try:
+        parts = next(csv.reader([value], skipinitialspace=True, strict=True)) if isinstance(value, str) else [""]
+    except (csv.Error, StopIteration):
+        parts = [""]
+    found = [(left.strip(), right.strip()) for left, _, right in (part.partition("=") for part in parts)]
+    if len({left for left, _ in found}) < len(found) or not all(left and right for left, right in found):
+        raise refusal(f"{name} are {short_repr(value)}; write them as in {example}.")
+    return found
+
+
+def as_number(text: str) -> float | str:
+    """The number in a text, or the text itself, which is refused later by its name."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def picture(name: str, upload: Mapping[str, Any] | None) -> Image.Image:

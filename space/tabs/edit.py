@@ -72,27 +72,29 @@ class Handle:
 
     Args:
         group: The heading that it stands under.
-        title: What it changes.
+        name: What it changes.
         low: What lies at its left end; empty if unknown.
         high: What lies at its right end.
         shift: One step along the components, `(K,)`; None for a direction learned from a label.
         label: The number of that direction, from 0; None for others.
+        note: What stands behind its name.
     """
 
     group: str
-    title: str
+    name: str
     low: str = ""
     high: str = ""
     shift: torch.Tensor | None = None
     label: int | None = None
+    note: str = ""
 
 
 def handles_of(model: PublishedModel) -> list[Handle]:
     """The sliders of a model in the order of the page: those with a name, labels, components."""
     handles = [Handle(NAMED, each.name, each.low, each.high, each.vector) for each in model.sliders]
     for number, each in enumerate(model.directions[:NUM_DIRECTIONS]):
-        title = f"{each.name[:1].upper()}{each.name[1:]}, probe {each.accuracy:.0%}"
-        handles.append(Handle(LABELS, title, each.low, each.high, label=number))
+        name, note = f"{each.name[:1].upper()}{each.name[1:]}", f", probe {each.accuracy:.0%}"
+        handles.append(Handle(LABELS, name, each.low, each.high, label=number, note=note))
     return handles + _components(model)
 
 
@@ -166,6 +168,34 @@ def pca_sweep(
     unit = "steps" if chosen.pipeline.has_code else unit
     captions += [f"{each.low} to {each.high}: {value:+g} {unit}" for each in directions for value in SWEEP]
     return list(zip(images, captions, strict=True))
+
+
+def edit(
+    models: dict[str, PublishedModel],
+    model: str,
+    seed: int,
+    temperature: float,
+    prior: str,
+    picture: dict | None,
+    sliders: str,
+    labels: str = "",
+    image: int = 1,
+    guidance: float | None = None,
+) -> Image.Image:
+    """Moves an image along sliders by their names, such as "smile=2, component 3=-1". Names are those on the page, in
+    upper or lower case; positions are -3 to 3. The other values are those of `/latent_pca`."""
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance)
+    handles = handles_of(chosen)
+    places = {handle.name.casefold(): place for place, handle in enumerate(handles)}
+    positions = [0.0] * len(handles)
+    for name, text in checks.pairs("The sliders", sliders, "smile=2, component 3=-1"):
+        if name.casefold() not in places:
+            known = ", ".join(handle.name for handle in handles)
+            raise checks.refusal(f"The model {model} has no slider {name!r}; it has {known}.")
+        place = places[name.casefold()]
+        positions[place] = checks.number(handles[place].name, checks.as_number(text), -REACH, REACH)
+    moved = _moved(chosen, start, *_shifts(chosen, handles, torch.tensor([positions])))
+    return chosen.pipeline.decode(moved).images[0]
 
 
 def _swept(
@@ -293,11 +323,11 @@ def _shown(handles: list[Handle]) -> dict:
     """What the widget draws."""
     rows = [
         {
-            "title": each.title,
+            "title": each.name + each.note,
             "low": each.low,
             "high": each.high,
             "group": each.group,
-            "isLabel": each.shift is None,
+            "isRandom": each.group == COMPONENTS,
         }
         for each in handles
     ]
@@ -346,7 +376,7 @@ def _positions(model: PublishedModel, value: Any) -> list[float]:
     if not isinstance(positions, list) or len(positions) != len(handles):
         raise checks.refusal(f"The positions are not those of {len(handles)} sliders; choose the model again.")
     return [
-        checks.number(handle.title, position, -REACH, REACH)
+        checks.number(handle.name, position, -REACH, REACH)
         for handle, position in zip(handles, positions, strict=True)
     ]
 
@@ -464,13 +494,15 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
 
 
 def _build_endpoints(models: dict[str, PublishedModel], settings: list) -> None:
-    """The endpoints for programs, which take the components and the labels by number."""
+    """The endpoints for programs."""
     model, seed, temperature, prior, picture, labels, image, guidance = settings
     start = [model, seed, temperature, prior, picture]
     names = [f"Component {each}" for each in range(1, NUM_COMPONENTS + 1)]
     names += [f"Label {each}" for each in range(1, NUM_DIRECTIONS + 1)]
     shifts = [gr.Slider(-REACH, REACH, 0, step=0.1, label=name, visible=False) for name in names]
+    sliders = gr.Textbox("", label="Sliders", visible=False)
     moved = gr.Image(label="Result", format="png", visible=False)
     swept = gr.Gallery(label="Sweeps", visible=False, **THUMBNAILS | {"columns": len(SWEEP)})
     api_endpoint(latent_pca, models, "latent_pca", [*start, *shifts, labels, image, guidance], moved)
+    api_endpoint(edit, models, "edit", [*start, sliders, labels, image, guidance], moved)
     api_endpoint(pca_sweep, models, "pca_sweep", [*start, labels, image, guidance], swept)

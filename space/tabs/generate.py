@@ -159,11 +159,7 @@ def _text(labels: dict[str, str]) -> str:
 
 
 def _read(query: dict[str, str], name: str, default: float) -> float | str:
-    text = query.get(name, str(default))
-    try:
-        return float(text)
-    except ValueError:
-        return text  # refused later, by name
+    return checks.as_number(query.get(name, str(default)))
 
 
 def own_fields(models: dict[str, PublishedModel], model: str) -> list:

@@ -316,7 +316,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, 
                     multiselect=True,
                     max_choices=MAX_MODELS,
                     label="Models",
-                    info="Up to four. One without an encoder, such as a DC-GAN, takes longer for your images",
+                    info="Up to four. A model without an encoder takes longer for your images",
                     elem_id="morph-models",
                 )
                 with gr.Row():

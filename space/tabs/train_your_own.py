@@ -211,7 +211,7 @@ def build(models: Models, *, page_ready: Any = None) -> OwnModel:
         settings = [family, folder, size, steps, machine]
         command = gr.Code(
             training_command(family.value, "my_images", "64", 4000, 1),
-            language="shell",
+            language=None,  # the colors of the highlighting have too little contrast
             label="Commands",
             interactive=False,
             elem_id="command",

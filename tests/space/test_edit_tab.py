@@ -24,7 +24,7 @@ SETTINGS = (7, 1.0, "own", None, "", 1, None)  # seed, temperature, prior, pictu
 def models(published_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PublishedModel]:
     """A model with twelve components, ten of them with sliders, and two named sliders."""
     folder = tmp_path_factory.mktemp("models") / "faces-vae"
-    tiny_model("vae", latent_dim=12).save_pretrained(folder)
+    tiny_model("vae", latent_dim=12, prior="gaussian").save_pretrained(folder)
     shutil.copy(published_models / "faces-vae" / "metrics.json", folder)
     turn, light = torch.eye(12)[3], 0.6 * torch.eye(12)[1] + 0.8 * torch.eye(12)[11]
     sliders = [
@@ -80,6 +80,30 @@ def test_named_sliders_and_components_add_up(models) -> None:
     shift = 2 * pipe.sliders[0].vector - pipe.sliders[1].vector + 0.5 * torch.eye(12)[9]
     expected = pipe.decode(pipe.move(pipe.sample(1, 7).latents, shift[None])).images[0]
     assert picture_of(moved["after"]).tobytes() == expected.tobytes()
+
+
+def test_an_endpoint_takes_sliders_by_their_names(models) -> None:
+    pipe = models["faces-vae"].pipeline
+    moved = edit.edit(models, "faces-vae", *SETTINGS[:4], "head TURN=2, component 10=-0.5")
+    shift = 2 * pipe.sliders[0].vector - 0.5 * torch.eye(12)[9]
+    assert moved.tobytes() == pipe.decode(pipe.move(pipe.sample(1, 7).latents, shift[None])).images[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("sliders", "message"),
+    [
+        (
+            "smile=1",
+            "The model faces-vae has no slider 'smile'; it has Head turn, Brightness, Component 1, Component 2,",
+        ),
+        ("head turn=4", "Head turn is 4.0; it must be a number from -3"),
+        ("head turn=far", "Head turn is 'far'; it must be a number"),
+        ("head turn", "The sliders are 'head turn'; write them as in smile=2, component 3=-1."),
+        ("head turn=1, head turn=2", "The sliders are"),
+    ],
+)
+def test_sliders_that_are_not_possible_are_refused(models, sliders, message) -> None:
+    assert refusal_of(edit.edit, models, "faces-vae", *SETTINGS[:4], sliders).startswith(message)
 
 
 def test_the_distance_is_shown_and_grows(models) -> None:

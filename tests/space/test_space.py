@@ -50,6 +50,7 @@ ENDPOINTS = {
     "/compare_sharpness",
     "/compare_reconstructions",
     "/latent_pca",
+    "/edit",
     "/pca_sweep",
 }
 NO_ENCODER = next(f"faces-{name}" for name, family in FAMILIES.items() if not family.model.has_encoder)
@@ -714,11 +715,11 @@ def test_labels_have_sliders_that_move_along_their_directions(labelled) -> None:
 
 def test_sliders_of_labels_are_shown_with_their_held_out_accuracy_where_there_are_some(labelled) -> None:
     _, sliders, _, meaning = edit.start_edit(labelled, "faces-vae", 7, 1.0, "own", None, "", 1, None)
-    shown = [(each["title"], each["low"], each["high"]) for each in sliders["handles"] if each["isLabel"]]
+    shown = [(each["title"], each["low"], each["high"]) for each in sliders["handles"] if each["group"] == edit.LABELS]
     assert shown == [("Tone, probe 88%", "dark", "bright"), ("Age, probe 50%", "a", "b")]
     assert "40 held-out images" in meaning
     _, sliders, _, meaning = edit.start_edit(labelled, "plain-vae", 7, 1.0, "own", None, "", 1, None)
-    assert not any(each["isLabel"] for each in sliders["handles"]) and "probe" not in meaning
+    assert not any(each["group"] == edit.LABELS for each in sliders["handles"]) and "probe" not in meaning
 
 
 def test_a_sweep_has_a_row_for_every_label_too(labelled) -> None:
@@ -977,7 +978,7 @@ def test_the_animation_is_lossless_and_loops_there_and_back(tmp_path: Path) -> N
 def test_the_api_does_not_promise_to_fetch_addresses(client: Client) -> None:
     endpoints = client.view_api(return_format="dict")["named_endpoints"].values()
     files = [each for endpoint in endpoints for each in endpoint["parameters"] if each["component"] == "Image"]
-    assert len(files) == 7
+    assert len(files) == 8
     for file in files:
         assert file["python_type"]["description"] == file["type"]["additional_description"]
         assert "URLs are not fetched: download the image and upload the file." in file["python_type"]["description"]
@@ -1025,6 +1026,7 @@ def test_no_failure_reaches_a_caller_as_a_bare_word_or_with_a_path(
         "/compare_sharpness": {"data_set": "faces", "seed": 0},
         "/compare_reconstructions": {"picture": picture, "data_set": "faces"},
         "/latent_pca": drawing | {"picture": picture},
+        "/edit": drawing | {"picture": picture, "sliders": "component 1=2"},
         "/pca_sweep": drawing | {"picture": picture},
     }
     assert set(calls) == ENDPOINTS

@@ -76,10 +76,10 @@ class Space(NamedTuple):
 
     def arguments(self, endpoint: str) -> dict[str, Any]:
         """What an endpoint takes."""
-        picture = {"picture": None if endpoint in ("latent_pca", "pca_sweep") else self.upload}
+        picture = {"picture": None if endpoint in ("latent_pca", "edit", "pca_sweep") else self.upload}
         morph = {"models": ["faces-vae"], "start": None, "end": None, "start_seed": 0, "end_seed": 1, "path": "lerp"}
         others = {"count": 1, "data_set": "faces", "cut": "face", "frames": 4, "speed": 16, "file_format": "webp"}
-        others |= {"labels": "", "image": 1, "guidance": None}
+        others |= {"labels": "", "image": 1, "guidance": None, "sliders": "component 1=2"}
         values = SAMPLED | picture | morph | others | dict.fromkeys(SHIFTS, 0)
         return {name: values[name] for name in self.parameters[endpoint]}
 
@@ -195,6 +195,14 @@ def test_labels_that_are_not_text_or_not_there_are_refused(space: Space, endpoin
     for value in CHOICES:
         if value not in (None, ""):
             assert_one_sentence(space, answer(space, endpoint, space.arguments(endpoint) | {"labels": value}))
+
+
+SLIDERS = [None, 5, [], {"a": 1}, "smile", "=", "nothing=1", "component 1=99", "component 1=nan", "x=1," * 10**4]
+
+
+@pytest.mark.parametrize("sliders", SLIDERS, ids=short_repr)
+def test_sliders_that_are_not_text_or_not_there_are_refused(space: Space, sliders: Any) -> None:
+    assert_one_sentence(space, answer(space, "edit", space.arguments("edit") | {"sliders": sliders}))
 
 
 def assert_refused_by_name(space: Space, said: str, parameter: str, value: Any) -> None:
