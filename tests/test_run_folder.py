@@ -21,7 +21,7 @@ NAMES = {
     *(run_folder.CONFIG_FILE, run_folder.PATHS_FILE, run_folder.SPLIT_FILE, run_folder.LOG_FILE),
     *(run_folder.FACTS_FILE, run_folder.METRICS_FILE, run_folder.CARD_FILE, run_folder.SAMPLES_FILE),
     *(run_folder.RECONSTRUCTIONS_FILE, *run_folder.TIMELAPSES, run_folder.DIRECTIONS_FILE, run_folder.PREVIEWS),
-    run_folder.COMPONENTS_FILE,
+    *(run_folder.SLIDERS_FILE, run_folder.SWEEP_FILE),
     *(run_folder.MANIFEST, run_folder.AVERAGED, run_folder.PRIOR_CHECKPOINT, run_folder.CHECKPOINT_PREFIX),
 }
 

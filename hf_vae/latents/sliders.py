@@ -130,5 +130,5 @@ def _word(text: object) -> str:
 
 def _number(value: object) -> float:
     if not isinstance(value, int | float):
-        raise TypeError(f"the effect {value!r} of a slider is no number")
+        raise TypeError(f"the effect {value!r} of a slider is not a number")
     return float(value)

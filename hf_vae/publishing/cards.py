@@ -51,8 +51,9 @@ def write_card(folder: Path) -> None:
 
     They are made from the model, `train_config.json`, `training.json` and `metrics.json` in the folder. Writing them
     again changes nothing. `samples.png` shows `ImagePipeline.sample(64, seed=0)`, and `sweep.webp` the first of these
-    along the sliders. The reconstructions are those of the model's own samples, so that no training image is shown. If `training.json` has `co2_eq_emissions`, in the form
-    that the Hub defines (`emissions` in grams, `source` and others), the card repeats them.
+    along the sliders. The reconstructions are those of the model's own samples, so that no training image is shown. If
+    `training.json` has `co2_eq_emissions`, in the form that the Hub defines (`emissions` in grams, `source` and
+    others), the card repeats them.
 
     Raises:
         ValueError: If one of those files is missing.

@@ -52,7 +52,7 @@ STRIP = [-3.0, -1.5, 0.0, 1.5, 3.0]
 STRIP_EDGE = 64  # pixels; larger images are scaled down
 GIF_FRAMES = 12  # one way
 NUM_COMPARED = 16  # samples, for the distance between two
-NAMED, LABELS, COMPONENTS = "Face and light", "Labels", "Components"
+NAMED, LABELS, COMPONENTS = "By name", "By label", "Components"
 UNTOUCHED = "Move a slider."
 WITHOUT_PHOTO = "Without a photo, the sliders change a sample."
 LABEL_NOTE = """**Labels.** A linear probe found these directions from the labels of the dataset. The percentage is the
@@ -426,7 +426,8 @@ class EditTab(NamedTuple):
 def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], samples: SampleTab) -> EditTab:
     """Adds the tab. A click on one of the `samples` opens it."""
     encoders = [model for model in models.values() if model.has_encoder]
-    first = (encoders or list(models.values()))[0]
+    # the one whose sliders show most
+    first = max(encoders or models.values(), key=lambda model: len(model.sliders) * model.config["image_size"])
     with gr.Tab("Edit your photo", id="edit"):
         gr.Markdown("Upload a photo, then move the sliders.")
         with gr.Row(equal_height=False, elem_classes="edit-start"):

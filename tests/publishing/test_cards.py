@@ -35,6 +35,7 @@ SECTIONS = [
     "Training data",
     "Training procedure",
     "Evaluation",
+    "Sliders",
     "How to reproduce",
     "Bias, risks and limits",
     "Licence",
