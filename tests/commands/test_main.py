@@ -537,7 +537,7 @@ def test_directions_fits_named_sliders_and_keeps_those_that_change_one_thing(
     kept = [slider.name for slider in ImagePipeline.from_pretrained(folder).sliders]
     assert kept and kept == [name for name in (each.name for each in named_sliders.OF_IMAGES) if rows[name] == "yes"]
     first, *_ = edit.handles_of(open_models({folder.name: folder}).models[folder.name])
-    assert (first.group, first.title) == (edit.NAMED, kept[0])
+    assert (first.group, first.name) == (edit.NAMED, kept[0])
     sheet = str(tmp_path / "sweep.png")
     hf_vae("sweep", str(folder), "--components", kept[0].lower(), "0", "--frames", "3", "--output", sheet)
     assert Image.open(sheet).size == (3 * 28, 2 * 28)
