@@ -113,6 +113,12 @@ def visits(client: Client, folder: Path) -> dict[str, tuple[Callable[[], object]
             ),
             0.15,
         ),
+        "a named slider of an upload, 128 px": (
+            lambda: client.predict(
+                model="utkface-vaegan", seed=1, **drawing, picture=start, sliders="smile=1.5", api_name="/edit"
+            ),
+            0.2,
+        ),
         "an animation of 48 frames": (
             lambda: client.predict(models=["cats-vae"], start=start, end=end, **walk, api_name="/interpolate"),
             2.0,

@@ -339,6 +339,11 @@ def visit_live_run(page: Page, photos: list[Path]) -> None:
     assert all((model / name).is_file() for name in ("README.md", "metrics.json"))
     (picture,) = ImagePipeline.from_pretrained(model).sample(1, seed=0).images
     assert picture.size == (32, 32) and max(ImageStat.Stat(picture.convert("L")).var) > 1
+    open_tab(page, "Generate")  # the model is chosen there, and its samples are shown
+    expect(page.locator("#samples img").first).to_have_attribute("alt", re.compile("^my-vae-"))
+    open_tab(page, "Edit your photo")
+    expect(page.get_by_label("Model").locator("visible=true").first).to_have_value("Your VAE, 32 px")
+    expect_picture(page.locator(".sliders-strip img").first)
 
 
 def upload_many(page: Page, photos: list[Path]) -> None:
