@@ -252,10 +252,15 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
     linking = {"fn": None, "inputs": settings, "outputs": link, "js": LINK_JS, "api_visibility": "private"}
 
     def restore(request: gr.Request) -> list:  # Gradio does not find the request argument of a `partial`
-        return [*linked_view(models, request), *linked_labels(models, request)]
+        try:
+            return [*linked_view(models, request), *linked_labels(models, request)]
+        except gr.Error as reason:  # the visitor still gets a page
+            gr.Warning(f"This link cannot be followed. {reason.message}")
+            return [gr.skip()] * len(restored)
 
     restored = [model, count, seed, temperature, prior, guidance, strong, is_new, labels, *fields]
-    linked = demo.load(restore, None, restored, **INTERNAL_EVENT)
+    # queued: a warning of an event that is not queued is not shown
+    linked = demo.load(restore, None, restored, **INTERNAL_EVENT | {"queue": True})
     seedings = [event(next_seed, [seed, is_new], seed, **INTERNAL_EVENT) for event in (another.click, linked.then)]
     seedings[0].then(**drawing, **model_event(draw, models, "sample")).then(**linking)
     shown = seedings[1].then(**drawing, **model_event(draw, models))

@@ -453,6 +453,16 @@ def test_a_screen_reader_and_a_keyboard_find_their_way(browser, shared_space, th
     page.close()
 
 
+def test_a_link_that_cannot_be_followed_says_so_and_shows_the_page(browser, shared_space) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(MILLISECONDS)
+    open_page(page, f"{shared_space.address}?seed=-1")
+    sentence = page.get_by_text("This link cannot be followed. The seed is -1.0; it must be")
+    expect(sentence).to_be_visible(timeout=MILLISECONDS)
+    expect(page.locator("#samples img")).to_have_count(16, timeout=MILLISECONDS)
+    page.close()
+
+
 def test_a_refusal_is_shown_as_a_sentence(browser, shared_space, tmp_path: Path) -> None:
     page = browser.new_page()
     page.set_default_timeout(MILLISECONDS)
