@@ -361,3 +361,13 @@ def test_a_model_takes_tensors_of_its_own_size_only(family):
             ValueError, match=r"float tensor \(3, 28, 28\) in \[-1, 1\] is needed; got .*ImagePipeline"
         ):
             model.interpolate(image, wrong)
+
+
+def test_noise_at_hand_moves_latents_to_the_same_place():
+    pipe = ImagePipeline(tiny_model("vae", prior="code"))
+    start, shifts = pipe.sample(1, seed=2).latents, torch.tensor([[1.5, -0.5], [0.0, 2.0]])
+    noise = pipe.noise_of(start)
+    assert torch.equal(pipe.move(start, shifts, noise), pipe.move(start, shifts))
+    pipe.model.latent_prior.code.to_noise = None  # it is not looked for again
+    pipe.move(start, shifts, noise)
+    assert ImagePipeline(tiny_model("vae", prior="gaussian")).noise_of(start) is None

@@ -5,7 +5,7 @@ import os
 import shutil
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -423,12 +423,18 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         return torch.cat([points, torch.lerp(first, last, weights)], -1)
 
     @torch.no_grad()
-    def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+    def move(
+        self,
+        latents: torch.Tensor,
+        shifts: torch.Tensor,
+        num_steps: int = DEFAULT_STEPS,
+        noise: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Moves latents `(B, Z)` or `(B, Z + D)`, or one for all, by `shifts` (B, K), in standard deviations, along
         the first K components of `latent_prior.sliders`: see `LatentPrior.move`. Residual latents stay as they are.
         With a code they fade where the image changes."""
         size = self.config.latent_dim
-        moved = self.latent_prior.move(latents[:, :size], shifts, num_steps)
+        moved = self.latent_prior.move(latents[:, :size], shifts, num_steps, noise)
         has_code = CODE in self.latent_prior.kinds
         return torch.cat([moved, self._details(latents.expand(len(moved), -1), moved, has_code)], 1)
 

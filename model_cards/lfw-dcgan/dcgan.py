@@ -2202,7 +2202,7 @@ class StandardPrior(Prior):
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -2460,22 +2460,35 @@ class LatentPrior(PrincipalComponents):
         return torch.cat([starts, points[..., 1:-1, :], ends], -2)
 
     @torch.no_grad()
-    def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+    def noise_of_code(self, latents: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> list[torch.Tensor] | None:
+        """The noise of latents `(B, Z)` that `move` starts from, for latents that move several times; None if there is
+        no code."""
+        return self.get(CODE).to_noise(latents, self, num_steps) if CODE in self.kinds else None
+
+    @torch.no_grad()
+    def move(
+        self,
+        latents: torch.Tensor,
+        shifts: torch.Tensor,
+        num_steps: int = DEFAULT_STEPS,
+        noise: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Moves latents `(B, Z)`, or one `(1, Z)` for all, along the first K components of `sliders` by `shifts`
         (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn again for the moved code, from
-        the same noise, whose temperature becomes that of samples as the shift grows."""
+        the same noise, whose temperature becomes that of samples as the shift grows. `noise` is what `noise_of_code`
+        gave for these latents and steps, if it is at hand: finding it is about half of the work."""
         shifts = shifts.to(latents)
         count = shifts.shape[1]
         prior = self._modules.get(CODE)
         if prior is None:
             return latents + (shifts * self.stds[:count]) @ self.directions[:count]
         assert isinstance(prior, CodePrior)
-        code, noise = prior.to_noise(latents, self, num_steps)
+        code, rest = noise or prior.to_noise(latents, self, num_steps)
         size = max(len(latents), len(shifts))
         shifts = shifts.expand(size, -1)
         moved = code.expand(size, -1) + F.pad(shifts, (0, code.shape[1] - count))
         as_far = 1 - torch.exp(-shifts.square().sum(1, keepdim=True) / 2)  # from 0 to 1
-        noises = torch.cat([noise * (1 + (prior.rest_temperature - 1) * as_far), noise])
+        noises = torch.cat([rest * (1 + (prior.rest_temperature - 1) * as_far), rest])
         codes = torch.cat([moved, code])
         drawn, as_before = prior.from_noise([codes, noises], self, num_steps).tensor_split([size])
         return latents + drawn - as_before  # as on a path: without a shift, latents stay as they are
@@ -2551,7 +2564,7 @@ import os
 import shutil
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -2964,12 +2977,18 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         return torch.cat([points, torch.lerp(first, last, weights)], -1)
 
     @torch.no_grad()
-    def move(self, latents: torch.Tensor, shifts: torch.Tensor, num_steps: int = DEFAULT_STEPS) -> torch.Tensor:
+    def move(
+        self,
+        latents: torch.Tensor,
+        shifts: torch.Tensor,
+        num_steps: int = DEFAULT_STEPS,
+        noise: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Moves latents `(B, Z)` or `(B, Z + D)`, or one for all, by `shifts` (B, K), in standard deviations, along
         the first K components of `latent_prior.sliders`: see `LatentPrior.move`. Residual latents stay as they are.
         With a code they fade where the image changes."""
         size = self.config.latent_dim
-        moved = self.latent_prior.move(latents[:, :size], shifts, num_steps)
+        moved = self.latent_prior.move(latents[:, :size], shifts, num_steps, noise)
         has_code = CODE in self.latent_prior.kinds
         return torch.cat([moved, self._details(latents.expand(len(moved), -1), moved, has_code)], 1)
 

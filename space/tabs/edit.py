@@ -237,7 +237,7 @@ def _moved(
     if model.pipeline.has_code:
         size = max(shifts.shape[1], steps.shape[1])
         padded = [F.pad(each, (0, size - each.shape[1])) for each in (shifts.to(device), steps)]
-        return model.pipeline.move(start, padded[0] + padded[1])
+        return model.pipeline.move(start, padded[0] + padded[1], _noise_of(model, start))
     moved = model.pipeline.move(start, shifts)
     return model.pipeline.shift(moved, steps)
 
@@ -289,6 +289,12 @@ def _sampled(
 def _encoded(model: PublishedModel, path: Path) -> torch.Tensor:
     picture = checks.picture("The image", {"path": str(path)})
     return model.pipeline.encode([crop_to_face(picture, model.data_set) or picture])
+
+
+@lru_cache(maxsize=64)
+def _noise_of(model: PublishedModel, start: torch.Tensor) -> list[torch.Tensor] | None:
+    """What a move starts from, found once for each of the starts that are cached."""
+    return model.pipeline.noise_of(start)
 
 
 @lru_cache(maxsize=32)
