@@ -67,10 +67,7 @@ def write_directions(folder: Path, directions: list[Direction], codes: LabelledC
     if codes is not None:
         tensors |= {"codes.mean": codes.mean.cpu().contiguous(), "codes.root": codes.root.cpu().contiguous()}
         metadata["labels"] = json.dumps([asdict(label) for label in codes.labels])
-    path.touch()  # with the usual mode; safetensors makes a file that only its owner may read
-    mode = path.stat().st_mode
-    save_file(tensors, path, metadata)
-    path.chmod(mode)
+    save_stored(path, tensors, metadata)
     return path
 
 
@@ -135,6 +132,14 @@ def read_labelled_codes(folder: Path, config: Mapping[str, Any]) -> LabelledCode
     if not (found.mean.isfinite().all() and found.root.isfinite().all()):
         raise ValueError(f"{path} has values that are not finite.")
     return found
+
+
+def save_stored(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file that `open_stored` reads, replacing an earlier one."""
+    path.touch()  # with the usual mode; safetensors makes a file that only its owner may read
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)
+    path.chmod(mode)
 
 
 @contextmanager

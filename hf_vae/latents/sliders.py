@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ..models import ImageGenerator
 from ..models.principal_components import NUM_DIRECTIONS
 from ..models.priors import CODE
 from ..models.priors.code import CodePrior
 from ..run_folder import SLIDERS_FILE
-from .directions import direction_size, open_stored
+from .directions import direction_size, open_stored, save_stored
 
 
 VECTORS = "vectors"
@@ -69,17 +68,14 @@ def slider_coordinates(
 
 def write_sliders(folder: Path, sliders: Sequence[NamedSlider]) -> Path:
     """Writes `sliders.safetensors` into a model's folder, replacing an earlier one, and returns its path. Without
-    sliders there is no file."""
+    sliders, an earlier file is deleted."""
     path = folder / SLIDERS_FILE
     if not sliders:
         path.unlink(missing_ok=True)
         return path
     facts = [{name: value for name, value in vars(each).items() if name != "vector"} for each in sliders]
     vectors = torch.stack([each.vector for each in sliders])
-    path.touch()  # with the usual mode; safetensors makes a file that only its owner may read
-    mode = path.stat().st_mode
-    save_file({VECTORS: vectors.cpu().contiguous()}, path, {"sliders": json.dumps(facts)})
-    path.chmod(mode)
+    save_stored(path, {VECTORS: vectors.cpu().contiguous()}, {"sliders": json.dumps(facts)})
     return path
 
 
