@@ -1,11 +1,14 @@
 """The tabs, one module each with its widgets and callbacks. This file has what they share."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 import checks
 from hf_vae.models.priors import PRIORS
@@ -42,6 +45,12 @@ def model_event(function: Callable, shown: Any, api_name: str | None = None) -> 
     part of the API if it has an `api_name`."""
     api = {"api_name": api_name} if api_name else {"api_visibility": "private"}
     return {"fn": with_gpu(partial(function, shown)), "api_description": function.__doc__, **api, **MODEL_EVENT}
+
+
+def new_folder() -> Path:
+    """A new folder in Gradio's cache, which is emptied regularly."""
+    Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=get_upload_folder()))
 
 
 def api_endpoint(function: Callable, shown: Any, api_name: str, inputs: list, outputs: Any) -> None:

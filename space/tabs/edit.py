@@ -1,7 +1,6 @@
 """The tab that changes an image along directions of a model's latent space: named ones, labels of the training images,
 and principal components."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 import gradio as gr
 import torch
 import torch.nn.functional as F
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 import checks
@@ -28,6 +26,7 @@ from tabs import (
     api_endpoint,
     model_choices,
     model_event,
+    new_folder,
     own_prior,
     prior_choices,
 )
@@ -367,8 +366,7 @@ def animate(models: dict[str, PublishedModel], value: dict | None, *settings: An
         raise checks.refusal("Nothing has changed yet; move a slider first.")
     shares = torch.linspace(0, 1, GIF_FRAMES)[:, None]
     frames = chosen.pipeline.decode(_moved(chosen, start, *_shifts(chosen, handles_of(chosen), shares * target)))
-    Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=get_upload_folder())) / "edit.gif"  # Gradio's cache, which is emptied regularly
+    path = new_folder() / "edit.gif"
     save_loop(frames.images, path)
     return gr.Image(str(path), visible=True)
 

@@ -1,16 +1,13 @@
 """The tab that morphs one image into another."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
 import torch
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 import checks
@@ -19,7 +16,7 @@ from faces import CROPS, crop_to_face
 from hf_vae.models.priors import PATHS as PATH_KINDS
 from hf_vae.models.priors import PRIORS
 from published import PublishedModel, data_set_title
-from tabs import INTERNAL_EVENT, MODEL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_choices, model_event
+from tabs import INTERNAL_EVENT, MODEL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_choices, model_event, new_folder
 from widgets import data_url, widget
 
 
@@ -70,7 +67,7 @@ def interpolate(
     rows = _walk(chosen, _ends(start, end, start_seed, end_seed), frames, kind, progress)
     images = [side_by_side(list(row)) for row in zip(*rows, strict=True)]
     progress(1.0, "Writing the animation")
-    shown, asked_for = (_new_file(f"morph.{ending}") for ending in ("webp", file_format))
+    shown, asked_for = (new_folder() / f"morph.{ending}" for ending in ("webp", file_format))
     save_loop(images, shown, speed)
     save_loop(images, asked_for, speed)
     names = ", ".join(model.name for model in chosen)
@@ -198,17 +195,11 @@ def _seen(model: PublishedModel, pictures: list[Image.Image]) -> list[Image.Imag
     return [model.pipeline.prepare(_cropped(model, picture)) for picture in pictures]
 
 
-def _new_file(name: str) -> Path:
-    # in Gradio's cache, which is emptied regularly
-    Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=get_upload_folder())) / name
-
-
 def animate(kind: str, rows: list[list[Image.Image]] | None, speed: int) -> str:
     """Writes the morph on the page to a file, all models side by side."""
     if not rows:
         raise checks.refusal("There is no morph to download; press Morph first.")
-    path = _new_file(f"morph.{kind}")
+    path = new_folder() / f"morph.{kind}"
     images = [side_by_side(list(row)) for row in zip(*rows, strict=True)]
     save_loop(images, path, checks.whole_number("The speed", speed, 1, MAX_SPEED))
     return str(path)

@@ -3,7 +3,6 @@ commands that train for longer."""
 
 import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.events import Dependency
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 import checks
@@ -31,7 +29,7 @@ from live_training import (
     train_live,
 )
 from published import OWN_SECONDS, Models, own_name
-from tabs import INTERNAL_EVENT, PICTURE
+from tabs import INTERNAL_EVENT, PICTURE, new_folder
 from uploads import UploadError
 from widgets import widget
 
@@ -121,8 +119,7 @@ def train(
     minutes = checks.number("The number of minutes", minutes, LEAST_MINUTES, MAX_MINUTES)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     uploads = [checks.uploaded_file("A file", file) for file in files or []]
-    Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+    home = new_folder()
     is_kept = False
     try:
         yield Shown(
