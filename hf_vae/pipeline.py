@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .latents.directions import read_labelled_codes
 from .latents.encoding import encode_all
 from .latents.inversion import invert
-from .latents.labelled_codes import Label, LabelledCodes
+from .latents.labelled_codes import LABEL_GUIDANCE, Label, LabelledCodes
 from .latents.sliders import NamedSlider, read_sliders, slider_size
 from .models import ImageGenerator
 from .models.auto import AutoGenerator
@@ -172,6 +172,7 @@ class ImagePipeline:
         num_steps: int = DEFAULT_STEPS,
         guidance: float | None = None,
         labels: Mapping[str, Any] | None = None,
+        label_guidance: float = LABEL_GUIDANCE,
         skip: int = 0,
     ) -> PicturesOutput:
         """Generates images: those that `model.sample` gives for a `torch.Generator` with this seed. They are the same
@@ -179,24 +180,26 @@ class ImagePipeline:
         `sample(1, seed=3, skip=5)` gives the sixth image of seed 3 alone.
 
         `labels` asks for images with these values of labels of the training images, such as `{"age": 60, "gender":
-        "female"}`: any of those that `hf-vae directions` fitted, see `labels`. The code is drawn given them. Other
-        arguments are those of `ImageGenerator.sample`.
+        "female"}`: any of those that `hf-vae directions` fitted, see `labels`. The code is drawn given them.
+        `label_guidance` is how clearly they show, see `LabelledCodes.given`: 1 is as clearly as in the training
+        images. Other arguments are those of `ImageGenerator.sample`.
 
         Raises:
-            ValueError: If the model has no such label, or it cannot have the value. If `labels` are given with a prior
-                without a code. If `seed` is not a whole number from 0 to 2**64 - 1, or `skip` is below 0. As
+            ValueError: If the model has no such label, it cannot have the value, or `label_guidance` is below 0. If
+                `labels` are given with a prior without a code. If `seed` is not a whole number from 0 to 2**64 - 1, or
+                `skip` is below 0. As
                 `ImageGenerator.sample` does.
         """
         generator = seeded(secrets.randbelow(2**32) if seed is None else seed)
         prior, latent_prior = prior or self.model.config.prior, self.model.latent_prior
-        code = self._code_given(labels) if labels else None
+        code = self._code_given(labels, label_guidance) if labels else None
         if skip < 0:
             raise ValueError(f"skip={skip} is not possible; it must be at least 0.")
         if skip:
             latent_prior.draw_noise(skip, prior, generator)
         return self.decode(latent_prior.sample(num_images, prior, generator, temperature, num_steps, guidance, code))
 
-    def _code_given(self, labels: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _code_given(self, labels: Mapping[str, Any], label_guidance: float) -> tuple[torch.Tensor, torch.Tensor]:
         if self.codes is None:
             reason = (
                 "`ImagePipeline.from_pretrained` loads those that `hf-vae directions` fitted"
@@ -206,7 +209,7 @@ class ImagePipeline:
             raise ValueError(
                 f"Samples with the labels {', '.join(labels)} are not possible: this model has no labels; {reason}."
             )
-        return self.codes.given(labels)
+        return self.codes.given(labels, label_guidance)
 
     def reconstruct(self, pictures: ImageLike | Iterable[ImageLike]) -> PicturesOutput:
         """Encodes and decodes one image or several.

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from ..latents.labelled_codes import LABEL_GUIDANCE
 from ..models.priors import DEFAULT_STEPS, PathKind, PriorKind
 from ..pictures import GRID_COLUMNS, open_image, picture_grid
 from ..pipeline import ImagePipeline
@@ -23,6 +24,7 @@ def sample(
     num_steps: Annotated[int, limited(least=1)] = DEFAULT_STEPS,
     guidance: Annotated[float | None, limited(least=0)] = None,
     label: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")]] = (),
+    label_guidance: Annotated[float, limited(least=0)] = LABEL_GUIDANCE,
     columns: Annotated[int, limited(least=1)] = GRID_COLUMNS,
     output: Path = Path("samples.png"),
     overwrite: bool = False,
@@ -42,13 +44,15 @@ def sample(
             model's own). Other priors ignore it.
         label: A label that the images should have, such as age=60 or gender=female. Repeat it for several labels. The
             model needs those of `hf-vae directions`.
+        label_guidance: How clearly labels show. 1 is as clearly as in the training images.
         columns: Images in a row.
         output: File to write.
         overwrite: Replace the file if it exists.
     """
     refuse_output(output, overwrite)
     labels = _labels(label)
-    samples = _open_model(model).sample(num, seed, temperature, prior, num_steps, guidance, labels).images
+    pipeline = _open_model(model)
+    samples = pipeline.sample(num, seed, temperature, prior, num_steps, guidance, labels, label_guidance).images
     save_picture(picture_grid(samples, columns), output)
 
 

@@ -11,6 +11,8 @@ import torch
 
 RIDGE = 1e-3  # added to the variance of each feature, as a share of it; words that exclude each other need some
 MIN_LABELLED = 20  # images
+LABEL_GUIDANCE = 3.0  # model_cards/EXPERIMENTS.md has what others give
+LABEL_REACH = 3.0  # standard deviations of the code: guidance moves its mean no further
 
 
 @dataclass(frozen=True)
@@ -149,13 +151,22 @@ class LabelledCodes:
         """K, the numbers of the code."""
         return len(self.mean) - sum(label.num_features for label in self.labels)
 
-    def given(self, wanted: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def given(
+        self, wanted: Mapping[str, Any], label_guidance: float = LABEL_GUIDANCE
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The Gaussian of the code given some of the labels: its mean `(K,)`, and a root R `(K, K)` of its covariance
         R R^T. The root is the symmetric one, so that the same noise gives codes that are alike whatever is wanted.
 
+        `label_guidance` is how far the labels move the mean, as a multiple of how far they do among the training
+        images. Above 1, more of the samples visibly have the labels, as with the guidance of diffusion models (Ho and
+        Salimans 2022). It moves the mean by at most three standard deviations, or as far as among the training images.
+
         Raises:
-            ValueError: If there is no such label, or it cannot have the value.
+            ValueError: If there is no such label, or it cannot have the value. If `label_guidance` is below 0, or not
+                finite.
         """
+        if not (math.isfinite(label_guidance) and label_guidance >= 0):
+            raise ValueError(f"label_guidance={label_guidance} is not possible; it must be a number of at least 0.")
         names = [label.name for label in self.labels]
         for name in wanted:
             if name not in names:
@@ -173,7 +184,9 @@ class LabelledCodes:
         tiny = torch.finfo(torch.float32).tiny
         ridge = (RIDGE * features.diagonal()).clamp(min=tiny).diag()
         gain = torch.linalg.solve(features + ridge, covariance[places, :size]).T  # (K, features)
-        code_mean = mean[:size] + gain @ (torch.tensor(values).double() - mean[places])
+        shift = gain @ (torch.tensor(values).double() - mean[places])
+        reach = LABEL_REACH / shift.norm().clamp(min=tiny).item()
+        code_mean = mean[:size] + min(label_guidance, max(1.0, reach)) * shift
         code_covariance = covariance[:size, :size] - gain @ covariance[places, :size]
         return code_mean.float(), _root(code_covariance).float()
 

@@ -1,6 +1,7 @@
 """The code given labels: it follows those that are asked for, any of them, and only those that there are."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hf_vae.latents.directions import (
     read_labelled_codes,
     write_directions,
 )
-from hf_vae.latents.labelled_codes import LabelledCodes, NumberLabel, WordLabel
+from hf_vae.latents.labelled_codes import LABEL_GUIDANCE, LabelledCodes, NumberLabel, WordLabel
 
 
 CODE_DIM = 5
@@ -41,16 +42,37 @@ def codes(data) -> LabelledCodes:
 
 def test_the_code_is_drawn_around_that_of_images_with_the_label(codes):
     for word, place in (("blue", -1), ("green", 0), ("red", 1)):
-        mean, root = codes.given({"tone": word})
+        mean, root = codes.given({"tone": word}, 1)
         torch.testing.assert_close(mean, torch.tensor([place, 0.0, 0.0, 0.0, 0.0]), atol=0.1, rtol=0)
         stds = (root @ root.T).diagonal().sqrt()
         assert stds[0] == pytest.approx(0.5, abs=0.03), "what tells the tone varies as within one tone"
         assert stds[1] == pytest.approx((1 / 3 * (5 / 3) ** 2 + 0.25) ** 0.5, abs=0.05), "the rest as in all images"
 
 
+def test_guidance_moves_the_mean_further_and_never_beyond_three_standard_deviations(codes):
+    start, (plain, root) = codes.mean[:CODE_DIM], codes.given({"tone": "red"}, 1)
+    doubled, same_root = codes.given({"tone": "red"}, 2)
+    torch.testing.assert_close(doubled - start, 2 * (plain - start))
+    torch.testing.assert_close(same_root, root)
+    assert torch.equal(codes.given({"tone": "red"}, 0)[0], start)
+    assert torch.equal(codes.given({"tone": "red"})[0], codes.given({"tone": "red"}, LABEL_GUIDANCE)[0])
+    assert (codes.given({"tone": "red"}, 100)[0] - start).norm().item() == pytest.approx(3, rel=1e-4)
+    for guidance in (-1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"label_guidance={guidance} is not possible"):
+            codes.given({"tone": "red"}, guidance)
+
+
+def test_guidance_moves_no_label_less_far_than_training_images_have_it():
+    codes = 10 * torch.eye(2).repeat_interleave(20, 0) + torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    fitted = LabelledCodes.fit(codes, {"side": ["a"] * 20 + ["b"] * 20})
+    mean, _ = fitted.given({"side": "a"})
+    torch.testing.assert_close(mean, fitted.given({"side": "a"}, 1)[0])
+    torch.testing.assert_close(mean, codes[:20].mean(0), atol=0.1, rtol=0)
+
+
 @pytest.mark.parametrize("age", [10, 50, "80.0"])
 def test_numbers_move_what_follows_them_and_what_follows_their_distance_from_the_mean(codes, age):
-    mean, root = codes.given({"age": age})
+    mean, root = codes.given({"age": age}, 1)
     along = (float(age) - 50) / 30
     assert mean[1] == pytest.approx(along, abs=0.1) and mean[2] == pytest.approx(along**2 - 1, abs=0.1)
     assert mean[0] == pytest.approx(0, abs=0.1)
@@ -58,8 +80,8 @@ def test_numbers_move_what_follows_them_and_what_follows_their_distance_from_the
 
 
 def test_any_of_the_labels_can_be_given(codes):
-    both, root = codes.given({"age": 90, "tone": "red"})
-    alone = codes.given({"tone": "red"})[0]
+    both, root = codes.given({"age": 90, "tone": "red"}, 1)
+    alone = codes.given({"tone": "red"}, 1)[0]
     assert both[0] == pytest.approx(alone[0].item(), abs=0.02) and both[1] > 1 > alone[1] + 0.9
     assert (root @ root.T).trace() < (codes.given({"age": 90})[1] @ codes.given({"age": 90})[1].T).trace()
     mean, root = codes.given({})
@@ -119,7 +141,7 @@ def test_two_values_of_a_number_are_no_less_than_words(data):
     """0 and 1: the square of the standardised number is the same number again."""
     values, columns = data
     is_red = [int(tone == "red") for tone in columns["tone"]]
-    mean, _ = LabelledCodes.fit(values, {"red": is_red}).given({"red": 1})
+    mean, _ = LabelledCodes.fit(values, {"red": is_red}).given({"red": 1}, 1)
     assert mean[0] == pytest.approx(1, abs=0.1)
 
 
