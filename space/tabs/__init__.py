@@ -70,6 +70,11 @@ def model_choices(models: dict[str, PublishedModel], own: Iterable[str] = ()) ->
     ]
 
 
+def shown_title(models: dict[str, PublishedModel], name: str) -> str:
+    """What visitors read for a model, also for one that a visitor has trained: its title as in `model_choices`."""
+    return model_choices(models, [name])[0][0]
+
+
 def data_set_choices(groups: Iterable[str]) -> list[tuple[str, str]]:
     """The choices of a dropdown of datasets: a title for visitors, the name for programs."""
     return [(data_set_title(name), name) for name in groups]

@@ -114,7 +114,7 @@ def test_an_upload_is_beside_what_every_encoder_makes_of_it(models, groups, tmp_
     seen, first, *_ = (opened(item["image"]) for item in lens["items"])
     assert seen.tobytes() == encoders[0].pipeline.prepare(draw_picture(1)).tobytes()
     assert first.tobytes() == encoders[0].pipeline.reconstruct(draw_picture(1)).images[0].tobytes()
-    assert sentence == "The largest centred square."
+    assert sentence == "The largest centered square."
     assert list(table.columns) == reconstruct.COLUMNS
     assert list(table["model"]) == [each.title for each in encoders]
     *_, called = reconstruct.reconstruct({"faces": encoders}, upload, "faces", "centre")

@@ -20,7 +20,7 @@ import published
 from hf_vae import ImagePipeline
 from live_training import collect_pictures, train_live
 from published import Models, by_data_set, open_models, own_name, split_name
-from tabs import generate, model_choices, train_your_own
+from tabs import generate, model_choices, morph, train_your_own
 from tabs.train_your_own import progress, train
 from uploads import UploadError
 
@@ -269,6 +269,14 @@ def test_a_visitors_model_is_found_by_its_name_and_not_listed(models, kept):
     assert "faces-vae" in str(refused.value) and kept not in str(refused.value)
     assert split_name(kept) == ("my", "vae")
     assert own_name("vae") != own_name("vae") and len(kept) >= len("my-vae-") + 16
+
+
+def test_a_visitors_model_morphs_under_its_title(models, kept):
+    """Also beside a published one, although it is in no list."""
+    player, *_ = morph.play(models, [kept, "faces-vae"], None, None, 0, 1, "own", 4, 16)
+    assert [row["title"] for row in player["rows"]] == [models[kept].title, models["faces-vae"].title]
+    (_, caption), *_ = generate.show(generate.draw, models, kept, 1, 7, 1.0, "own")[0]
+    assert caption == "Your VAE, 28 px: seed 7, image 1, temperature 1"
 
 
 def test_names_are_not_in_what_any_browser_gets(models, kept, monkeypatch):
