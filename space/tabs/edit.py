@@ -497,7 +497,6 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
         chosen = drawn[event.index]
         return [*clicked(models, drawn, event), *start_fields(models, chosen.model, chosen.labels)[1:]]
 
-    open_after(samples.shown.then)
     picked = samples.pictures.select(
         click, samples.drawn, [*start, image, guidance, tabs, labels, *fields], **INTERNAL_EVENT
     )
@@ -508,6 +507,9 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
         fitted = event(partial(start_fields, models), model, [prior, labels, *fields], **INTERNAL_EVENT)
         open_after(fitted.then)
 
+    open_anew(
+        samples.shown.then
+    )  # also sends the fields, since Gradio shows 0 in one for a number until it gets a value
     open_anew(model.input)
     asking = {"fn": partial(asked_for, models), "inputs": [model, *fields], "outputs": labels, **INTERNAL_EVENT}
     words, numbers = fields[:NUM_LABELS], fields[NUM_LABELS:]

@@ -137,10 +137,11 @@ def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -
 
 
 def linked_labels(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
-    """The labels in a link to the page, as text and in the fields. A link without a model changes nothing."""
+    """The labels in a link to the page, as text and in the fields. Without a model in the link, those of the
+    first one are sent empty, since Gradio shows 0 in a field for a number until it gets a value."""
     query = dict(request.query_params) if request else {}
     if query.get("model") not in models:
-        return [gr.skip()] * (1 + 2 * NUM_LABELS)
+        return label_fields(models, next(iter(models)))
     chosen = models[query["model"]]
     wanted = checks.labels(chosen, query.get("labels", ""), CODE)
     return label_fields(models, chosen.name, wanted)
@@ -282,7 +283,7 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
             return [*linked_view(models, request), *linked_labels(models, request)]
         except gr.Error as reason:  # the visitor still gets a page
             gr.Warning(f"This link cannot be followed. {reason.message}")
-            return [gr.skip()] * len(restored)
+            return [gr.skip()] * 8 + label_fields(models, first.name)
 
     restored = [model, count, seed, temperature, prior, guidance, strong, is_new, labels, *fields]
     # queued: a warning of an event that is not queued is not shown
