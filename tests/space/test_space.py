@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
+import gradio.utils
 import httpx
 import pandas as pd
 import pytest
@@ -1111,6 +1112,22 @@ def test_the_api_is_what_the_readme_documents(client: Client) -> None:
     for name, endpoint in endpoints.items():
         parameters = [parameter["parameter_name"] for parameter in endpoint["parameters"]]
         assert f"| `{name}` | {', '.join(f'`{parameter}`' for parameter in parameters)} |" in readme
+
+
+def test_a_language_model_gets_a_description_of_every_endpoint_and_parameter(folders: dict[str, Path]) -> None:
+    """As Gradio's MCP server reads them."""
+    found = {}
+    for each in app.build_demo(folders).fns.values():
+        if each.api_visibility == "public":
+            description, parameters, _ = gradio.utils.get_function_description(each.fn)
+            assert each.fn.__name__ == each.api_name, "the name of the tool"
+            assert each.api_description is None, "it would hide what is in the docstring"
+            parameters.pop("progress", None)
+            assert re.fullmatch(r"[A-Z].{40,}\.", description) and "Args" not in description
+            assert len(parameters) == len(each.inputs)
+            assert all(re.match("[A-Z0-9]", text) and text[-1] != "." for text in parameters.values()), parameters
+            found[f"/{each.api_name}"] = description
+    assert found.keys() == ENDPOINTS and len(set(found.values())) == len(ENDPOINTS)
 
 
 def test_the_api_gives_png_pictures_and_an_animation(client: Client, tmp_path: Path) -> None:
