@@ -43,7 +43,7 @@ OWN_PRIOR = ("default", "own")
 
 # What the parameters of endpoints are. Gradio describes them to language models, which call the endpoints over MCP.
 PARAMETERS = {
-    "model": "The name of a model, such as cats-vae; an error lists the names",
+    "model": "The name of a model; an error lists the names",
     "models": "The names of one to four models",
     "data_set": "The name of a dataset, such as cats; an error lists the names",
     "count": "How many images, 1 to 64",

@@ -106,7 +106,7 @@ def test_two_thousand_images_are_collected_from_zips_and_one_more_is_refused(tmp
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "train_accelerate.py" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "timed_training.py" in " ".join(child.cmdline())]
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_run_that_fails_says_so(script, tmp_path, monkeypatch):
     """With a script that fails at once, and with the real one, which finds no images."""
     if script:
         (tmp_path / "failing.py").write_text(script)
-        monkeypatch.setattr(live_training, "SCRIPT_PLACES", [tmp_path / "failing.py"])
+        monkeypatch.setattr(live_training, "SCRIPT", tmp_path / "failing.py")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError, match="The run failed"):
         list(train_live(tmp_path / "empty", tmp_path / "run", "vae", 32, 1, 0))
@@ -203,7 +203,7 @@ def test_a_run_that_fails_says_so(script, tmp_path, monkeypatch):
 def test_a_machine_that_is_too_busy_is_a_sentence(tmp_path, monkeypatch, caplog):
     reason = f"Error: max_train_minutes=1 is not enough on this machine, see {tmp_path}."
     (tmp_path / "failing.py").write_text(f"raise SystemExit({reason!r})")
-    monkeypatch.setattr(live_training, "SCRIPT_PLACES", [tmp_path / "failing.py"])
+    monkeypatch.setattr(live_training, "SCRIPT", tmp_path / "failing.py")
     (tmp_path / "pictures").mkdir()
     with pytest.raises(RuntimeError) as failed:
         list(train_live(tmp_path / "pictures", tmp_path / "run", "vae", 32, 1, 0))
