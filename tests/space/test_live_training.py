@@ -105,6 +105,27 @@ def test_two_thousand_images_are_collected_from_zips_and_one_more_is_refused(tmp
         collect_pictures([*archives, tiny[2000]], tmp_path / "more" / "pictures")
 
 
+@pytest.mark.parametrize(
+    ("load", "minutes", "left"), [(0.5, 1, 500), (2.0, 1, 500), (16.0, 1, 250), (16.0, 2, 500), (400.0, 1, 200)]
+)
+def test_a_busy_machine_trains_on_fewer_images_in_a_short_time(load, minutes, left, tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
+    names = [f"{number:04d}.png" for number in range(1, 501)]
+    for name in names:
+        (tmp_path / name).touch()
+    assert live_training.thin_out(tmp_path, minutes) == left
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert len(kept) == left and kept[0] == names[0] and kept[-1] > names[-4]
+
+
+def test_a_visitor_is_told_how_many_images_are_used(photos, tmp_path, models, twenty_steps, monkeypatch):
+    monkeypatch.setattr(psutil, "getloadavg", lambda: (1e6, 1e6, 1e6))
+    monkeypatch.setattr(live_training, "FEWEST_ON_BUSY", 20)
+    *_, last = train(models, [{"path": str(photo)} for photo in photos], "vae", 32, 1, 0)
+    assert "with 20 of 24 images, as this machine is busy" in last.sentence
+
+
 def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "timed_training.py" in " ".join(child.cmdline())]
 
@@ -243,9 +264,9 @@ def test_a_long_run_holds_out_as_few_images_as_are_measured_in_seconds():
 
 def test_progress_is_in_words():
     now = live_training.LiveRun("Training", 1200, 2400, 0.0, {}, None, None)
-    assert progress(now, 50, 42) == "**Training**, about 40 seconds left, 50 images. Step 1,200 of 2,400."
-    assert "about 3 minutes left" in progress(now, 50, 185)
-    assert "a few seconds left" in progress(now, 50, -20)
+    assert progress(now, "50 images", 42) == "**Training**, about 40 seconds left, 50 images. Step 1,200 of 2,400."
+    assert "about 3 minutes left" in progress(now, "50 images", 185)
+    assert "a few seconds left" in progress(now, "50 images", -20)
 
 
 @pytest.fixture
