@@ -155,7 +155,7 @@ def label_fields(models: dict[str, PublishedModel], model: str, wanted: dict[str
     for label in [*models[model].labels, *[None] * NUM_LABELS][:NUM_LABELS]:
         is_number, value = isinstance(label, NumberLabel), wanted.get(label.name, "") if label else ""
         choices = [ANY] if label is None or is_number else [ANY, *label.words]
-        title = label.name if label else "Label"
+        title = f"{label.name[:1].upper()}{label.name[1:]}" if label else "Label"
         words.append(
             gr.Dropdown(choices, value=value if value in choices else "", label=title, visible=len(choices) > 1)
         )
