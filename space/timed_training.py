@@ -4,25 +4,30 @@ A run by the clock fixes its updates before the first one. Here it makes fewer i
 """
 
 from pathlib import Path
+from typing import Any
 
 import train_accelerate
-from hf_vae.training.length import MARGIN, Clock
-from hf_vae.training.loop import Training
 
 
 SECONDS_BETWEEN_LOOKS = 2.0
+MARGIN = 0.03  # of the minutes, for what is not measured, as in the plan of the run
 NEWEST_SHARE = 0.7  # of the newest updates, in the mean of how much slower the machine has become
 
 
-def finish_in_time(training: Training, clock: Clock) -> Path:
+def finish_in_time(training: Any, clock: Any) -> Path:
     """Makes as many updates of the networks and of the prior as there is time for, in the planned proportion, at the
-    speed that the machine has meanwhile. Publishes the model and returns its folder."""
+    speed that the machine has meanwhile. Publishes the model and returns its folder.
+
+    Args:
+        training: A `Training` that was started by `train_accelerate`. The Space imports nothing that trains.
+        clock: The `Clock` of its minutes.
+    """
     if training.length is not None:
         _train_in_time(training, clock)
     return training.finish()
 
 
-def _train_in_time(training: Training, clock: Clock) -> None:
+def _train_in_time(training: Any, clock: Any) -> None:
     length, progress = training.length, training.progress
     costs = length.measured
     planned = length.steps * costs["update"] + length.prior_steps * costs["prior_update"]

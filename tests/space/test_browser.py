@@ -580,6 +580,7 @@ def test_words_of_german_length_do_not_break_the_layout(browser, wordy_space, wi
             folds.first.click()
         if name == "Edit your photo":
             expect(page.locator("#edit-labels")).to_contain_text(LONG)
+            expect(page.locator("#edit-labels input[type=number]")).to_have_value("")  # any, and not 0
             expect(page.locator(".sliders-title").first).to_have_text(f"{LONG} 1")
         if name == "GAN vs VAE":
             expect(page.locator("#quiz")).to_contain_text("Round 1 of 10")
