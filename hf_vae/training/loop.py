@@ -277,6 +277,18 @@ class Training:
                 if stopped_by:
                     raise TrainingInterrupted(stopped_by, self._checkpoint.name)
 
+    def shorten(self, num_steps: int, prior_steps: int) -> None:
+        """Makes a run by the clock end earlier than planned, after so many updates of the networks, more than it has
+        made, and of the prior. The files of the run folder then say so, and a recipe trains the same model but for
+        its learning rate, which followed the plan."""
+        assert self.length is not None and num_steps > self.progress.step
+        self.length = dataclasses.replace(self.length, steps=num_steps, prior_steps=prior_steps)
+        changed = self.length.applied_to(self.run.train) | {"prior_steps": prior_steps}
+        self.run, self.num_steps = _with_settings(self.run, **changed), num_steps
+        if self.accelerator.is_main_process:
+            self.run.save(self.output_dir)
+            self.length.save(self.output_dir)
+
     def publish(self) -> Path:
         """Fits details and prior to the trained networks and writes the model to the run folder, which is returned.
 

@@ -65,7 +65,7 @@ def card_of(models: dict[str, PublishedModel], model: str) -> str:
     """The card of a model: its training data and their licence, its training, measurements and limits."""
     chosen = checks.choice("The model", model, models)
     text = RELATIVE_LINKS.sub(r"\g<words>", chosen.card)
-    return RELATIVE_IMAGES.sub(partial(_shown, chosen.folder), text) or f"{model} has no model card."
+    return RELATIVE_IMAGES.sub(partial(_shown, chosen.folder), text) or f"{chosen.title} has no model card."
 
 
 def _shown(folder: Path, image: re.Match) -> str:

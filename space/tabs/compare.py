@@ -177,7 +177,7 @@ def show_samples(groups: Groups, data_set: str, seed: int) -> tuple[dict, dict, 
         title, sharpness = titles[model.name], _sharpness(model, output.tensors)
         grid = picture_grid(output.images[:SHOWN], SHOWN_COLUMNS)
         items.append(_card(title, f"Samples of {title}, seed {seed}", grid, f"Sharpness {sharpness:.2f}"))
-        bars.append({"title": title, "number": sharpness})
+        bars.append(_bar(title, sharpness, model))
     curves = _relative_spectra({titles[model.name]: (model, output.tensors) for model, output in samples.items()})
     published = _published(models)
     published["model"] = [titles[name] for name in published["model"]]
@@ -243,7 +243,7 @@ def show_noise(groups: Groups, data_set: str, noise: float) -> tuple[dict, dict]
         sharpness = _sharpness(each, images)
         picture = to_pictures(images, each.pipeline.model.output_size)[0]
         items.append(_card(name, f"A sample of {name}", picture, f"Sharpness {sharpness:.2f}"))
-        bars.append({"title": name, "number": sharpness})
+        bars.append(_bar(name, sharpness, each))
     return _lens(items), _sharpness_bars("Sharpness of these images", bars)
 
 
@@ -305,8 +305,19 @@ def _lens(items: list[dict[str, str]], place: tuple[float, float] = EYE) -> dict
     return {"items": items, "zoom": ZOOM, "place": list(place)}
 
 
+def _bar(title: str, sharpness: float, model: PublishedModel) -> dict[str, Any]:
+    """A bar, in front of the band of the real images that a model was measured with, if there is one."""
+    return {"title": title, "number": sharpness, "band": model.real_band}
+
+
 def _sharpness_bars(title: str, items: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"title": title, "items": items, "note": "The line at 1 is the mean of real images that no model has seen."}
+    note = "The line at 1 is the mean of real images that no model has seen."
+    bands = {tuple(item["band"]) for item in items if item["band"]}
+    if len(bands) == 1:
+        note += " The band from {:.2f} to {:.2f} holds four of five of them.".format(*bands.pop())
+    elif bands:
+        note += " The band of each model holds four of five of them."
+    return {"title": title, "items": items, "note": note}
 
 
 def page_groups(models: dict[str, PublishedModel]) -> Groups:

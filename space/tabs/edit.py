@@ -39,6 +39,7 @@ from tabs.generate import (
     SampleTab,
     asked_for,
     label_fields,
+    next_seed,
 )
 from widgets import data_url, widget
 
@@ -54,6 +55,8 @@ NUM_COMPARED = 16  # samples, for the distance between two
 NAMED, LABELS, COMPONENTS = "By name", "By label", "Components"
 UNTOUCHED = "Move a slider."
 WITHOUT_PHOTO = "Without a photo, the sliders change a sample."
+WITH_LABELS = "**Draw a sample with {these}**"
+BY_LABEL = "To change your photo by label, move the sliders under **By label**."
 LABEL_NOTE = """**Labels.** A linear probe found these directions from the labels of the dataset. The percentage is the
 probe's balanced accuracy on {each} held-out images; chance is 50%. {step} The labels are annotators' guesses, and a
 slider also moves whatever correlates with its label in the data."""
@@ -266,7 +269,7 @@ def _start(
         guidance = checks.guidance(guidance)
         return chosen, _sampled(chosen, seed, image, temperature, prior, tuple(wanted.items()), guidance)
     if not chosen.has_encoder:
-        raise checks.refusal(f"The model {model} has no encoder; remove the image, or choose a model with an encoder.")
+        raise checks.refusal(f"The model {chosen.title} has no encoder; remove the image, or choose a model with one.")
     return chosen, _encoded(chosen, checks.uploaded_file("The image", picture))
 
 
@@ -304,13 +307,16 @@ def _between_samples(model: PublishedModel) -> tuple[float, float]:
     return mse(samples, others).mean().item(), structure_change(samples, others).mean().item()
 
 
-def start_edit(models: dict[str, PublishedModel], *settings: Any) -> tuple[dict, dict, str, str]:
+def start_edit(models: dict[str, PublishedModel], *settings: Any) -> tuple[dict, dict, str, str, gr.Markdown, Any]:
     """The image that sliders start from, before and after no change, the sliders of the model without their strips,
-    what of an upload the model sees, and what the sliders mean. `settings` are those of `pca_sweep`."""
+    what of an upload the model sees, what the sliders mean, a sentence on labels, and whether their fields are shown.
+    `settings` are those of `pca_sweep`."""
     chosen, start = _start(models, *settings)
     shown = data_url(chosen.pipeline.decode(start).images[0])
     picture = {"before": shown, "after": shown, "note": UNTOUCHED}
-    return picture, _shown(handles_of(chosen)), _crop_sentence(chosen, settings[4]), meaning_of(chosen)
+    sentence, note = _crop_sentence(chosen, settings[4]), label_note(chosen, settings[4] is not None)
+    fields = gr.Row(visible=bool(chosen.labels) and settings[4] is None)
+    return picture, _shown(handles_of(chosen)), sentence, meaning_of(chosen), note, fields
 
 
 def strips(models: dict[str, PublishedModel], *settings: Any) -> dict:
@@ -402,6 +408,19 @@ def _crop_sentence(model: PublishedModel, picture: dict | None) -> str:
     return "The model sees the largest centered square."
 
 
+def label_note(model: PublishedModel, has_photo: bool) -> gr.Markdown:
+    """What visitors can do with the labels of a model: ask for samples that have them, or move a photo along them."""
+    if has_photo:
+        return gr.Markdown(BY_LABEL, visible=bool(model.directions))
+    these = "this label" if len(model.labels) == 1 else "these labels"
+    return gr.Markdown(WITH_LABELS.format(these=these), visible=bool(model.labels))
+
+
+def another_seed(models: dict[str, PublishedModel], model: str, *fields: Any) -> tuple[str, int, int]:
+    """The text of the labels that the fields of a model ask for, and a new sample: a random seed, its first image."""
+    return asked_for(models, model, *fields), next_seed(0, True), 1
+
+
 def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.SelectData) -> list:
     """Starts from the sample that was clicked, and opens this tab."""
     model, seed, image, temperature, prior, _, guidance = drawn[event.index]
@@ -443,9 +462,6 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
                     with gr.Row():
                         seed = gr.Number(0, label="Seed", precision=0, min_width=80)
                         image = gr.Number(1, label="Image", precision=0, minimum=1, maximum=MAX_COUNT, min_width=80)
-                    with gr.Row():
-                        labels, *fields = label_fields(models, first.name)
-                        labels = gr.Textbox(labels, label="Labels", visible=False)
                     temperature = gr.Slider(0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature")
                     prior = gr.Dropdown(prior_choices(first.priors), value="own", label="Prior")
                     # hidden, because an empty field with limits shows 0
@@ -456,13 +472,19 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
                 make_gif = gr.Button("Make it a GIF", size="sm", elem_id="edit-gif")
                 gif = gr.Image(label="GIF", alt_text="The change, forwards and backwards", visible=False, **PICTURE)
             with gr.Column(scale=2, min_width=280):
+                note = label_note(first, has_photo=False)
+                with gr.Row(visible=bool(first.labels), equal_height=False, elem_id="edit-labels") as asking_fields:
+                    labels, *fields = label_fields(models, first.name)
+                    labels = gr.Textbox(labels, label="Labels", visible=False)
+                    draw_anew = gr.Button("Draw a sample", elem_id="edit-draw", min_width=120)
                 sliders = widget("sliders", elem_id="sliders")
         with gr.Accordion("What the sliders mean", open=False):
             meaning = gr.Markdown(elem_id="edit-meaning")
         start = [model, seed, temperature, prior, picture]
         settings = [*start, labels, image, guidance]
         _build_endpoints(models, settings)
-    opening = {"inputs": settings, "outputs": [result, sliders, sentence, meaning], "show_progress": "minimal"}
+    shown_first = [result, sliders, sentence, meaning, note, asking_fields]
+    opening = {"inputs": settings, "outputs": shown_first, "show_progress": "minimal"}
     sweeping = {"inputs": settings, "outputs": sliders, "show_progress": "hidden"}
     moving = {"inputs": [sliders, *settings], "outputs": result, "show_progress": "hidden"}
 
@@ -475,7 +497,6 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
         chosen = drawn[event.index]
         return [*clicked(models, drawn, event), *start_fields(models, chosen.model, chosen.labels)[1:]]
 
-    open_after(samples.shown.then)
     picked = samples.pictures.select(
         click, samples.drawn, [*start, image, guidance, tabs, labels, *fields], **INTERNAL_EVENT
     )
@@ -486,12 +507,16 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
         fitted = event(partial(start_fields, models), model, [prior, labels, *fields], **INTERNAL_EVENT)
         open_after(fitted.then)
 
+    open_anew(
+        samples.shown.then
+    )  # also sends the fields, since Gradio shows 0 in one for a number until it gets a value
     open_anew(model.input)
     asking = {"fn": partial(asked_for, models), "inputs": [model, *fields], "outputs": labels, **INTERNAL_EVENT}
     words, numbers = fields[:NUM_LABELS], fields[NUM_LABELS:]
     asked = gr.on([*(word.input for word in words), *(number.submit for number in numbers)], **asking)
+    drawn = draw_anew.click(partial(another_seed, models), [model, *fields], [labels, seed, image], **INTERNAL_EVENT)
     changed = [picture.upload, picture.clear, seed.submit, image.submit, temperature.release, prior.input]
-    for event in (asked.then, partial(gr.on, changed)):
+    for event in (asked.then, drawn.then, partial(gr.on, changed)):
         open_after(event)
     sliders.input(**moving, trigger_mode="always_last", **model_event(move, models))
     make_gif.click(inputs=[sliders, *settings], outputs=gif, **model_event(animate, models))

@@ -15,7 +15,16 @@ import checks
 from hf_vae.latents.labelled_codes import NumberLabel
 from hf_vae.models.priors import CODE
 from published import PublishedModel
-from tabs import INTERNAL_EVENT, THUMBNAILS, model_choices, model_event, own_prior, prior_choices
+from tabs import (
+    INTERNAL_EVENT,
+    THUMBNAILS,
+    api_endpoint,
+    model_choices,
+    model_event,
+    own_prior,
+    prior_choices,
+    shown_title,
+)
 
 
 MAX_COUNT, START_COUNT = 64, 16
@@ -43,7 +52,13 @@ class Drawn(NamedTuple):
 
     @property
     def caption(self) -> str:
-        settings = f"{self.model}, seed {self.seed}, image {self.image}, temperature {self.temperature:g}"
+        """How a program gets it again."""
+        return f"{self.model}, {self.settings}"
+
+    @property
+    def settings(self) -> str:
+        """All but the model, in words."""
+        settings = f"seed {self.seed}, image {self.image}, temperature {self.temperature:g}"
         settings += "" if self.guidance is None else f", guidance {self.guidance:g}"
         return f"{settings}, {self.labels}" if self.labels else settings
 
@@ -86,6 +101,15 @@ def draw_rows(
     return sum((pictures for pictures, _ in rows), []), sum((drawn for _, drawn in rows), [])
 
 
+def show(
+    generated: Callable, models: dict[str, PublishedModel], model: str, *settings: Any
+) -> tuple[Captioned, list[Drawn]]:
+    """What `draw` or `draw_rows` gives, with the model's title in the captions, which visitors read."""
+    pictures, drawn = generated(models, model, *settings)
+    title = shown_title(models, model)
+    return [(picture, f"{title}: {each.settings}") for (picture, _), each in zip(pictures, drawn, strict=True)], drawn
+
+
 def next_seed(seed: int, is_new: bool) -> int:
     """The seed of the next samples: random if `is_new`, else unchanged."""
     return secrets.randbelow(checks.MAX_SEED + 1) if is_new else seed
@@ -113,10 +137,11 @@ def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -
 
 
 def linked_labels(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
-    """The labels in a link to the page, as text and in the fields. A link without a model changes nothing."""
+    """The labels in a link to the page, as text and in the fields. Without a model in the link, those of the
+    first one are sent empty, since Gradio shows 0 in a field for a number until it gets a value."""
     query = dict(request.query_params) if request else {}
     if query.get("model") not in models:
-        return [gr.skip()] * (1 + 2 * NUM_LABELS)
+        return label_fields(models, next(iter(models)))
     chosen = models[query["model"]]
     wanted = checks.labels(chosen, query.get("labels", ""), CODE)
     return label_fields(models, chosen.name, wanted)
@@ -130,7 +155,7 @@ def label_fields(models: dict[str, PublishedModel], model: str, wanted: dict[str
     for label in [*models[model].labels, *[None] * NUM_LABELS][:NUM_LABELS]:
         is_number, value = isinstance(label, NumberLabel), wanted.get(label.name, "") if label else ""
         choices = [ANY] if label is None or is_number else [ANY, *label.words]
-        title = label.name if label else "Label"
+        title = f"{label.name[:1].upper()}{label.name[1:]}" if label else "Label"
         words.append(
             gr.Dropdown(choices, value=value if value in choices else "", label=title, visible=len(choices) > 1)
         )
@@ -247,8 +272,10 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
                 rows = gr.Button("Compare temperatures from 0.25 to 2.0", elem_id="rows")
                 link = gr.Textbox(label="Link to these images", interactive=False, buttons=["copy"], elem_id="link")
         drawn = gr.State([])
-    settings = [model, count, seed, temperature, prior, labels, guidance]
-    drawing = {"inputs": settings, "outputs": [pictures, drawn]}
+        settings = [model, count, seed, temperature, prior, labels, guidance]
+        row_settings = [model, seed, prior, labels]
+        _build_endpoints(models, settings, row_settings)
+    drawing = {"inputs": settings, "outputs": [pictures, drawn], **model_event(partial(show, draw), models)}
     linking = {"fn": None, "inputs": settings, "outputs": link, "js": LINK_JS, "api_visibility": "private"}
 
     def restore(request: gr.Request) -> list:  # Gradio does not find the request argument of a `partial`
@@ -256,14 +283,14 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
             return [*linked_view(models, request), *linked_labels(models, request)]
         except gr.Error as reason:  # the visitor still gets a page
             gr.Warning(f"This link cannot be followed. {reason.message}")
-            return [gr.skip()] * len(restored)
+            return [gr.skip()] * 8 + label_fields(models, first.name)
 
     restored = [model, count, seed, temperature, prior, guidance, strong, is_new, labels, *fields]
     # queued: a warning of an event that is not queued is not shown
     linked = demo.load(restore, None, restored, **INTERNAL_EVENT | {"queue": True})
     seedings = [event(next_seed, [seed, is_new], seed, **INTERNAL_EVENT) for event in (another.click, linked.then)]
-    seedings[0].then(**drawing, **model_event(draw, models, "sample")).then(**linking)
-    shown = seedings[1].then(**drawing, **model_event(draw, models))
+    seedings[0].then(**drawing).then(**linking)
+    shown = seedings[1].then(**drawing)
     shown.then(**linking)
 
     def draw_anew(event: Any) -> None:
@@ -271,24 +298,29 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
         fitting = event(
             partial(own_fields, models), model, [prior, guidance, strong, labels, *fields], **INTERNAL_EVENT
         )
-        fitting.then(**drawing, **model_event(draw, models)).then(**linking)
+        fitting.then(**drawing).then(**linking)
 
     draw_anew(model.input)
     guided = strong.release(partial(asked_guidance, models), [model, strong], guidance, **INTERNAL_EVENT)
-    guided.then(**drawing, **model_event(draw, models)).then(**linking)
+    guided.then(**drawing).then(**linking)
     changed = [count.release, temperature.release, seed.submit, prior.input]
-    gr.on(changed, **drawing, **model_event(draw, models)).then(**linking)
+    gr.on(changed, **drawing).then(**linking)
     count.change(_button_text, count, another, **INTERNAL_EVENT)
     asking = {"fn": partial(asked_for, models), "inputs": [model, *fields], "outputs": labels, **INTERNAL_EVENT}
     words, numbers = fields[:NUM_LABELS], fields[NUM_LABELS:]
     asked = gr.on([*(word.input for word in words), *(number.submit for number in numbers)], **asking)
-    asked.then(**drawing, **model_event(draw, models)).then(**linking)
+    asked.then(**drawing).then(**linking)
     gr.on([number.input for number in numbers], **asking)  # for the next images, while the number is typed
-    rows.click(
-        inputs=[model, seed, prior, labels], outputs=[pictures, drawn], **model_event(draw_rows, models, "sample_rows")
-    )
+    rows.click(inputs=row_settings, outputs=[pictures, drawn], **model_event(partial(show, draw_rows), models))
     seed.input(lambda: False, outputs=is_new, **INTERNAL_EVENT)  # keep a seed that was typed
     return SampleTab(model, pictures, drawn, shown, draw_anew)
+
+
+def _build_endpoints(models: dict[str, PublishedModel], settings: list, row_settings: list) -> None:
+    """The endpoints for programs, whose captions have names of models."""
+    pictures, drawn = gr.Gallery(label="Samples", visible=False, **THUMBNAILS), gr.State([])
+    api_endpoint(draw, models, "sample", settings, [pictures, drawn])
+    api_endpoint(draw_rows, models, "sample_rows", row_settings, [pictures, drawn])
 
 
 def _button_text(count: int) -> str:

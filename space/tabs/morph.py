@@ -16,7 +16,17 @@ from faces import CROPS, crop_to_face
 from hf_vae.models.priors import PATHS as PATH_KINDS
 from hf_vae.models.priors import PRIORS
 from published import PublishedModel, data_set_title
-from tabs import INTERNAL_EVENT, MODEL_EVENT, PICTURE, THUMBNAILS, UPLOAD, model_choices, model_event, new_folder
+from tabs import (
+    INTERNAL_EVENT,
+    MODEL_EVENT,
+    PICTURE,
+    THUMBNAILS,
+    UPLOAD,
+    model_choices,
+    model_event,
+    new_folder,
+    shown_title,
+)
 from widgets import data_url, widget
 
 
@@ -91,16 +101,15 @@ def play(
     link that restores it, and a sentence if it has no link."""
     chosen, kind, frames, speed = _checked(opened, models, path, frames, speed)
     ends = _ends(start, end, start_seed, end_seed)
+    titles = [shown_title(opened, model.name) for model in chosen]
     if isinstance(ends[0], int):
-        titles = _titles(opened)
-        shown, rows = _of_samples(tuple((model, titles[model.name]) for model in chosen), *ends, frames, kind)
+        shown, rows = _of_samples(tuple(zip(chosen, titles, strict=True)), *ends, frames, kind)
         query = {"models": ",".join(model.name for model in chosen), "start_seed": ends[0], "end_seed": ends[1]}
         query |= {"path": kind or OWN, "frames": frames, "speed": speed}
         link, note = gr.Textbox(urlencode({"morph": 1} | query, safe=","), visible=True), ""
     else:
         rows = _walk(chosen, ends, frames, kind, progress)
-        titles = _titles(opened)
-        shown = [_row(titles[model.name], row, _seen(model, ends)) for model, row in zip(chosen, rows, strict=True)]
+        shown = [_row(title, row, _seen(model, ends)) for title, model, row in zip(titles, chosen, rows, strict=True)]
         link, note = gr.Textbox("", visible=False), "Uploads are not stored, so this morph has no link."
     return [{"rows": shown, "fps": speed}, rows, link, gr.Markdown(note, visible=bool(note))]
 
@@ -143,7 +152,7 @@ def _checked(
 
 def _walker(model: PublishedModel, kind: str) -> PublishedModel:
     if not _has_path(model, kind):
-        raise checks.refusal(f"The model {model.name} has no {kind} prior; choose another path, or remove the model.")
+        raise checks.refusal(f"The model {model.title} has no {kind} prior; choose another path, or remove the model.")
     return model
 
 
@@ -280,10 +289,6 @@ def linked_morph(opened: dict[str, PublishedModel], query: dict[str, str]) -> li
 def _first(opened: dict[str, PublishedModel]) -> list[str]:
     """The model that the tab opens with: the first that can morph uploads at once."""
     return ([name for name, model in opened.items() if model.has_encoder] or list(opened))[:1]
-
-
-def _titles(opened: dict[str, PublishedModel]) -> dict[str, str]:
-    return {name: title for title, name in model_choices(opened)}
 
 
 def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], *, page_ready: Any = None) -> gr.Dropdown:

@@ -13,11 +13,11 @@ from faces import CROPS, crop_to_face, whole_picture
 from hf_vae.evaluation.metrics import laplacian_variance, mse, psnr, ssim
 from hf_vae.pictures import square_picture
 from hf_vae.pipeline import PicturesOutput
-from published import PublishedModel, by_data_set
+from published import PublishedModel, by_data_set, data_set_title
 from tabs import UPLOAD, model_event
 
 
-CUTS = {"face, if one is found": "face", "largest centred square": "centre", "whole image": "none"}
+CUTS = {"face, if one is found": "face", "largest centered square": "centre", "whole image": "none"}
 COLUMNS = ["model", "MSE", "PSNR, dB", "SSIM", "relative sharpness", "latents / values"]
 
 
@@ -106,11 +106,11 @@ def cut_out(picture: Image.Image, data_set: str, cut: str) -> tuple[Image.Image,
         return whole_picture(picture), "The whole image on a white square."
     face = crop_to_face(picture, data_set) if cut == "face" else None
     if face is not None:
-        return face, f"The face, cropped as in the dataset {data_set}."
+        return face, f"The face, cropped as for {data_set_title(data_set)}."
     square = square_picture(picture, min(picture.size))
     return (
         square,
-        "No face found; using the largest centred square." if cut == "face" else "The largest centred square.",
+        "No face found; using the largest centered square." if cut == "face" else "The largest centered square.",
     )
 
 

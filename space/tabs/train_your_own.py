@@ -26,6 +26,7 @@ from live_training import (
     can_train,
     collect_pictures,
     packed,
+    thin_out,
     train_live,
 )
 from published import OWN_SECONDS, Models, own_name
@@ -127,18 +128,20 @@ def train(
             *(gr.update(visible=False) for _ in range(4)),
             stop=gr.update(interactive=True),
         )
-        count = collect_pictures(uploads, home / "pictures")
+        found = collect_pictures(uploads, home / "pictures")
+        used = thin_out(home / "pictures", minutes)
+        images = f"{used:,} images" if used == found else f"{used:,} of {found:,} images, as this machine is busy"
         begin = time.monotonic()
         for now in train_live(home / "pictures", home / FOLDER, family, size, minutes, seed):
             left = 60 * minutes - (time.monotonic() - begin)  # a machine that becomes busy meanwhile takes longer
-            yield Shown(progress(now, count, max(left, now.seconds_left)), preview=_preview(now), losses=_curves(now))
+            yield Shown(progress(now, images, max(left, now.seconds_left)), preview=_preview(now), losses=_curves(now))
         name = own_name(family)
         archive = packed(home / FOLDER)
         model = models.own.keep(name, home / FOLDER, home)
         is_kept = True
         models.own.delete(last)
         yield Shown(
-            f"**Done** in {as_time(time.monotonic() - begin)}, with {count:,} images. **{model.title}** is now in the "
+            f"**Done** in {as_time(time.monotonic() - begin)}, with {images}. **{model.title}** is now in the "
             f"lists of models in the other tabs, only for you, for {as_time(OWN_SECONDS)}.",
             _picture(home / FOLDER / SAMPLES_FILE, rows=0.5),
             gr.update(value=str(now.timelapse), visible=True) if now.timelapse else gr.skip(),
@@ -154,11 +157,11 @@ def train(
         shutil.rmtree(home / "cache", ignore_errors=True)
 
 
-def progress(now: LiveRun, count: int, seconds_left: float) -> str:
-    """What a run does, in a sentence: with `count` images, and so many seconds of its minutes left."""
+def progress(now: LiveRun, images: str, seconds_left: float) -> str:
+    """What a run does, in a sentence: with `images` such as "50 images", and so many seconds of its minutes left."""
     left = f"about {as_time(seconds_left)} left" if seconds_left >= 5 else "a few seconds left"
     steps = f" Step {now.step:,} of {now.num_steps:,}." if now.step and now.num_steps else ""
-    return f"**{now.doing}**, {left}, {count:,} images.{steps}"
+    return f"**{now.doing}**, {left}, {images}.{steps}"
 
 
 def as_time(seconds: float) -> str:

@@ -11,7 +11,7 @@ from conftest import draw_picture, tiny_model
 from hf_vae.config import DataConfig
 from hf_vae.data.cached import load_images
 from hf_vae.evaluation import metrics
-from hf_vae.evaluation.evaluate import evaluate, evaluate_folder
+from hf_vae.evaluation.evaluate import evaluate, evaluate_folder, real_spread
 from hf_vae.evaluation.features import extract, open_networks
 from hf_vae.evaluation.metrics import frechet_distance, kernel_distance
 from hf_vae.evaluation.titles import measured, network_notes
@@ -42,6 +42,21 @@ def test_what_is_measured_is_what_the_names_say(family, images):
         assert found["reconstruction_mse"] == pytest.approx(
             metrics.mse(reconstructions, images).mean().item(), rel=1e-4
         )
+
+
+def test_the_spread_of_real_images_stands_beside_their_mean(images):
+    found = evaluate(tiny_model("vae"), images)
+    for name, metric in metrics.SHARPNESS.items():
+        values = metric.measure(images).sort().values / found[f"{name}_real"]
+        low, high = (found[f"{name}_real_percentile_{percentile}_ratio"] for percentile in (10, 90))
+        assert values[1] < low < values[2] < 1 < values[-3] < high < values[-2]  # of 12
+    # equal images have no spread, and ratios to nothing are left out
+    assert real_spread("x", torch.full((5,), 3.0)) == {
+        "x_real_percentile_10_ratio": 1,
+        "x_real_percentile_90_ratio": 1,
+    }
+    plain = evaluate(tiny_model("vae"), torch.zeros_like(images))
+    assert not any(name.startswith("laplacian_variance_real_percentile") for name in plain)
 
 
 def test_what_is_reconstructed_without_residual_latents_stands_beside_what_is_with_them(images):

@@ -16,12 +16,16 @@ import axe_playwright_python
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from conftest import REPOSITORY, draw_picture, tiny_model
 from PIL import Image, ImageSequence, ImageStat
 from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 from space_process import running_space
 
 from hf_vae import ImagePipeline
+from hf_vae.latents.directions import Direction, write_directions
+from hf_vae.latents.labelled_codes import LabelledCodes
+from hf_vae.latents.sliders import NamedSlider, write_sliders
 from hf_vae.pictures import picture_grid
 from hf_vae.publishing.export import export_onnx
 
@@ -340,7 +344,9 @@ def visit_live_run(page: Page, photos: list[Path]) -> None:
     (picture,) = ImagePipeline.from_pretrained(model).sample(1, seed=0).images
     assert picture.size == (32, 32) and max(ImageStat.Stat(picture.convert("L")).var) > 1
     open_tab(page, "Generate")  # the model is chosen there, and its samples are shown
-    expect(page.locator("#samples img").first).to_have_attribute("alt", re.compile("^my-vae-"))
+    expect(page.locator("#samples img").first).to_have_attribute(
+        "alt", re.compile("^Your VAE, 32 px: seed [0-9]+, image 1,")
+    )
     open_tab(page, "Edit your photo")
     expect(page.get_by_label("Model").locator("visible=true").first).to_have_value("Your VAE, 32 px")
     expect_picture(page.locator(".sliders-strip img").first)
@@ -487,6 +493,104 @@ def test_who_wants_less_motion_gets_a_morph_that_stands_still(browser, shared_sp
     expect(player).to_contain_text("Frame 13 of 24")
     player.get_by_role("button", name="Play").click()
     expect_change(player.locator(".player-frame"), middle)
+    page.close()
+
+
+def test_who_wants_less_motion_sees_nothing_else_move_and_the_page_works(browser, shared_space, photos) -> None:
+    page = browser.new_page(reduced_motion="reduce")
+    page.set_default_timeout(MILLISECONDS)
+    expect.set_options(timeout=MILLISECONDS)
+    open_page(page, shared_space.address)
+    expect(page.locator("#samples img")).to_have_count(16)
+    before = page.locator("#samples img").first.get_attribute("src")
+    page.get_by_role("button", name="Generate 16").click()
+    expect(page.locator("#samples img").first).not_to_have_attribute("src", before)
+    moving = """() => [...document.querySelectorAll("body, body *")].flatMap((node) =>
+        ["", "::before", "::after"].map((part) => getComputedStyle(node, part)).filter((style) =>
+            `${style.transitionDuration},${style.animationDuration}`.split(",").some((time) => parseFloat(time) > 1e-4)
+            || style.animationIterationCount.includes("infinite")).map(() => node.outerHTML.slice(0, 100)))"""
+    for name in VISITS:
+        open_tab(page, name)
+        page.wait_for_timeout(500)
+        assert page.evaluate(moving) == []
+    open_tab(page, "Edit your photo")
+    visit_edit(page, photos)
+    page.close()
+
+
+LONG = "Donaudampfschifffahrtsgesellschaftskapitän"
+
+
+@pytest.fixture(scope="module")
+def wordy_space(published_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Space whose models, sliders, labels and cards have words of German length."""
+    root = tmp_path_factory.mktemp("wordy")
+    for family in ("dcgan", "vaegan"):  # the second is the one that opens for editing
+        folder = root / f"{LONG}-{family}-{LONG}"
+        tiny_model(family, **({"code_dim": 12} if family == "vaegan" else {})).save_pretrained(folder)
+        shutil.copy(published_models / f"faces-{family}" / "metrics.json", folder)
+        row = f"| {LONG} | {LONG} |\n"
+        text = (
+            f"# {LONG}\n\n## {LONG} {LONG}\n\n{row}|---|---|\n{row}\n`{LONG}{LONG}`\n\n```bash\n{LONG} {LONG}\n```\n"
+        )
+        (folder / "README.md").write_text(text)
+    write_sliders(folder, [NamedSlider(f"{LONG} 1", LONG, LONG, 2.0, 0.5, torch.eye(12)[3])])
+    codes = torch.randn(60, 12, generator=torch.Generator().manual_seed(0))
+    labelled = LabelledCodes.fit(codes, {LONG: [LONG, "other"] * 30, f"{LONG}-age": list(range(60))})
+    write_directions(folder, [Direction(LONG, LONG, LONG, 0.875, 40, torch.eye(12)[0])], labelled)
+    models = ",".join(map(str, sorted(root.iterdir())))
+    with running_space(root / "cache", HF_VAE_MODELS=models, PYTHONPATH=str(REPOSITORY)) as (address, _):
+        yield address
+
+
+# what is wider than the window, and also not in a part that scrolls by itself, as code and tables do
+WIDER = """() => [...document.querySelectorAll("body *")].filter((node) => {
+    const box = node.getBoundingClientRect();
+    const scrolls = (part) =>
+        part && (/auto|scroll/.test(getComputedStyle(part).overflowX) || scrolls(part.parentElement));
+    return box.width > 0 && box.right > innerWidth + 1 && !node.closest(".visually-hidden") && !scrolls(node);
+}).map((node) => node.outerHTML.slice(0, 150))"""
+# texts that are cut off, or that lie over their neighbors
+CUT = """() => [...document.querySelectorAll(
+    "button:not(.label-wrap), .label-wrap > :first-child, h1, h2, h3, label, p, li, [data-testid=block-info]"
+)].filter((node) => node.offsetParent && node.scrollWidth > node.clientWidth + 1 && node.clientWidth > 1
+        && getComputedStyle(node).display !== "inline"
+).map((node) => node.outerHTML.slice(0, 150))"""
+WORDIER = f"""() => document.querySelectorAll("button").forEach((button) => {{
+    const texts = document.createTreeWalker(button, NodeFilter.SHOW_TEXT, (text) => text.data.trim() ? 1 : 3);
+    const words = texts.nextNode();
+    if (words && !words.data.includes("{LONG}")) words.data += " {LONG} and a whole sentence";
+}})"""
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_words_of_german_length_do_not_break_the_layout(browser, wordy_space, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, reduced_motion="reduce")  # nothing turns
+    page.set_default_timeout(MILLISECONDS)
+    expect.set_options(timeout=MILLISECONDS)
+    open_page(page, wordy_space)
+    expect(page.locator("#samples img")).to_have_count(16)
+    tabs = page.get_by_role("tab")
+    names = tabs.all_inner_texts()
+    assert len(names) == 6
+    for number, name in enumerate(names):
+        tabs.nth(number).click()
+        folds = page.locator("button.label-wrap:visible:not(.open)")
+        while folds.count():
+            folds.first.click()
+        if name == "Edit your photo":
+            expect(page.locator("#edit-labels")).to_contain_text(LONG)
+            expect(page.locator("#edit-labels input[type=number]")).to_have_value("")  # any, and not 0
+            expect(page.locator(".sliders-title").first).to_have_text(f"{LONG} 1")
+        if name == "GAN vs VAE":
+            expect(page.locator("#quiz")).to_contain_text("Round 1 of 10")
+        if name == "About":
+            expect(page.locator("#card")).to_contain_text(LONG)
+        for _ in range(2):  # the second time with longer words on buttons too
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
+            assert page.evaluate(WIDER) == [], name
+            assert page.evaluate(CUT) == [], name
+            page.evaluate(WORDIER)
     page.close()
 
 

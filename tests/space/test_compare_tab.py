@@ -75,6 +75,25 @@ def test_four_samples_of_each_model_are_under_the_lens_and_sixteen_are_measured(
     assert all(len(curve["y"]) == 8 and min(curve["y"]) > 0 for curve in spectrum["curves"])
 
 
+def test_a_band_shows_how_much_real_images_differ(groups, monkeypatch) -> None:
+    """Of a model that was measured before the spread was, the line is shown alone."""
+    measured = groups["faces"][0].metrics
+    band = [measured[f"laplacian_variance_real_percentile_{each}_ratio"] for each in (10, 90)]
+    assert band[0] < 1 < band[1]
+    for bars in (compare.show_samples(groups, "faces", 0)[1], compare.show_noise(groups, "faces", 9)[1]):
+        assert [bar["band"] for bar in bars["items"]] == [band] * len(bars["items"])
+        assert f"The band from {band[0]:.2f} to {band[1]:.2f} holds four of five" in bars["note"]
+    first, *others = groups["faces"]
+    monkeypatch.delitem(first.metrics, "laplacian_variance_real_percentile_90_ratio")
+    bars = compare.show_samples(groups, "faces", 0)[1]
+    assert [bar["band"] for bar in bars["items"]] == [None] + [band] * len(others) and "The band" in bars["note"]
+    for model in others:
+        monkeypatch.delitem(model.metrics, "laplacian_variance_real_percentile_10_ratio")
+    bars = compare.show_samples(groups, "faces", 0)[1]
+    assert {bar["band"] for bar in bars["items"]} == {None}
+    assert "real images" in bars["note"] and "band" not in bars["note"]
+
+
 def test_another_seed_gives_other_samples(groups) -> None:
     first, other = (compare.show_samples(groups, "faces", seed)[0]["items"] for seed in (0, 1))
     assert all(one["image"] != two["image"] for one, two in zip(first, other, strict=True))
@@ -95,7 +114,7 @@ def test_an_upload_is_beside_what_every_encoder_makes_of_it(models, groups, tmp_
     seen, first, *_ = (opened(item["image"]) for item in lens["items"])
     assert seen.tobytes() == encoders[0].pipeline.prepare(draw_picture(1)).tobytes()
     assert first.tobytes() == encoders[0].pipeline.reconstruct(draw_picture(1)).images[0].tobytes()
-    assert sentence == "The largest centred square."
+    assert sentence == "The largest centered square."
     assert list(table.columns) == reconstruct.COLUMNS
     assert list(table["model"]) == [each.title for each in encoders]
     *_, called = reconstruct.reconstruct({"faces": encoders}, upload, "faces", "centre")

@@ -146,7 +146,7 @@ def test_an_upload_is_what_sliders_start_from(models, tmp_path: Path, monkeypatc
         1,
         None,
     )
-    picture, _, sentence, _ = edit.start_edit(models, "faces-vae", *settings)
+    picture, _, sentence, *_ = edit.start_edit(models, "faces-vae", *settings)
     expected = ImagePipeline.from_pretrained(models["faces-vae"].folder).reconstruct(draw_picture(3)).images[0]
     assert picture_of(picture["before"]).tobytes() == expected.tobytes()
     assert sentence == "The model sees the largest centered square."

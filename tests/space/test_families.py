@@ -86,7 +86,7 @@ def test_a_short_run_uses_a_small_latent_space_if_the_family_has_a_choice(sketch
         "(run / 'flags.txt').write_text(' '.join(sys.argv[1:]))\n"
         "(run / 'training.json').touch()\n"
     )
-    monkeypatch.setattr(live_training, "SCRIPT_PLACES", [tmp_path / "script.py"])
+    monkeypatch.setattr(live_training, "SCRIPT", tmp_path / "script.py")
     monkeypatch.setattr(live_training, "SECONDS_BETWEEN_LOOKS", 0.05)
     for name, family in FAMILIES.items():
         run = tmp_path / name

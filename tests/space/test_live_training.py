@@ -20,7 +20,7 @@ import published
 from hf_vae import ImagePipeline
 from live_training import collect_pictures, train_live
 from published import Models, by_data_set, open_models, own_name, split_name
-from tabs import generate, model_choices, train_your_own
+from tabs import generate, model_choices, morph, train_your_own
 from tabs.train_your_own import progress, train
 from uploads import UploadError
 
@@ -105,8 +105,29 @@ def test_two_thousand_images_are_collected_from_zips_and_one_more_is_refused(tmp
         collect_pictures([*archives, tiny[2000]], tmp_path / "more" / "pictures")
 
 
+@pytest.mark.parametrize(
+    ("load", "minutes", "left"), [(0.5, 1, 500), (2.0, 1, 500), (16.0, 1, 250), (16.0, 2, 500), (400.0, 1, 200)]
+)
+def test_a_busy_machine_trains_on_fewer_images_in_a_short_time(load, minutes, left, tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
+    names = [f"{number:04d}.png" for number in range(1, 501)]
+    for name in names:
+        (tmp_path / name).touch()
+    assert live_training.thin_out(tmp_path, minutes) == left
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert len(kept) == left and kept[0] == names[0] and kept[-1] > names[-4]
+
+
+def test_a_visitor_is_told_how_many_images_are_used(photos, tmp_path, models, twenty_steps, monkeypatch):
+    monkeypatch.setattr(psutil, "getloadavg", lambda: (1e6, 1e6, 1e6))
+    monkeypatch.setattr(live_training, "FEWEST_ON_BUSY", 20)
+    *_, last = train(models, [{"path": str(photo)} for photo in photos], "vae", 32, 1, 0)
+    assert "with 20 of 24 images, as this machine is busy" in last.sentence
+
+
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "train_accelerate.py" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "timed_training.py" in " ".join(child.cmdline())]
 
 
 @pytest.fixture
@@ -194,7 +215,7 @@ def test_a_run_that_fails_says_so(script, tmp_path, monkeypatch):
     """With a script that fails at once, and with the real one, which finds no images."""
     if script:
         (tmp_path / "failing.py").write_text(script)
-        monkeypatch.setattr(live_training, "SCRIPT_PLACES", [tmp_path / "failing.py"])
+        monkeypatch.setattr(live_training, "SCRIPT", tmp_path / "failing.py")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError, match="The run failed"):
         list(train_live(tmp_path / "empty", tmp_path / "run", "vae", 32, 1, 0))
@@ -203,7 +224,7 @@ def test_a_run_that_fails_says_so(script, tmp_path, monkeypatch):
 def test_a_machine_that_is_too_busy_is_a_sentence(tmp_path, monkeypatch, caplog):
     reason = f"Error: max_train_minutes=1 is not enough on this machine, see {tmp_path}."
     (tmp_path / "failing.py").write_text(f"raise SystemExit({reason!r})")
-    monkeypatch.setattr(live_training, "SCRIPT_PLACES", [tmp_path / "failing.py"])
+    monkeypatch.setattr(live_training, "SCRIPT", tmp_path / "failing.py")
     (tmp_path / "pictures").mkdir()
     with pytest.raises(RuntimeError) as failed:
         list(train_live(tmp_path / "pictures", tmp_path / "run", "vae", 32, 1, 0))
@@ -243,9 +264,9 @@ def test_a_long_run_holds_out_as_few_images_as_are_measured_in_seconds():
 
 def test_progress_is_in_words():
     now = live_training.LiveRun("Training", 1200, 2400, 0.0, {}, None, None)
-    assert progress(now, 50, 42) == "**Training**, about 40 seconds left, 50 images. Step 1,200 of 2,400."
-    assert "about 3 minutes left" in progress(now, 50, 185)
-    assert "a few seconds left" in progress(now, 50, -20)
+    assert progress(now, "50 images", 42) == "**Training**, about 40 seconds left, 50 images. Step 1,200 of 2,400."
+    assert "about 3 minutes left" in progress(now, "50 images", 185)
+    assert "a few seconds left" in progress(now, "50 images", -20)
 
 
 @pytest.fixture
@@ -269,6 +290,14 @@ def test_a_visitors_model_is_found_by_its_name_and_not_listed(models, kept):
     assert "faces-vae" in str(refused.value) and kept not in str(refused.value)
     assert split_name(kept) == ("my", "vae")
     assert own_name("vae") != own_name("vae") and len(kept) >= len("my-vae-") + 16
+
+
+def test_a_visitors_model_morphs_under_its_title(models, kept):
+    """Also beside a published one, although it is in no list."""
+    player, *_ = morph.play(models, [kept, "faces-vae"], None, None, 0, 1, "own", 4, 16)
+    assert [row["title"] for row in player["rows"]] == [models[kept].title, models["faces-vae"].title]
+    (_, caption), *_ = generate.show(generate.draw, models, kept, 1, 7, 1.0, "own")[0]
+    assert caption == "Your VAE, 28 px: seed 7, image 1, temperature 1"
 
 
 def test_names_are_not_in_what_any_browser_gets(models, kept, monkeypatch):

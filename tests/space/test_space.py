@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
+import gradio.utils
 import httpx
 import pandas as pd
 import pytest
@@ -347,6 +348,20 @@ def test_captions_tell_how_to_get_the_picture_again(models) -> None:
     assert how == [(ENCODER, 7, image, 0.5, "gaussian", "", None) for image in (1, 2)]
 
 
+def test_captions_on_the_page_have_titles(models) -> None:
+    pictures, how = generate.show(generate.draw, models, ENCODER, 2, 7, 0.5, "gaussian")
+    title = models[ENCODER].title
+    assert title.startswith("Faces, ")
+    assert [caption for _, caption in pictures] == [f"{title}: seed 7, image {n}, temperature 0.5" for n in (1, 2)]
+    assert how == generate.draw(models, ENCODER, 2, 7, 0.5, "gaussian")[1]
+    rows, _ = generate.show(generate.draw_rows, models, ENCODER, 7, "own")
+    assert len(rows) == 64 and rows[-1][1] == f"{title}: seed 7, image 8, temperature 2"
+    assert f"The model {models[NO_ENCODER].title} has no" in refusal_of(
+        morphed, models, [NO_ENCODER], None, None, (0, 1), "flow"
+    )
+    assert about.card_of(models, ENCODER) == f"{title} has no model card."
+
+
 def test_guidance_changes_what_a_flow_generates_and_is_in_the_caption(asked) -> None:
     settings = ("faces-vae", 2, 7, 1.0, "own", "")
     own, (pictures, how) = drawn(asked, *settings), generate.draw(asked, *settings, 4.0)
@@ -467,7 +482,7 @@ def test_exif_rotation_is_applied_and_transparency_is_white(groups, tmp_path: Pa
 
 def test_what_is_cut_out_is_said(groups, tmp_path: Path) -> None:
     upload = save(Image.new("RGB", (80, 40), "teal"), tmp_path / "flat.png")
-    assert seen_by(groups, upload, "face")[1] == "No face found; using the largest centred square."
+    assert seen_by(groups, upload, "face")[1] == "No face found; using the largest centered square."
     assert seen_by(groups, upload, "centre")[0].getpixel((14, 1)) == (0, 128, 128)
     whole, sentence = seen_by(groups, upload, "none")
     assert whole.getpixel((14, 1)) == (255, 255, 255) and "white square" in sentence
@@ -714,11 +729,11 @@ def test_labels_have_sliders_that_move_along_their_directions(labelled) -> None:
 
 
 def test_sliders_of_labels_are_shown_with_their_held_out_accuracy_where_there_are_some(labelled) -> None:
-    _, sliders, _, meaning = edit.start_edit(labelled, "faces-vae", 7, 1.0, "own", None, "", 1, None)
+    _, sliders, _, meaning, *_ = edit.start_edit(labelled, "faces-vae", 7, 1.0, "own", None, "", 1, None)
     shown = [(each["title"], each["low"], each["high"]) for each in sliders["handles"] if each["group"] == edit.LABELS]
     assert shown == [("Tone, probe 88%", "dark", "bright"), ("Age, probe 50%", "a", "b")]
     assert "40 held-out images" in meaning
-    _, sliders, _, meaning = edit.start_edit(labelled, "plain-vae", 7, 1.0, "own", None, "", 1, None)
+    _, sliders, _, meaning, *_ = edit.start_edit(labelled, "plain-vae", 7, 1.0, "own", None, "", 1, None)
     assert not any(each["group"] == edit.LABELS for each in sliders["handles"]) and "probe" not in meaning
 
 
@@ -825,6 +840,21 @@ def test_a_sample_with_labels_is_where_sliders_start(asked) -> None:
     age = fields[generate.NUM_LABELS + 1]
     assert (prior.value, text, age.value, age.visible) == ("own", "age=50", 50, True)
     assert not any(field.visible for field in edit.start_fields(asked, "plain-vae")[2:])
+
+
+def test_labels_of_a_sample_are_beside_the_sliders_and_a_photo_has_sliders_for_them(asked, tmp_path) -> None:
+    upload = save(draw_picture(1), tmp_path / "one.png")
+
+    def shown(model: str, picture: dict | None) -> tuple:
+        *_, note, fields = edit.start_edit(asked, model, 7, 1.0, "own", picture, "", 1, None)
+        return note.value if note.visible else None, fields.visible
+
+    assert shown("faces-vae", None) == ("**Draw a sample with these labels**", True)
+    assert shown("faces-vae", upload) == (edit.BY_LABEL, False)
+    assert shown("plain-vae", None) == shown("plain-vae", upload) == (None, False)
+    fields = [field.value for field in generate.label_fields(asked, "faces-vae", {"age": "50"})[1:]]
+    drawn = [edit.another_seed(asked, "faces-vae", *fields) for _ in range(4)]
+    assert {(text, image) for text, _, image in drawn} == {("age=50", 1)} and len({seed for _, seed, _ in drawn}) > 1
 
 
 def test_sliders_of_components_and_labels_move_a_code_once(asked, monkeypatch) -> None:
@@ -1082,6 +1112,22 @@ def test_the_api_is_what_the_readme_documents(client: Client) -> None:
     for name, endpoint in endpoints.items():
         parameters = [parameter["parameter_name"] for parameter in endpoint["parameters"]]
         assert f"| `{name}` | {', '.join(f'`{parameter}`' for parameter in parameters)} |" in readme
+
+
+def test_a_language_model_gets_a_description_of_every_endpoint_and_parameter(folders: dict[str, Path]) -> None:
+    """As Gradio's MCP server reads them."""
+    found = {}
+    for each in app.build_demo(folders).fns.values():
+        if each.api_visibility == "public":
+            description, parameters, _ = gradio.utils.get_function_description(each.fn)
+            assert each.fn.__name__ == each.api_name, "the name of the tool"
+            assert each.api_description is None, "it would hide what is in the docstring"
+            parameters.pop("progress", None)
+            assert re.fullmatch(r"[A-Z].{40,}\.", description) and "Args" not in description
+            assert len(parameters) == len(each.inputs)
+            assert all(re.match("[A-Z0-9]", text) and text[-1] != "." for text in parameters.values()), parameters
+            found[f"/{each.api_name}"] = description
+    assert found.keys() == ENDPOINTS and len(set(found.values())) == len(ENDPOINTS)
 
 
 def test_the_api_gives_png_pictures_and_an_animation(client: Client, tmp_path: Path) -> None:
