@@ -3,9 +3,9 @@
 pip install --no-deps pythae cloudpickle imageio pydantic pydantic_core annotated_types typing_inspection
 python -m benchmarks.peers --train_data_dir photos/ --minutes 20
 
-- pythae: its VAE with its ResNets for 64x64 images, its trainer, 64 latents, batches of 100, Adam with a rate of 0.001.
-- diffusers: the network of its examples/unconditional_image_generation/train_unconditional.py. The script needs torchvision,
-  so only updates of 16 images and samples are timed.
+- pythae: its VAE with its ResNets for 64x64 images, its trainer, 64 latents, batches of 100, Adam, a rate of 0.001.
+- diffusers: the network of examples/unconditional_image_generation/train_unconditional.py. The script itself needs
+  torchvision, so only updates of 16 images and samples are timed.
 - ours: `train_accelerate.py vae --max_train_minutes`, with all defaults.
 """
 
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,8 @@ def pythae(folder: Path, place: Path, train: torch.Tensor, heldout: torch.Tensor
     sets = [BaseDataset((part + 1) / 2, torch.ones(len(part))) for part in train.tensor_split([9 * len(train) // 10])]
     clock = Clock()
     trainer = BaseTrainer(model, *sets, training_config=settings, callbacks=[clock])
-    try:
+    with suppress(TimeIsUpError):
         trainer.train()
-    except TimeIsUpError:
-        pass
     passed = time.perf_counter() - clock.start
     best = trainer._best_model.eval()
     sampler = NormalSampler(best)

@@ -32,12 +32,8 @@ def _train_in_time(training: Any, clock: Any) -> None:
     costs = length.measured
     planned = length.steps * costs["update"] + length.prior_steps * costs["prior_update"]
     at_once = max(1, round(SECONDS_BETWEEN_LOOKS / costs["update"]))
-    slower, share, left, last = (
-        1.0,
-        1.0,
-        0.0,
-        length.steps - 1,
-    )  # the last update comes with a preview: `finish` makes it
+    slower, share, left = 1.0, 1.0, 0.0
+    last = length.steps - 1  # `finish` makes the last update, which comes with a preview
     while progress.step < min(last, int(share * length.steps)):
         begin, first = clock.seconds, progress.step
         training.advance(min(first + at_once, last))

@@ -507,9 +507,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
         fitted = event(partial(start_fields, models), model, [prior, labels, *fields], **INTERNAL_EVENT)
         open_after(fitted.then)
 
-    open_anew(
-        samples.shown.then
-    )  # also sends the fields, since Gradio shows 0 in one for a number until it gets a value
+    open_anew(samples.shown.then)  # sends the fields too: Gradio shows 0 in one for a number until it gets a value
     open_anew(model.input)
     asking = {"fn": partial(asked_for, models), "inputs": [model, *fields], "outputs": labels, **INTERNAL_EVENT}
     words, numbers = fields[:NUM_LABELS], fields[NUM_LABELS:]
