@@ -21,6 +21,7 @@ from ..data.listing import as_text
 from ..data.streaming import ImageStream, open_stream
 from ..families import new_model
 from ..hardware import choose, choose_precision, device_name, prepare_backends, use_cpu
+from ..latents.fit_prior import has_other_preview_prior
 from ..models import ImageGenerator
 from ..objectives.augmentation import AUGMENT_CHANCES, augment
 from ..objectives.batch import Batch
@@ -43,10 +44,10 @@ from .length import (
     num_updates,
     recorded_length,
 )
-from .logs import Meter, drop_log_after, write_facts, write_log, write_picture
+from .logs import Meter, drop_log_after, save_whole, write_facts, write_log, write_picture
 from .measuring import leaving_no_trace, measure_fitting, same_random_numbers
 from .preflight import recorded_run, recorded_splits, refuse_impossible
-from .previews import draw_preview, drop_previews_after, preview_name, save_timelapse
+from .previews import draw_preview, drop_previews_after, name_with_prior, preview_name, save_timelapse
 from .state import Progress, follow, num_parameters, prepare, update
 from .trackers import start_trackers, tracker_names
 
@@ -350,6 +351,9 @@ class Training:
         config, model = self.run.train, self.trainees.published.eval().requires_grad_(False)
         fitting = Fitting(self.accelerator, model, self.images, config, self._checkpoint, self.stop)
         fitting.fit()
+        if config.preview_steps and not config.keeps_prior and has_other_preview_prior(model):
+            path = self.output_dir / PREVIEWS / name_with_prior(self._preview_name(self.progress))
+            save_whole(draw_preview(model, None, config.preview_images, config.preview_columns), path)
         if config.save_precision == "fp16":
             model.half()
         model.save_pretrained(self.output_dir)

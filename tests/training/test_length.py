@@ -295,7 +295,7 @@ def test_a_run_says_how_long_each_of_its_phases_takes(
 
 def test_an_estimate_counts_the_fit_of_residual_latents(picture_folder, tmp_path, capsys):
     run = tiny_run("vaegan", picture_folder, tmp_path, max_train_steps=2)
-    run = dataclasses.replace(run, model=run.model | {"detail_dim": 8})
+    run = dataclasses.replace(run, model=run.model | {"latent_size": 7, "latent_dim": 49, "detail_dim": 588})
     loop.Training.start(run, None, lambda model, images: AFTER).advance(2)
     assert named_phases(capsys.readouterr().out) == ["start", "training", "details", "prior", "evaluation and card"]
 
