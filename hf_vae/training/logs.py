@@ -156,7 +156,7 @@ def write_picture(
 
 
 def save_whole(picture: Image.Image, path: Path) -> None:
-    """Writes an image so that nobody sees half of it: the Space shows previews during a run."""
+    """Writes an image whole or not at all: the Space shows previews during a run."""
     path.parent.mkdir(exist_ok=True)
     unfinished = path.parent.with_name(f"{UNFINISHED}{path.name}")
     picture.save(unfinished)

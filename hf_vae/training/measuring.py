@@ -26,7 +26,7 @@ CALIBRATION_MEASURED = 128  # of the samples that the prior is calibrated with a
 
 
 def same_random_numbers(device: torch.device) -> AbstractContextManager[None]:
-    """A context after which the random numbers of the CPU and of `device` go on as before it."""
+    """A context that leaves the random numbers of the CPU and of `device` as they are."""
     return torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type)
 
 
