@@ -8,7 +8,7 @@ API_MODULES = $(subst /,.,$(patsubst %/__init__,%,$(basename $(shell find hf_vae
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test test-slow test-faults mutants smoke bench space model-code api style clean
+.PHONY: install demo test test-slow test-faults mutants smoke bench bench-gpu space model-code api style clean
 
 install: .venv/installed         ## install what training and the Space need; then: source .venv/bin/activate
 	@echo "Installed. Now: source .venv/bin/activate"
@@ -37,6 +37,9 @@ bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA
 	$(BIN)/python benchmarks/time_to_quality.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 	$(BIN)/python benchmarks/space.py
 	$(BIN)/python benchmarks/startup.py
+
+bench-gpu: .venv/dev.installed   ## the table of a GPU, in less than ten minutes
+	$(BIN)/python -m benchmarks.gpu $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 
 space: .venv/installed           ## write a Space to SPACE=build/space; MODELS="runs/my-vae runs/my-gan" are shown, or model_cards/
 	rm -rf $(SPACE)

@@ -54,13 +54,15 @@ class PlainLoop:
     """A VAE of four convolutions and BatchNorm, trained on the mean squared error and 0.01 of the mean KL divergence
     with Adam at 1e-3."""
 
-    def __init__(self, files: list[bytes], num_workers: int = 0, color_jitter: float = COLOR_JITTER):
+    def __init__(
+        self, files: list[bytes], num_workers: int = 0, color_jitter: float = COLOR_JITTER, image_size: int = 64
+    ):
         torch.manual_seed(0)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = VAE(**NETWORK).to(self.device).train()
+        self.model = VAE(**NETWORK | {"image_size": image_size}).to(self.device).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.loader = DataLoader(
-            PictureFiles(files, NETWORK["image_size"], color_jitter),
+            PictureFiles(files, image_size, color_jitter),
             BATCH_SIZE,
             shuffle=True,
             drop_last=True,

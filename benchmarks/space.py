@@ -1,6 +1,7 @@
 """How long visitors of the Space wait: for the page after the start of the process, and for each action, on published
 models that are already loaded. Times are measured at the server, from a call's values to its answer, and at
-`gradio_client` on the same machine, which includes the queue and the connection.
+`gradio_client` on the same machine, which includes the queue and the connection. The memory of a Space whose models
+were all used comes last.
 
 python benchmarks/space.py
 """
@@ -13,31 +14,37 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
+import psutil
 from gradio_client import Client, handle_file
 
 from benchmarks.pictures import draw_pictures
 from benchmarks.report import print_header, print_table
+from hf_vae.families import split_name
 
 
 SPACE = Path(__file__).parent.parent / "space"
 sys.path.insert(0, str(SPACE))  # like `python space/app.py`
 
-from app import LAUNCH_OPTIONS, build_demo, find_models  # noqa: E402
+from app import LAUNCH_OPTIONS, build_demo, find_models, share_cores  # noqa: E402
 
 
 REPEATS = 7
+REST = 5  # seconds without a visitor before memory is measured
 
 
 def main() -> None:
     """Starts the Space twice, once in its own process, performs each action a few times, and prints the medians."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        ready = time_start()
+        with started_space() as (server, address, ready):
+            at_first, at_rest = memory_at_rest(server, address, Path(folder))
         rows = [["page ready after the process started", f"{ready:.2f} s", "", "10 s"]]
+        share_cores()
         demo = build_demo(find_models())
         at_server = time_calls(demo)
         _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **LAUNCH_OPTIONS)
@@ -51,27 +58,45 @@ def main() -> None:
             demo.close(verbose=False)
     print_header("What visitors of the Space wait for", "drawn ones")
     print_table(["", "at the server", "at the client", "aim"], rows)
+    print(f"Resident memory: {at_first:.0f} MB when the page is ready, {at_rest:.0f} MB with all models used.")
 
 
-def time_start() -> float:
-    """Seconds from the start of the process until the page answers."""
+@contextmanager
+def started_space() -> Iterator[tuple[subprocess.Popen, str, float]]:
+    """The process of a Space, its address, and the seconds from its start until the page answered."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}/"
+    environment = os.environ | {"GRADIO_SERVER_PORT": address.strip("/").rpartition(":")[2]}
     start = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, str(SPACE / "app.py")], env=environment, stdout=subprocess.DEVNULL
-    ) as server:
+    command = [sys.executable, str(SPACE / "app.py")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
         try:
-            while True:
+            while server.poll() is None:
                 try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/").close()
-                    return time.perf_counter() - start
+                    urllib.request.urlopen(address).close()
+                    break
                 except OSError:
                     time.sleep(0.05)
+            yield server, address, time.perf_counter() - start
         finally:
             server.terminate()
+
+
+def memory_at_rest(server: subprocess.Popen, address: str, folder: Path) -> tuple[float, float]:
+    """The resident memory of a Space in MB: when its page is ready, and when samples were generated with every model,
+    an image was reconstructed by every model with an encoder, and it has been at rest for a few seconds."""
+    process = psutil.Process(server.pid)
+    ready = process.memory_info().rss / 1e6
+    client = Client(address, verbose=False, download_files=False)
+    picture = handle_file(str(next(draw_pictures(folder / "drawn").iterdir())))
+    models = find_models()
+    for name in models:
+        client.predict(model=name, count=16, seed=1, temperature=1.0, prior="own", api_name="/sample")
+    for data_set in dict.fromkeys(split_name(name)[0] for name in models):
+        client.predict(picture=picture, data_set=data_set, cut="centre", api_name="/reconstruct")
+    time.sleep(REST)
+    return ready, process.memory_info().rss / 1e6
 
 
 def time_calls(demo: gr.Blocks) -> list[float]:

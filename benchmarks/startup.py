@@ -1,4 +1,4 @@
-"""How long Python takes to start what people use, against the two imports that it cannot do without.
+"""How long Python takes to start what people use, against the import that it cannot do without.
 
 python benchmarks/startup.py
 """
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import tyro
 
@@ -14,12 +15,18 @@ from benchmarks.report import print_header, print_table, ratios, spread
 from hf_vae.flags import FLAG_STYLE
 
 
-BASE = "import torch; from diffusers import ModelMixin"
+ROOT = Path(__file__).parent.parent  # has train_accelerate.py
+BASE = "import torch"
+HF_VAE = "import sys; from hf_vae.commands.main import main; sys.argv = ['hf-vae', {}]; main()"
 STARTED = {
     BASE: BASE,
-    "import hf_vae": "import hf_vae",
+    "import torch; from diffusers import ModelMixin": "import torch; from diffusers import ModelMixin",
     "from hf_vae import AutoGenerator, ImagePipeline": "from hf_vae import AutoGenerator, ImagePipeline",
-    "hf-vae --help": "import sys; from hf_vae.commands.main import main; sys.argv = ['hf-vae', '--help']; main()",
+    "hf-vae --help": HF_VAE.format("'--help'"),
+    "hf-vae sample --help": HF_VAE.format("'sample', '--help'"),
+    "hf-vae env": HF_VAE.format("'env'"),
+    "train_accelerate.py vae --help": "import sys, train_accelerate; sys.argv[1:] = ['vae', '--help']; "
+    "train_accelerate.main()",
 }
 
 
@@ -51,7 +58,7 @@ def main(rounds: int = 7) -> None:
 def _start(code: str) -> tuple[float, float]:
     """The wall-clock and the CPU seconds of a Python process that runs `code`."""
     before, started = os.times(), time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     wall, after = time.perf_counter() - started, os.times()
     return wall, sum(after[2:4]) - sum(before[2:4])
 

@@ -1,10 +1,14 @@
 """Small image generators with a latent space you can explore by hand: train, share and explore them."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator, LatentPrior
-from .models.auto import AutoGenerator
-from .pipeline import ImagePipeline
+
+if TYPE_CHECKING:
+    from .families import FAMILIES
+    from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator, LatentPrior
+    from .models.auto import AutoGenerator
+    from .pipeline import ImagePipeline
 
 
 __all__ = [
@@ -19,11 +23,18 @@ __all__ = [
     "LatentPrior",
 ]
 
+MODULES = {"FAMILIES": "families", "AutoGenerator": "models.auto", "ImagePipeline": "pipeline"}  # else models
+
 
 def __getattr__(name: str) -> Any:
-    """Imports `FAMILIES` when it is asked for: it needs what trains a model, and using a model does not."""
-    if name == "FAMILIES":
-        from .families import FAMILIES
-
-        return FAMILIES
+    """Imports what is asked for, when it is asked for: a command chooses how it imports PyTorch and diffusers
+    (`startup`), and using a model does not need what trains one."""
+    if name in __all__:
+        return getattr(import_module(f".{MODULES.get(name, 'models')}", __name__), name)
+    if name in ("models", "pipeline"):
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

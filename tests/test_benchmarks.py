@@ -1,12 +1,13 @@
 """The benchmarks assert nothing, so it is here that their contestants must run."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks import feature_study
-from benchmarks.contestants import Ceiling, ShippedModel
+from benchmarks import feature_study, gpu
+from benchmarks.contestants import Ceiling, ShippedModel, covered
 from benchmarks.pictures import load_pictures
 from benchmarks.plain_loop import PlainLoop
 from benchmarks.throughput import _our_run
@@ -45,6 +46,23 @@ def test_contestants_in_processes_of_their_own_take_turns_and_one_that_fails_is_
         assert ceiling.memory()["memory"] > 0
         with pytest.raises(SystemExit, match="(?s)A contestant failed.*TypeError"):
             plain.call("run", "twice")
+
+
+def test_the_benchmark_of_a_gpu_runs_anywhere(picture_folder, capsys):
+    gpu.main(picture_folder, smoke=True)
+    printed = capsys.readouterr().out
+    rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    measured = {row[0]: float(row[1].split()[0]) for row in rows if row[1][0].isdigit()}
+    assert set(measured) == {
+        *(gpu.PLAIN, gpu.OURS, gpu.CEILING),
+        *("vae, default recipe, ours", "vaegan, default recipe, ours", "code", "flow"),
+    }
+    assert all(speed > 0 for speed in measured.values())
+    assert "- machine: " in printed and re.search(r"Ours is [\d.]+ .* times as fast as the plain loop", printed)
+
+
+def test_the_time_of_kernels_that_overlap_counts_once():
+    assert covered([(0, 2), (1, 3), (5, 6), (1, 2)]) == 4 and covered([]) == 0
 
 
 def test_a_published_model_is_timed(published_models):

@@ -145,6 +145,52 @@ def test_families_are_imported_when_they_are_asked_for():
         _ = hf_vae.FAMILY
 
 
+HELP = """
+import runpy, sys
+
+try:
+    {}
+except SystemExit as done:
+    assert not done.code
+heavy = ["torch._dynamo", "sympy", "scipy", "sklearn", "datasets", "pandas", "torchmetrics", "cv2", "gradio"]
+print("imported", [name for name in heavy if name in sys.modules])
+"""
+HELPS = [
+    "from hf_vae.commands.main import main; sys.argv[1:] = ['--help']; main()",
+    "from hf_vae.commands.main import main; sys.argv[1:] = ['sample', '--help']; main()",
+    "sys.argv[1:] = ['vae', '--help']; runpy.run_path('train_accelerate.py', run_name='__main__')",
+]
+
+
+@pytest.mark.parametrize("code", HELPS)
+def test_help_waits_for_no_library_that_it_does_not_need(code):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HELP.format(code)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert "--help" in done.stdout and done.stdout.splitlines()[-1] == "imported []", done.stderr[-3000:]
+
+
+COMPILING = """
+import hf_vae.commands, sys, torch
+
+assert "torch._dynamo" not in sys.modules
+assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item() == 2
+"""
+
+
+def test_a_command_can_still_compile_networks():
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", COMPILING]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_package_lists_what_it_imports_when_asked_for():
+    import hf_vae
+
+    assert set(hf_vae.__all__) <= set(dir(hf_vae)) and all(getattr(hf_vae, name) for name in hf_vae.__all__)
+
+
 WITHOUT_TRAINING_EXTRA = """
 import sys
 

@@ -98,6 +98,11 @@ def draw_latents(model: ImageGenerator, batches: Iterable[torch.Tensor], seed: i
     return torch.cat(drawn)[:, : model.config.latent_dim]
 
 
+def has_other_preview_prior(model: ImageGenerator) -> bool:
+    """Whether previews during a training are drawn from another prior than the model's own, see `fit_for_preview`."""
+    return model.has_encoder and PRIORS[model.config.prior].preview_kind != model.config.prior
+
+
 def fit_for_preview(model: ImageGenerator, batches: Iterable[torch.Tensor]) -> str:
     """The prior that a preview of a training draws from: one that is fitted in seconds, and is fitted here to the
     images of `batches`, or the model's own where nothing can be fitted."""

@@ -74,15 +74,34 @@ class Costs:
         before: From the start of the command until the end of the measurements.
         update: An update of the networks.
         prior_update: An update of the prior; 0 if none is learned.
-        once: All other work that is still to do, the evaluation included.
+        evaluation: The evaluation and the card.
         preview: One preview.
+        first_update: How much longer the first update of the networks takes than the others.
+        details: Fitting the residual latents; 0 if the model has none.
+        fitting: All that the prior needs besides its updates.
     """
 
     before: float
     update: float
     prior_update: float = 0.0
-    once: float = 0.0
+    evaluation: float = 0.0
     preview: float = 0.0
+    first_update: float = 0.0
+    details: float = 0.0
+    fitting: float = 0.0
+
+    def phases(self, num_steps: int, prior_steps: int, previews: int) -> dict[str, float]:
+        """The seconds of each phase of a run with so many updates of networks and prior, and so many previews, in the
+        order of time. Phases that the run does not have are left out."""
+        training = self.first_update + num_steps * self.update + previews * self.preview
+        seconds = {
+            "start": self.before,
+            "training": training,
+            "details": self.details,
+            "prior": self.fitting + prior_steps * self.prior_update,
+            "evaluation and card": self.evaluation,
+        }
+        return {phase: taken for phase, taken in seconds.items() if taken > 0}
 
 
 @dataclass(frozen=True)
@@ -132,6 +151,19 @@ def as_minutes(minutes: float) -> str:
     return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
 
 
+def estimate(phases: dict[str, float]) -> str:
+    """What a run prints about the seconds of its phases: their sum, and each of them, in minutes, or in seconds if all
+    of them together take less than 2 minutes."""
+    total = sum(phases.values())
+    unit, size = ("minutes", 60) if total >= 120 else ("seconds", 1)
+
+    def rounded(seconds: float) -> str:
+        return f"{max(1, round(seconds / size))}" if seconds >= size / 2 else "under 1"
+
+    parts = ", ".join(f"{phase} {rounded(seconds)}" for phase, seconds in phases.items())
+    return f"about {rounded(total)} {unit} in all: {parts}"
+
+
 def fit_into(config: TrainConfig, costs: Costs) -> Length:
     """The longest run that ends within `max_train_minutes`.
 
@@ -144,9 +176,7 @@ def fit_into(config: TrainConfig, costs: Costs) -> Length:
     assert config.max_train_minutes is not None
     seconds = 60 * config.max_train_minutes * (1 - MARGIN)
     previews = num_previews(seconds) if config.preview_steps else 0
-    fixed = costs.before + costs.once + previews * costs.preview
-    if config.prior_steps != "auto":
-        fixed += config.prior_steps * costs.prior_update
+    fixed = sum(costs.phases(0, 0 if config.prior_steps == "auto" else config.prior_steps, previews).values())
     left = seconds - fixed
     most_of_prior = MOST_PRIOR_STEPS
     if config.prior_steps == "auto" and costs.prior_update > 0:
@@ -158,8 +188,7 @@ def fit_into(config: TrainConfig, costs: Costs) -> Length:
         return config.prior_steps
 
     def is_possible(num_steps: int) -> bool:
-        of_prior = prior_steps(num_steps) * costs.prior_update if config.prior_steps == "auto" else 0.0
-        return num_steps * costs.update + of_prior <= left
+        return sum(costs.phases(num_steps, prior_steps(num_steps), previews).values()) <= seconds
 
     if not is_possible(1):
         needed = math.ceil((fixed + costs.update + costs.prior_update) / (1 - MARGIN) / 6) / 10

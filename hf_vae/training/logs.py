@@ -151,11 +151,16 @@ def write_picture(
     grid = draw(model)
     for module, was_training in modes.items():
         module.training = was_training
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.parent.with_name(f"{UNFINISHED}{path.name}")  # the Space shows previews during a run
-    grid.save(unfinished)
-    unfinished.replace(path)
+    save_whole(grid, path)
     track_picture(accelerator, path.parent.name, grid, step)
+
+
+def save_whole(picture: Image.Image, path: Path) -> None:
+    """Writes an image whole or not at all: the Space shows previews during a run."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.parent.with_name(f"{UNFINISHED}{path.name}")
+    picture.save(unfinished)
+    unfinished.replace(path)
 
 
 def write_facts(

@@ -21,6 +21,7 @@ from ..data.listing import as_text
 from ..data.streaming import ImageStream, open_stream
 from ..families import new_model
 from ..hardware import choose, choose_precision, device_name, prepare_backends, use_cpu
+from ..latents.fit_prior import has_other_preview_prior
 from ..models import ImageGenerator
 from ..objectives.augmentation import AUGMENT_CHANCES, augment
 from ..objectives.batch import Batch
@@ -38,14 +39,15 @@ from .length import (
     Length,
     as_minutes,
     default_prior_steps,
+    estimate,
     fit_into,
     num_updates,
     recorded_length,
 )
-from .logs import Meter, drop_log_after, write_facts, write_log, write_picture
-from .measuring import leaving_no_trace, measure_fitting
+from .logs import Meter, drop_log_after, save_whole, write_facts, write_log, write_picture
+from .measuring import leaving_no_trace, measure_fitting, same_random_numbers
 from .preflight import recorded_run, recorded_splits, refuse_impossible
-from .previews import draw_preview, drop_previews_after, preview_name, save_timelapse
+from .previews import draw_preview, drop_previews_after, name_with_prior, preview_name, save_timelapse
 from .state import Progress, follow, num_parameters, prepare, update
 from .trackers import start_trackers, tracker_names
 
@@ -90,6 +92,9 @@ class Training:
         images: The training images of `data`, on the device if they fit there.
         knows_start_split: Whether the model that the run starts from recorded which images it was trained on.
         length: The length that was fixed for a run by the clock.
+        clock: The time since the start of the command; since this call if None.
+        aftermath: What `start` takes. After its first updates, the run prints how long everything will take. With
+            None, it does not.
     """
 
     def __init__(
@@ -101,6 +106,8 @@ class Training:
         images: ImageSet | ImageStream,
         knows_start_split: bool = False,
         length: Length | None = None,
+        clock: Clock | None = None,
+        aftermath: Aftermath | None = None,
     ):
         self.run, self.accelerator, self.data, self.images = run, accelerator, data, images
         self.knows_start_split, self.length = knows_start_split, length
@@ -111,6 +118,8 @@ class Training:
         self.progress = Progress()
         self.meter = Meter(accelerator, self.progress)
         self.stop = StopSignals()
+        self.clock, self.aftermath = clock or Clock.from_now(), aftermath
+        self._timed: list[float] = []  # seconds of the first updates, for the estimate
         self._newest_checkpoint: Path | None = None
 
     @classmethod
@@ -122,7 +131,7 @@ class Training:
             run: The configuration.
             clock: The time that counts for `max_train_minutes`; since this call if None.
             aftermath: Estimates the seconds that the caller will still need for the published model, from a model of
-                the same size and the images; 0 if None.
+                the same size and the images; 0 if None. With it, a run that is not by the clock prints an estimate.
 
         Raises:
             ValueError: If a setting is not possible, the data cannot be used, a size is not supported, or the
@@ -164,7 +173,9 @@ class Training:
             if not (isinstance(steps, int) and steps > 0):
                 steps = default_prior_steps(_sizes(run, accelerator, images)[1])
             run = _with_settings(run, prior_steps=steps)
-        training = cls(run, accelerator, model, data, images, splits.get("known") is not None, length)
+        knows_start_split = splits.get("known") is not None
+        unknown = None if length else aftermath  # a run by the clock has printed how long it takes
+        training = cls(run, accelerator, model, data, images, knows_start_split, length, clock, unknown)
         training._resume()
         training._write_start()
         return training
@@ -197,9 +208,10 @@ class Training:
         costs: list[Costs | None] = [None]
         with leaving_no_trace(accelerator):
             trial = cls(measured, accelerator, copy.deepcopy(model), data, images)
-            startup, update = trial._measure_updates(60 * config.max_train_minutes * MEASURED_SHARE, clock)
+            first_update, update = trial._measure_updates(60 * config.max_train_minutes * MEASURED_SHARE, clock)
             if accelerator.is_main_process:
-                costs = [trial._measure_rest(startup, update, config, clock, aftermath)]
+                model = trial.trainees.published
+                costs = [trial._measure_rest(model, first_update, update, config, clock, aftermath)]
             broadcast_object_list(costs)  # the other ranks wait here
             del trial
         assert costs[0] is not None
@@ -224,10 +236,15 @@ class Training:
         return max(0.0, first - mean), mean
 
     def _measure_rest(
-        self, startup: float, update: float, config: TrainConfig, clock: Clock, aftermath: Aftermath | None
+        self,
+        model: ImageGenerator,
+        first_update: float,
+        update: float,
+        config: TrainConfig,
+        clock: Clock,
+        aftermath: Aftermath | None,
     ) -> Costs:
-        """The costs of the run, given those of its updates. The networks are thrown away afterwards."""
-        model = self.trainees.published
+        """The costs of the run, given those of its updates. The `model` is changed, and thrown away afterwards."""
         if config.early_stopping_patience:
             begin, heldout = clock.seconds, self.data.heldout[:]
             networks = {**self.trainees.bare, "model": model}
@@ -239,9 +256,30 @@ class Training:
             self._draw_preview(model)
         preview = clock.seconds - begin
         in_bfloat16 = self.accelerator.mixed_precision == "bf16"
-        prior_update, once = measure_fitting(model, self.images, config, in_bfloat16, clock)
-        once += startup + (aftermath(model, self.data) if aftermath else 0.0)
-        return Costs(clock.seconds, update, prior_update, once, preview)
+        prior_update, details, fitting = measure_fitting(model, self.images, config, in_bfloat16, clock)
+        evaluation = aftermath(model, self.data) if aftermath else 0.0
+        return Costs(clock.seconds, update, prior_update, evaluation, preview, first_update, details, fitting)
+
+    def _print_estimate(self, first: float, others: list[float]) -> None:
+        """Prints how long the command will take in all, and each of its phases, given the seconds of the updates that
+        it has made. All ranks must call it."""
+        clock, config = self.clock, self.run.train
+        begin = clock.seconds
+        self.meter.settle()  # waits for the device
+        waited = clock.seconds - begin
+        update = (sum(others) + waited) / len(others) if others else first + waited
+        if not self.accelerator.is_main_process:
+            return
+        first_update = max(0.0, first - update)
+        with same_random_numbers(self.accelerator.device):
+            model = copy.deepcopy(self.trainees.published)
+            costs = self._measure_rest(model, first_update, update, config, clock, self.aftermath)
+        num_done = 1 + len(others)
+        costs = dataclasses.replace(costs, before=clock.seconds - first_update - num_done * update)
+        num_steps = num_done + self.num_steps - self.progress.step  # of this launch
+        every = config.preview_steps
+        phases = costs.phases(num_steps, int(config.prior_steps), num_steps // every + 2 if every else 0)
+        tqdm.write(f"  {estimate(phases)}")  # above the progress bar
 
     def finish(self) -> Path:
         """Makes the remaining updates and publishes the model; returns the run folder. Raises what `advance` and
@@ -260,11 +298,17 @@ class Training:
         config, progress = self.run.train, self.progress
         with closing(self._batches()) as batches, self.stop as stop, self._progress_bar() as bar:
             while progress.step < last_step and not self.has_stopped_early:
+                begin = self.clock.seconds
                 self._step(batches)
+                if self.aftermath:
+                    self._timed.append(self.clock.seconds - begin)
                 bar.update()
                 if config.early_stopping_patience:
                     self._validate()
                 is_last = progress.step == self.num_steps or self.has_stopped_early
+                if self.aftermath and (is_last or len(self._timed) > MEASURED_UPDATES):
+                    self._print_estimate(self._timed[0], self._timed[1:])
+                    self.aftermath = None  # once is enough
                 stopped_by = stop.agreed(self.accelerator, progress.step)
                 if _is_due(progress.step, config.logging_steps, is_last):
                     bar.set_postfix(self._log())
@@ -319,6 +363,9 @@ class Training:
         config, model = self.run.train, self.trainees.published.eval().requires_grad_(False)
         fitting = Fitting(self.accelerator, model, self.images, config, self._checkpoint, self.stop)
         fitting.fit()
+        if config.preview_steps and not config.keeps_prior and has_other_preview_prior(model):
+            path = self.output_dir / PREVIEWS / name_with_prior(self._preview_name(self.progress))
+            save_whole(draw_preview(model, None, config.preview_images, config.preview_columns), path)
         if config.save_precision == "fp16":
             model.half()
         model.save_pretrained(self.output_dir)

@@ -71,6 +71,12 @@ def preview_name(pattern: str, step: int, images: int, images_per_step: int, ima
     return name
 
 
+def name_with_prior(name: str) -> str:
+    """The file name of the preview that is drawn from the fitted prior, after the last update: it sorts behind `name`,
+    that of the last preview which another prior stood in for."""
+    return f"{Path(name).stem}_prior{Path(name).suffix}"
+
+
 def drop_previews_after(last: str, folder: Path) -> None:
     """Removes the previews that a resumed run will draw again: those whose names sort after `last`."""
     for file in folder.glob(f"*{Path(last).suffix}"):

@@ -2,10 +2,13 @@
 
 import html
 import json
+import os
 import re
 import shlex
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ import httpx
 import pandas as pd
 import pytest
 import torch
-from conftest import draw_picture, tiny_model
+from conftest import REPOSITORY, draw_picture, tiny_model
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -1184,3 +1187,26 @@ def test_files_of_the_server_are_not_read(client: Client, groups, tmp_path: Path
         answer = httpx.get(f"{endpoint}/{started['event_id']}").text
         assert answer.startswith("event: error")
         assert inside not in answer
+
+
+SHARED = """
+import concurrent.futures, sys, torch
+
+sys.path.insert(0, "space")
+import app
+
+before = torch.get_num_threads()
+app.share_cores()
+with concurrent.futures.ThreadPoolExecutor(1) as pool:  # Gradio computes in such threads
+    print("threads", before, pool.submit(torch.get_num_threads).result())
+"""
+
+
+@pytest.mark.parametrize("wanted", [None, "2"])
+def test_a_call_leaves_cores_to_others_unless_the_owner_says_otherwise(wanted):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {"PYTHONPATH": str(REPOSITORY)} | ({"OMP_NUM_THREADS": wanted} if wanted else {})
+    command = [sys.executable, "-c", SHARED]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+    before, after = map(int, done.stdout.splitlines()[-1].split()[1:])
+    assert after == (before if wanted else max(1, before // 2)), done.stderr[-3000:]

@@ -19,6 +19,7 @@ from hf_vae.config import TrainConfig
 from hf_vae.models.priors.code import CodeTraining
 from hf_vae.training import loop
 from hf_vae.training.checkpoints import list_checkpoints
+from hf_vae.training.measuring import PRIOR_UPDATES
 from hf_vae.training.state import _refuse_to_shard
 
 
@@ -72,11 +73,13 @@ def get_a_signal_on_rank_1(flags: list[str]) -> None:
 
 
 def get_a_signal_in_the_prior(flags: list[str]) -> None:
-    """Runs `train_accelerate.py`; the process that fits the prior gets a SIGTERM in its first update."""
+    """Runs `train_accelerate.py`; the process that fits the prior gets a SIGTERM in its first update, but not in those
+    that are measured for the estimate."""
     update = CodeTraining.update
 
     def update_and_signal(code_training: CodeTraining) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        if code_training._learning.num_updates != PRIOR_UPDATES:
+            os.kill(os.getpid(), signal.SIGTERM)
         update(code_training)
 
     CodeTraining.update = update_and_signal

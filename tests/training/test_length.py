@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hf_vae.flags import training_command
 from hf_vae.models.priors.code import CodeTraining
 from hf_vae.training import loop
 from hf_vae.training.interruptions import TrainingInterrupted
-from hf_vae.training.length import Clock, Costs, fit_into
+from hf_vae.training.length import Clock, Costs, estimate, fit_into
 from hf_vae.training.preflight import refuse_impossible
 
 
@@ -117,7 +118,7 @@ def test_what_is_fixed_fits_into_the_minutes_and_uses_them(costs, prior_steps):
     config = TrainConfig(max_train_minutes=20, prior_steps=prior_steps)
     length = fit_into(config, costs)
     prior = length.prior_steps * costs.prior_update
-    total = costs.before + length.steps * costs.update + prior + costs.once
+    total = costs.before + length.steps * costs.update + prior + costs.evaluation
     assert 0.94 * 1200 < total <= 1200
     if prior_steps == "auto":
         assert prior <= length.steps * costs.update + max(costs.update, costs.prior_update)
@@ -263,6 +264,71 @@ def test_every_family_can_be_trained_by_the_clock(family, picture_folder, tmp_pa
     run = tiny_run(family, picture_folder, tmp_path, max_train_steps=None, prior_steps="auto", max_train_minutes=1.0)
     folder = start(run, clock).finish()
     assert 55 < clock.seconds + AFTER <= 60 and weights(folder)
+
+
+def named_phases(printed: str) -> list[str]:
+    """The phases in the estimate that a run printed."""
+    (line,) = [line for line in printed.splitlines() if "in all: " in line]
+    return re.findall(r"(start|training|details|prior|evaluation and card) (?:\d+|under 1)", line)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("vae", {"max_train_steps": 30}, ["start", "training", "prior", "evaluation and card"]),
+        ("vae", {"max_train_steps": 3}, ["start", "training", "prior", "evaluation and card"]),
+        ("dcgan", {"max_train_steps": 30}, ["start", "training", "evaluation and card"]),
+    ],
+)
+def test_a_run_says_how_long_each_of_its_phases_takes(
+    name, settings, expected, picture_folder, tmp_path, clock, capsys
+):
+    run = tiny_run(name, picture_folder, tmp_path, prior_steps=24, **settings)
+    loop.Training.start(run, Clock(-5.0, clock.now), lambda model, images: AFTER).finish()
+    printed = capsys.readouterr().out
+    assert named_phases(printed) == expected
+    steps = settings["max_train_steps"] * UPDATE
+    assert f"training {steps:.0f}, " in printed and f"evaluation and card {AFTER:.0f}" in printed
+    total = clock.seconds + 5 + AFTER
+    assert abs(int(re.search(r"about (\d+) seconds in all", printed)[1]) - total) <= 1
+
+
+def test_an_estimate_counts_the_fit_of_residual_latents(picture_folder, tmp_path, capsys):
+    run = tiny_run("vaegan", picture_folder, tmp_path, max_train_steps=2)
+    run = dataclasses.replace(run, model=run.model | {"latent_size": 7, "latent_dim": 49, "detail_dim": 588})
+    loop.Training.start(run, None, lambda model, images: AFTER).advance(2)
+    assert named_phases(capsys.readouterr().out) == ["start", "training", "details", "prior", "evaluation and card"]
+
+
+def test_an_estimate_changes_nothing(family, picture_folder, tmp_path):
+    silent, speaking = tmp_path / "silent", tmp_path / "speaking"
+    loop.train(tiny_run(family, picture_folder, silent, max_train_steps=20))
+    reset_accelerate()
+    run = tiny_run(family, picture_folder, speaking, max_train_steps=20)
+    loop.Training.start(run, None, lambda model, images: AFTER).finish()
+    assert_equal_runs(silent, speaking)
+
+
+def test_a_run_by_the_clock_gives_no_second_estimate(picture_folder, tmp_path, clock, capsys):
+    start(by_the_clock(picture_folder, tmp_path), clock).finish()
+    assert "in all: " not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (
+            {"start": 20, "training": 1560, "prior": 540},
+            "about 35 minutes in all: start under 1, training 26, prior 9",
+        ),
+        (
+            {"training": 50.4, "evaluation and card": 0.3},
+            "about 51 seconds in all: training 50, evaluation and card under 1",
+        ),
+    ],
+)
+def test_an_estimate_is_in_minutes_or_seconds(seconds, expected):
+    assert estimate(seconds) == expected
 
 
 def train_by_unequal_clocks(flags: list[str]) -> None:

@@ -1,9 +1,12 @@
 """Preview grids and the timelapse."""
 
+import numpy as np
 import torch
 from conftest import draw_picture, reset_accelerate, tiny_model, tiny_run
 from PIL import Image
 
+from hf_vae import AutoGenerator
+from hf_vae.config import TrainConfig
 from hf_vae.training import loop
 from hf_vae.training.previews import draw_preview, save_timelapse
 
@@ -35,6 +38,27 @@ def test_the_first_preview_of_a_run_comes_early(picture_folder, tmp_path, monkey
             f"step_{step:07d}.png" for step in expected
         ]
         reset_accelerate()
+
+
+def test_the_last_preview_is_drawn_from_the_prior_that_people_get(family, picture_folder, tmp_path):
+    settings = {"max_train_steps": 2, "preview_steps": 1, "prior_steps": 2}
+    folder = loop.train(tiny_run(family, picture_folder, tmp_path, **settings))
+    names = [path.name for path in sorted((folder / "previews").iterdir())]
+    model = AutoGenerator.from_pretrained(folder)
+    if model.has_encoder:
+        assert names == ["step_0000001.png", "step_0000002.png", "step_0000002_prior.png"]
+        assert Image.open(folder / "timelapse.webp").n_frames == 3
+    else:
+        assert names == ["step_0000001.png", "step_0000002.png"]
+    expected = draw_preview(model, None, columns=TrainConfig.preview_columns)
+    assert (
+        np.abs(np.asarray(expected, float) - np.asarray(Image.open(folder / "previews" / names[-1]), float)).max() <= 1
+    )
+
+
+def test_a_run_without_previews_has_none_of_its_prior(picture_folder, tmp_path):
+    folder = loop.train(tiny_run("vae", picture_folder, tmp_path, max_train_steps=1, preview_steps=0))
+    assert not (folder / "previews").exists()
 
 
 def test_without_previews_there_is_no_timelapse(tmp_path):
