@@ -32,6 +32,7 @@ def _train_in_time(training: Any, clock: Any) -> None:
     costs = length.measured
     planned = length.steps * costs["update"] + length.prior_steps * costs["prior_update"]
     at_once = max(1, round(SECONDS_BETWEEN_LOOKS / costs["update"]))
+    afterwards = costs["details"] + costs["fitting"] + costs["evaluation"]
     slower, share, left = 1.0, 1.0, 0.0
     last = length.steps - 1  # `finish` makes the last update, which comes with a preview
     while progress.step < min(last, int(share * length.steps)):
@@ -40,7 +41,7 @@ def _train_in_time(training: Any, clock: Any) -> None:
         newest = (clock.seconds - begin) / ((progress.step - first) * costs["update"])
         slower += NEWEST_SHARE * (max(1.0, newest) - slower)
         left = 60 * length.minutes * (1 - MARGIN) - clock.seconds
-        left = left / slower - costs["once"]  # at the speed that was measured
+        left = left / slower - afterwards  # at the speed that was measured
         share = min(1.0, max(0.0, left + progress.step * costs["update"]) / planned)
     if share < 1:
         # what is left, as the networks may have had more than their share before the machine was known to be slower
