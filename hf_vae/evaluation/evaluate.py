@@ -205,12 +205,12 @@ def _sliders(model: ImageGenerator, num_samples: int, seed: int, faces: Faces | 
     are found, as a ratio to real images."""
     prior, generator = model.latent_prior, torch.Generator().manual_seed(seed)
     latents = prior.sample(num_samples, model.config.prior, generator)  # (B, Z)
-    samples = _decode_all(model, latents)
+    samples, noise = _decode_all(model, latents), prior.noise_of_code(latents)
     between = metrics.structure_change(samples, samples.roll(1, 0)).mean().item()
     strengths, shares = [], []
     for component in range(min(len(prior.sliders.stds), SLIDERS)):
         direction = F.one_hot(torch.tensor(component, device=latents.device)).expand(num_samples, -1)
-        low, high = (_decode_all(model, prior.move(latents, value * direction)) for value in SLIDER_ENDS)
+        low, high = (_decode_all(model, prior.move(latents, value * direction, noise=noise)) for value in SLIDER_ENDS)
         strengths.append(_ratio(metrics.structure_change(low, high).mean().item(), between))
         shares += [faces.ratio(end) for end in (low, high)] if faces is not None else []
     found: Measures = {"slider_strength_median": statistics.median(strengths)}
