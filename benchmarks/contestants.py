@@ -102,7 +102,8 @@ class Watched:
             (event.time_range.start, event.time_range.end)
             for event in profiler.events()
             if event.device_type == torch.autograd.DeviceType.CUDA
-            and not event.name.startswith(("Mem", "ProfilerStep"))
+            and not event.is_user_annotation
+            and not event.name.startswith("Mem")  # Memcpy and Memset
         ]
         return covered(kernels) / 1e6 / seconds
 

@@ -16,6 +16,8 @@ from benchmarks.contestants import Ceiling
 # Dense bf16 TFLOP/s with fp32 accumulation, from the makers' data sheets.
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "RTX 4090": 165, "RTX 3090": 71}
 
+CPU_FLAGS = ("avx512_bf16", "avx512_vnni", "amx_bf16")  # what computes faster in fewer bits
+
 
 def print_header(title: str, pictures: str) -> None:
     """Prints what readers need to judge or repeat the numbers."""
@@ -68,6 +70,8 @@ def share_of_peak(flops_per_second: float) -> str:
 def _machine() -> str:
     information = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.split(":", 1)[1].strip() for line in information.splitlines() if line.startswith("model name")]
-    cpu = f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    units = [torch.backends.cpu.get_cpu_capability(), *(flag for flag in CPU_FLAGS if f" {flag} " in information)]
+    cpu = f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores ({', '.join(units)})"
+    cpu += f", {torch.get_num_threads()} threads"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{cpu}; {gpu}; load average {os.getloadavg()[0]:.1f} before the start"

@@ -48,6 +48,7 @@ def test_contestants_in_processes_of_their_own_take_turns_and_one_that_fails_is_
             plain.call("run", "twice")
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_gpu_runs_anywhere(picture_folder, capsys):
     gpu.main(picture_folder, smoke=True)
     printed = capsys.readouterr().out
