@@ -175,7 +175,11 @@ def test_the_strength_of_a_slider_is_how_far_it_moves_shapes(family, images, mon
 def test_sliders_are_moved_as_the_prior_says(images, monkeypatch):
     model = tiny_model("vae")
     monkeypatch.setattr(model, "decode", disc)
-    monkeypatch.setattr(model.latent_prior, "move", lambda latents, shifts: latents + F.pad(shifts[:, -1:], (2, 5)))
+
+    def move(latents: torch.Tensor, shifts: torch.Tensor, noise: object = None) -> torch.Tensor:
+        return latents + F.pad(shifts[:, -1:], (2, 5))
+
+    monkeypatch.setattr(model.latent_prior, "move", move)
     strengths = {value for name, value in evaluate(model, images).items() if "slider_strength" in name}
     assert len(strengths) == 1 and strengths.pop() > 0.5
 
