@@ -170,11 +170,11 @@ def _images_per_second(run: Path) -> float:
     return report["images_seen"] / report["seconds"]
 
 
-def _run(name: str, queue: Any, *arguments: Any) -> None:
+def _run(name: str, path: Path, *arguments: Any) -> None:
     result = PACKAGES[name](*arguments)
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     result.memory_mib = max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024
-    queue.put(result)
+    torch.save(result, path)  # a queue would share the tensors' memory, which ends with this process
 
 
 def main(
@@ -214,12 +214,11 @@ def main(
         real, context = extract(network, heldout), multiprocessing.get_context("spawn")
         rows = []
         for package in packages:
-            queue = context.Queue()
-            arguments = (package, queue, folder, place, train, heldout, minutes)
+            arguments = (package, place / f"{package}.pt", folder, place, train, heldout, minutes)
             worker = context.Process(target=_run, args=arguments)
             worker.start()
-            result: Result = queue.get()
             worker.join()
+            result: Result = torch.load(place / f"{package}.pt", weights_only=False)
             rows.append([package, *_cells(result, heldout, real, network)])
             if sheets is not None and result.samples is not None:
                 _save_sheet(result.samples, sheets / f"{package}.png")
