@@ -5,6 +5,7 @@ import functools
 import math
 import re
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -256,6 +257,16 @@ def first_quiz(groups: Groups, picture: dict | None, data_set: str, cut: str) ->
     return _quiz(tuple(models), upload, 0)
 
 
+def _unless_uploaded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for the opening of the tab: an image that arrives meanwhile has its own event, and is left to that."""
+
+    @functools.wraps(function)
+    def run(groups: Groups, picture: dict | None, *others: Any) -> Any:
+        return gr.skip() if picture else function(groups, picture, *others)
+
+    return run
+
+
 def next_quiz(groups: Groups, picture: dict | None, data_set: str, cut: str) -> dict:
     """Ten other rounds."""
     models = checks.choice("The dataset", data_set, groups)
@@ -426,8 +437,11 @@ def build(models: dict[str, PublishedModel], page_ready: gr.events.Dependency | 
     playing = {"inputs": upload, "outputs": quiz} | model_event(first_quiz, groups)
     adding = {"inputs": [data_set, noise], "outputs": [noisy, noisy_bars]} | model_event(show_noise, groups)
     refitted = data_set.input(functools.partial(_refit, groups), data_set, [cut, noise], **INTERNAL_EVENT)
-    for start in (page_ready.then if page_ready is not None else Context.root_block.load, refitted.then):
-        start(**sampling).then(**reconstructing).then(**adding).then(**playing)
+    refitted.then(**sampling).then(**reconstructing).then(**adding).then(**playing)
+    first_reconstructing = reconstructing | model_event(_unless_uploaded(show_reconstructions), groups)
+    first_playing = playing | model_event(_unless_uploaded(first_quiz), groups)
+    opening = page_ready.then if page_ready is not None else Context.root_block.load
+    opening(**sampling).then(**first_reconstructing).then(**adding).then(**first_playing)
     gr.on([button.click, seed.submit], **sampling)
     gr.on([picture.upload, picture.clear], **reconstructing).success(**playing)
     cut.input(**reconstructing)

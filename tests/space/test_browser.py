@@ -478,7 +478,7 @@ def test_a_refusal_is_shown_as_a_sentence(browser, shared_space, tmp_path: Path)
     open_tab(page, "GAN vs VAE")
     page.locator("#compare-upload input[type=file]").set_input_files(fake)
     sentence = page.get_by_text("This file is not a JPEG, PNG, WebP, GIF or BMP image")
-    expect(sentence.first).to_be_visible(timeout=MILLISECONDS)
+    expect(sentence).to_be_visible(timeout=MILLISECONDS)
     page.close()
 
 

@@ -267,3 +267,12 @@ def test_models_of_different_datasets_can_be_compared_and_chosen_alone(models, t
         assert compare.show_noise(groups, data_set, 10)[0]["items"]
         compare.show_reconstructions(groups, None, data_set, "centre")
         compare.first_quiz(groups, None, data_set, "centre")
+
+
+def test_the_opening_leaves_an_image_that_arrives_meanwhile_to_its_own_event():
+    def answer(groups, picture, data_set):
+        return picture, data_set
+
+    opening = compare._unless_uploaded(answer)
+    assert opening({}, None, "cats") == (None, "cats")
+    assert opening({}, {"path": "photo.png"}, "cats") == gr.skip()
