@@ -17,7 +17,7 @@ from hf_vae.config import RunConfig
 if TYPE_CHECKING:
     from hf_vae.data.cached import DataSplits
     from hf_vae.models import ImageGenerator
-    from hf_vae.training.length import Clock
+    from hf_vae.training.length import Afterwards, Clock
     from hf_vae.training.loop import Training
 
 Finish = Callable[["Training", "Clock"], Path]
@@ -40,8 +40,10 @@ def run_training(run: RunConfig, finish: Finish = finish_as_planned) -> None:
 
     clock = length.Clock.of_process()
 
-    def seconds_after(model: "ImageGenerator", images: "DataSplits") -> float:
-        return evaluate.estimate_seconds(model, images, clock.now) + cards.estimate_seconds(model, clock.now)
+    def time_afterwards(model: "ImageGenerator", images: "DataSplits") -> "Afterwards":
+        seconds, heldout_image = evaluate.estimate_seconds(model, images, clock.now)
+        of_card = cards.estimate_seconds(model, clock.now)
+        return length.Afterwards(seconds + of_card, heldout_image, len(images.heldout))
 
     # if the evaluation lacks a package, fail now and not after hours of training
     features.open_networks()
@@ -53,8 +55,9 @@ def run_training(run: RunConfig, finish: Finish = finish_as_planned) -> None:
     if run.train.push_to_hub and os.environ.get("RANK", "0") == "0":  # the same for what the Hub refuses
         hub.create_repository(repo_id, run.train.hub_private_repo, run.train.hub_token)
     try:
-        training = loop.Training.start(run, clock, seconds_after)
+        training = loop.Training.start(run, clock, time_afterwards)
         output_dir, images = finish(training, clock), training.data
+        num_heldout = training.length.num_heldout if training.length else None
     except loop.TrainingInterrupted as interruption:
         print(f"{interruption} To resume, run the same command with --resume_from_checkpoint latest.", file=sys.stderr)
         sys.exit(interruption.exit_code)
@@ -62,7 +65,7 @@ def run_training(run: RunConfig, finish: Finish = finish_as_planned) -> None:
     if not PartialState().is_main_process:
         return
     try:
-        evaluate.evaluate_folder(output_dir, run.data, splits=images)
+        evaluate.evaluate_folder(output_dir, run.data, splits=images, num_heldout=num_heldout)
         cards.write_card(output_dir)
         print(f"Wrote the model to {output_dir}: see samples.png and README.md there.")
         if run.train.push_to_hub:

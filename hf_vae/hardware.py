@@ -49,12 +49,12 @@ def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.
       than fp32.
     - compile: the default mode for long runs on a CPU without GroupNorm. On a GPU it gained nothing
       (docs/benchmarks.md).
-    - channels_last: yes on NVIDIA, AMD and Intel GPUs, and on a CPU without GroupNorm, which it makes slower there. No
-      on other devices.
+    - channels_last: yes on NVIDIA, AMD and Intel GPUs, and on a CPU, unless the network has GroupNorm and computes in
+      bf16, which it makes slower there. No on other devices.
 
     `num_steps` is the total number of updates, so a resumed run makes the same choices.
     """
-    on_cpu = device.type == "cpu"
+    on_cpu, precision = device.type == "cpu", choose_precision(config, device)
     has_group_norm = any(isinstance(module, nn.GroupNorm) for module in model.modules())
     compile_mode = None if config.compile == "no" else config.compile
     if compile_mode == "auto":
@@ -62,8 +62,9 @@ def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.
         compile_mode = "default" if pays and shutil.which("cc") else None
     channels_last = config.channels_last == "yes"
     if config.channels_last == "auto":
-        channels_last = device.type in CHANNELS_LAST_DEVICES or (on_cpu and not has_group_norm)
-    return Choices(choose_precision(config, device), compile_mode, channels_last)
+        is_slower = has_group_norm and precision == "bf16"
+        channels_last = device.type in CHANNELS_LAST_DEVICES or (on_cpu and not is_slower)
+    return Choices(precision, compile_mode, channels_last)
 
 
 def choose_precision(config: TrainConfig, device: torch.device) -> str:

@@ -30,10 +30,11 @@ def finish_in_time(training: Any, clock: Any) -> Path:
 def _train_in_time(training: Any, clock: Any) -> None:
     length, progress = training.length, training.progress
     costs = length.measured
+    num_heldout = length.num_heldout or 0
     planned = length.steps * costs["update"] + length.prior_steps * costs["prior_update"]
     at_once = max(1, round(SECONDS_BETWEEN_LOOKS / costs["update"]))
-    afterwards = costs["details"] + costs["fitting"] + costs["evaluation"]
-    slower, share, left = 1.0, 1.0, 0.0
+    afterwards = costs["details"] + costs["fitting"] + costs["evaluation"] + num_heldout * costs["heldout_image"]
+    slower, share = 1.0, 1.0
     last = length.steps - 1  # `finish` makes the last update, which comes with a preview
     while progress.step < min(last, int(share * length.steps)):
         begin, first = clock.seconds, progress.step
@@ -44,9 +45,7 @@ def _train_in_time(training: Any, clock: Any) -> None:
         left = left / slower - afterwards  # at the speed that was measured
         share = min(1.0, max(0.0, left + progress.step * costs["update"]) / planned)
     if share < 1:
-        # what is left, as the networks may have had more than their share before the machine was known to be slower
-        prior_steps = left / costs["prior_update"] if costs["prior_update"] else length.prior_steps
-        training.shorten(progress.step + 1, max(1, int(min(prior_steps, length.prior_steps))))
+        training.shorten(progress.step + 1)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def test_compilation_and_layout_are_for_what_they_make_faster_unless_asked_for(m
     long, short = (choose(automatic, CPU, COMPILE_PAYS_FROM - less, BATCH_NORM) for less in (0, 1))
     assert long == Choices("bf16", "default", last)
     assert short == Choices("bf16", None, last)
+    assert choose(TrainConfig(mixed_precision="no"), CPU, 1, GROUP_NORM) == Choices("no", None, last)
     assert choose(forced, CPU, 1, GROUP_NORM) == Choices("bf16", "max-autotune", last)
     assert choose(off, GPU, 10**6, GROUP_NORM) == Choices("bf16", None, first)
 

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ INTERPOLATIONS = 64
 SLIDERS, SLIDER_SAMPLES = 10, 64
 SLIDER_ENDS = (-2.0, 2.0)  # standard deviations
 PROGRESS = {"disable": None, "delay": 1, "leave": False}  # a bar on a terminal, after a second
-ESTIMATE_IMAGES, ESTIMATE_SLIDERS = 16, 4
+ESTIMATE_IMAGES = 16
 REAL_PERCENTILES = (10, 90)  # of the sharpness of real images: between them lie four of five
 DISTANCE_IMAGES = 2000  # at most, evenly spread: all pairs are compared
 
@@ -120,15 +121,19 @@ def evaluate(
 @torch.no_grad()
 def estimate_seconds(
     model: ImageGenerator, splits: DataSplits, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """About how long `evaluate` will take for a model of this size on the held-out images of a run, in seconds.
+) -> tuple[float, float]:
+    """About how long `evaluate` will take for a model of this size on the held-out images of a run.
 
-    A few of these images are measured. The time for sliders and paths does not grow beyond their number of samples.
+    A few of these images are measured. The time for sliders and paths does not grow beyond their number of samples, so
+    it counts as independent of the number of images.
 
     Args:
         model: Any model of the same size, in evaluation mode.
         splits: The images of the run.
         clock: Gives the time in seconds.
+
+    Returns:
+        The seconds that do not depend on the number of images, and those for each image.
     """
     num_heldout, networks = len(splits.heldout), open_networks()
     few = max(2, min(num_heldout, ESTIMATE_IMAGES))
@@ -140,26 +145,21 @@ def estimate_seconds(
     training_images = splits.train[: max(few, num_training * few // num_heldout)] if num_training else None
     for network in networks:
         features.extract(network, images[:2])  # the first call is slower
-    begin = clock()
-    _sliders(model, 1, 0, None)
-    one_slider_sample = clock() - begin
-    begin = clock()
-    if model.has_encoder:
-        _evenness(model, encode_all(model, images), None)
-    paths = (clock() - begin) / few
-    begin, very_few = clock(), min(few, ESTIMATE_SLIDERS)
-    _sliders(model, very_few, 0, None)
-    sliders = clock() - begin
-    slider_sample = max(0.0, sliders - one_slider_sample) / (very_few - 1)
 
-    def seconds_of_sliders(num_samples: int) -> float:
-        return sliders + (num_samples - very_few) * slider_sample
+    def seconds_of(work: Callable[[], Any]) -> float:
+        begin = clock()
+        work()
+        return clock() - begin
 
-    begin = clock()
-    evaluate(model, images, training_images, networks=networks)
-    rest = max(0.0, clock() - begin - few * paths - seconds_of_sliders(few)) / few
-    of_sliders = seconds_of_sliders(min(num_heldout, SLIDER_SAMPLES))
-    return min(num_heldout, 2 * INTERPOLATIONS) * paths + of_sliders + num_heldout * rest
+    one_slider_sample = seconds_of(lambda: _sliders(model, 1, 0, None))
+    sliders = seconds_of(lambda: _sliders(model, few, 0, None))
+    slider_sample = max(0.0, sliders - one_slider_sample) / (few - 1)
+    paths = seconds_of(lambda: _evenness(model, encode_all(model, images), None)) if model.has_encoder else 0.0
+    everything = seconds_of(lambda: evaluate(model, images, training_images, networks=networks))
+    heldout_image = max(0.0, everything - paths - sliders) / few
+    of_paths = min(num_heldout, 2 * INTERPOLATIONS) / few * paths
+    of_sliders = sliders + (min(num_heldout, SLIDER_SAMPLES) - few) * slider_sample
+    return of_paths + of_sliders, heldout_image
 
 
 def _reconstructions(model: ImageGenerator, latents: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -313,9 +313,11 @@ def evaluate_folder(
     save: bool = True,
     networks: Sequence[Features] | None = None,
     splits: DataSplits | None = None,
+    num_heldout: int | None = None,
 ) -> Measures:
     """Measures the model in `folder` on its held-out images, as `evaluate` does, and writes `metrics.json` if `save`.
-    `splits` are the images of its run if they are in memory already; otherwise those of `data` are loaded. What
+    `splits` are the images of its run if they are in memory already; otherwise those of `data` are loaded. If
+    `num_heldout` is given, at most so many of the held-out images are measured, evenly spread over them. What
     `hf-vae directions` measured stays in the file.
 
     Raises:
@@ -327,7 +329,8 @@ def evaluate_folder(
     # distances to a part of the training images would be too large
     is_whole = not data.streaming and len(splits.train) == len(splits.split.train)
     training_images = splits.train[:] if is_whole else None
-    found = evaluate(model, to_float(splits.heldout[:]), training_images, networks=networks)
+    heldout = splits.heldout[:] if num_heldout is None else _evenly(splits.heldout[:], num_heldout)
+    found = evaluate(model, to_float(heldout), training_images, networks=networks)
     if save:
         save_metrics(found | _label_measures(folder), folder)
     return found

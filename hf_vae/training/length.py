@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,9 @@ from .checkpoints import list_checkpoints
 FEWEST_PRIOR_STEPS, MOST_PRIOR_STEPS = 300, 9000  # of --prior_steps auto
 MARGIN = 0.03  # of the minutes, for what is not measured: checkpoints, the log, writing the model
 PRIOR_SHARE = 0.5  # of the time that is left for both, at most
+FEWEST_PRIOR_SHARE = 0.25  # of its planned updates, however late a run is: a prior has to learn something
+EVALUATION_SHARE = 0.15  # of the minutes, at most, unless the fewest held-out images take longer
+FEWEST_HELDOUT = 100  # images that are evaluated, if there are as many
 FIRST_PREVIEW_SECONDS = 55.0  # after the start of the command, if the run has trained by then
 PREVIEW_SECONDS = (5.0, 30.0)  # of training before the first preview, at least and at most
 PREVIEW_GROWTH = 1.5  # from the time of one preview to that of the next
@@ -67,6 +70,21 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Afterwards:
+    """The time that a command needs for a published model.
+
+    Args:
+        seconds: What does not depend on the number of held-out images.
+        heldout_image: Seconds for each held-out image that is evaluated.
+        num_heldout: Number of these images.
+    """
+
+    seconds: float = 0.0
+    heldout_image: float = 0.0
+    num_heldout: int = 0
+
+
+@dataclass(frozen=True)
 class Costs:
     """The time that the parts of a run take on this machine, in seconds.
 
@@ -74,11 +92,13 @@ class Costs:
         before: From the start of the command until the end of the measurements.
         update: An update of the networks.
         prior_update: An update of the prior; 0 if none is learned.
-        evaluation: The evaluation and the card.
+        evaluation: The card, and what of the evaluation does not depend on the number of images.
         preview: One preview.
         first_update: How much longer the first update of the networks takes than the others.
         details: Fitting the residual latents; 0 if the model has none.
         fitting: All that the prior needs besides its updates.
+        heldout_image: The evaluation, for each held-out image.
+        num_heldout: The number of held-out images that are evaluated.
     """
 
     before: float
@@ -89,6 +109,13 @@ class Costs:
     first_update: float = 0.0
     details: float = 0.0
     fitting: float = 0.0
+    heldout_image: float = 0.0
+    num_heldout: int = 0
+
+    @property
+    def publishing(self) -> float:
+        """The seconds from the last update of the networks to the end, without updates of the prior."""
+        return self.details + self.fitting + self.evaluation + self.num_heldout * self.heldout_image
 
     def phases(self, num_steps: int, prior_steps: int, previews: int) -> dict[str, float]:
         """The seconds of each phase of a run with so many updates of networks and prior, and so many previews, in the
@@ -99,7 +126,7 @@ class Costs:
             "training": training,
             "details": self.details,
             "prior": self.fitting + prior_steps * self.prior_update,
-            "evaluation and card": self.evaluation,
+            "evaluation and card": self.evaluation + self.num_heldout * self.heldout_image,
         }
         return {phase: taken for phase, taken in seconds.items() if taken > 0}
 
@@ -114,6 +141,7 @@ class Length:
         prior_steps: Updates of the prior.
         first_preview: Updates before the first preview.
         measured: The costs that this was computed from, in seconds.
+        is_prior_final: Whether `prior_steps` stays as it is. If not, `with_rest_for_prior` changes it.
     """
 
     minutes: float
@@ -121,6 +149,29 @@ class Length:
     prior_steps: int
     first_preview: int
     measured: dict[str, float]
+    is_prior_final: bool = True
+
+    @property
+    def num_heldout(self) -> int | None:
+        """How many held-out images are evaluated; None for all."""
+        return int(self.measured.get("num_heldout", 0)) or None
+
+    def with_rest_for_prior(self, seconds: float, update: float | None) -> "Length":
+        """The length with as many updates of the prior as there is time for, once the networks are trained. So a run
+        ends in time also if their updates took less or more than was measured. What follows is taken to be slower or
+        faster by as much as the newest of these. The prior makes at least a quarter of the updates that were planned.
+
+        Args:
+            seconds: What the training of the networks took.
+            update: What the newest of their updates took each; None if it is not known.
+        """
+        costs = Costs(**self.measured)  # type: ignore[arg-type]  # asdict made it
+        pace = 1.0 if update is None else update / costs.update
+        left = _usable_seconds(self.minutes) - costs.before - seconds - pace * costs.publishing
+        most = min(int(left / (pace * costs.prior_update)), MOST_PRIOR_STEPS)
+        return replace(
+            self, prior_steps=max(math.ceil(FEWEST_PRIOR_SHARE * self.prior_steps), most), is_prior_final=True
+        )
 
     def is_preview_due(self, step: int) -> bool:
         """Whether a preview comes after so many updates: the first one early, and each next one after half as many
@@ -137,9 +188,9 @@ class Length:
         return f"{enough} for {self.steps:,} updates{prior} the evaluation"
 
     def applied_to(self, config: TrainConfig) -> dict[str, int | None]:
-        """The settings that stand in place of `max_train_minutes`. With them, a recipe trains the same model."""
-        prior_steps = self.prior_steps if config.prior_steps == "auto" else config.prior_steps
-        return {"max_train_minutes": None, "max_train_steps": self.steps, "prior_steps": prior_steps}
+        """The settings that stand in place of `max_train_minutes`. With the final ones, a recipe trains the same
+        model."""
+        return {"max_train_minutes": None, "max_train_steps": self.steps, "prior_steps": self.prior_steps}
 
     def save(self, folder: Path) -> None:
         """Writes it to the run folder, for a resumed run."""
@@ -168,13 +219,15 @@ def fit_into(config: TrainConfig, costs: Costs) -> Length:
     """The longest run that ends within `max_train_minutes`.
 
     The prior makes `prior_steps` updates. If that is "auto", it makes as many as `default_prior_steps` says, but takes
-    at most half of the time that is left for the networks and the prior.
+    at most half of the time that is left for the networks and the prior. If there are many held-out images for the
+    time, a part of them is evaluated.
 
     Raises:
         ValueError: If there is no time for an update.
     """
     assert config.max_train_minutes is not None
-    seconds = 60 * config.max_train_minutes * (1 - MARGIN)
+    seconds = _usable_seconds(config.max_train_minutes)
+    costs = replace(costs, num_heldout=_num_evaluated(costs, seconds))
     previews = num_previews(seconds) if config.preview_steps else 0
     fixed = sum(costs.phases(0, 0 if config.prior_steps == "auto" else config.prior_steps, previews).values())
     left = seconds - fixed
@@ -205,7 +258,20 @@ def fit_into(config: TrainConfig, costs: Costs) -> Length:
     training_before_preview = min(longest, max(shortest, FIRST_PREVIEW_SECONDS - costs.before - costs.preview))
     first_preview = min(least, max(1, round(training_before_preview / costs.update)))
     measured = {name: round(value, 4) for name, value in asdict(costs).items()}
-    return Length(config.max_train_minutes, least, prior_steps(least), first_preview, measured)
+    is_prior_final = config.prior_steps != "auto" or costs.prior_update == 0
+    return Length(config.max_train_minutes, least, prior_steps(least), first_preview, measured, is_prior_final)
+
+
+def _usable_seconds(minutes: float) -> float:
+    return 60 * minutes * (1 - MARGIN)
+
+
+def _num_evaluated(costs: Costs, seconds: float) -> int:
+    """The number of held-out images whose evaluation takes at most its share of the time of a run."""
+    if costs.heldout_image == 0:
+        return costs.num_heldout
+    fitting = int((EVALUATION_SHARE * seconds - costs.evaluation) / costs.heldout_image)
+    return min(costs.num_heldout, max(FEWEST_HELDOUT, fitting))
 
 
 def num_previews(seconds: float) -> int:
@@ -238,6 +304,8 @@ def recorded_length(run: RunConfig) -> Length | None:
                     f"given {as_minutes(length.minutes)}. Pass --max_train_minutes {length.minutes:g}, or "
                     f"--max_train_steps of more than {length.steps} to train for longer."
                 )
+            if config.prior_steps != "auto":
+                length = replace(length, prior_steps=config.prior_steps, is_prior_final=True)
             return length
     if any(list_checkpoints(folder) for folder in folders):
         raise ValueError(

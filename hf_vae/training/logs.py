@@ -35,15 +35,23 @@ class Meter:
         accelerator: The run's accelerator.
         progress: The progress of the run, from which images are counted.
         state: The `state()` of an earlier launch.
+        now: Gives the time in seconds, from any origin.
     """
 
-    def __init__(self, accelerator: Accelerator, progress: Progress, state: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        progress: Progress,
+        state: dict[str, Any] | None = None,
+        now: Callable[[], float] = time.perf_counter,
+    ):
         self._accelerator = accelerator
         self._waiting: list[tuple[int, Logs]] = []  # values that are still on the device, with their step
         self._settled: list[tuple[int, dict[str, float]]] = (
             [tuple(entry) for entry in state["values"]] if state else []
         )
-        self._start = time.perf_counter() - (state["seconds"] if state else 0.0)
+        self._now = now
+        self._start = now() - (state["seconds"] if state else 0.0)
         self._restart(progress)
 
     def add(self, step: int, logs: Logs) -> None:
@@ -87,7 +95,7 @@ class Meter:
                 series.setdefault(name, []).append(value)
         logs = {"step": progress.step} | {name: sum(values) / len(values) for name, values in series.items()}
         logs["seconds"] = self.seconds
-        logs["images_per_second"] = (progress.images - self._images) / (time.perf_counter() - self._since)
+        logs["images_per_second"] = (progress.images - self._images) / (self._now() - self._since)
         logs |= memory_in_use(self._accelerator.device)
         self._settled = []
         self._restart(progress)
@@ -100,10 +108,10 @@ class Meter:
     @property
     def seconds(self) -> float:
         """Seconds that the run has taken, over all launches."""
-        return time.perf_counter() - self._start
+        return self._now() - self._start
 
     def _restart(self, progress: Progress) -> None:
-        self._since, self._images = time.perf_counter(), progress.images
+        self._since, self._images = self._now(), progress.images
 
 
 def memory_in_use(device: torch.device) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import shutil
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -20,7 +21,7 @@ from ..data.cached import DataSplits, ImageSet, load_images
 from ..data.listing import as_text
 from ..data.streaming import ImageStream, open_stream
 from ..families import new_model
-from ..hardware import choose, choose_precision, device_name, prepare_backends, use_cpu
+from ..hardware import choose, choose_precision, computes_in_bfloat16, device_name, prepare_backends, use_cpu
 from ..latents.fit_prior import has_other_preview_prior
 from ..models import ImageGenerator
 from ..objectives.augmentation import AUGMENT_CHANCES, augment
@@ -34,6 +35,7 @@ from .early_stopping import note_validation, validation_loss
 from .fitting import Fitting, trains_prior
 from .interruptions import StopSignals, TrainingInterrupted
 from .length import (
+    Afterwards,
     Clock,
     Costs,
     Length,
@@ -56,6 +58,8 @@ DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait while the fi
 RECONSTRUCTION_IMAGES = 8
 PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian of a few hundred latents, and quick to encode
 MEASURED_SHARE = 0.02  # of the minutes of a run by the clock, for measuring an update
+NEWEST_UPDATES = 32  # of the networks, that say how fast the machine is when the prior begins
+FEWEST_NEWEST = 4  # updates; fewer say nothing about it
 MEASURED_UPDATES = 16  # at least, and a multiple: a gradient penalty is due every 16th by default
 FIRST_PREVIEW = 25  # updates: an early look at whether the run learns the right images
 SHOWN = ("loss", "mse", "g_loss", "d_loss", "validation_loss")  # of all logged values, those in the progress bar
@@ -63,8 +67,8 @@ SHOWN = ("loss", "mse", "g_loss", "d_loss", "validation_loss")  # of all logged 
 # high enough that the slow first updates are soon forgotten
 BAR_SMOOTHING = 0.05
 ENDLESS = 1000  # updates of a run that is only measured; too few for the gain of torch.compile
-# Seconds that the caller will still need for the published model: from the model and its images
-Aftermath = Callable[[ImageGenerator, DataSplits], float]
+# The time that the caller will still need for the published model: from the model and its images
+Aftermath = Callable[[ImageGenerator, DataSplits], Afterwards]
 # Process groups that live until the process ends. Otherwise the networks of a run hold the last reference to theirs.
 # When it goes, gloo waits for its thread while PyTorch holds Python's lock, and that thread may wait for the lock.
 KEPT_GROUPS: list[Any] = []
@@ -116,10 +120,14 @@ class Training:
         self.choices = choose(run.train, accelerator.device, self.num_steps, model)
         self.trainees = prepare(accelerator, model, run.objective, run.train, self.choices, self.num_steps)
         self.progress = Progress()
-        self.meter = Meter(accelerator, self.progress)
-        self.stop = StopSignals()
         self.clock, self.aftermath = clock or Clock.from_now(), aftermath
+        self.meter = Meter(accelerator, self.progress, now=self.clock.now)
+        self.stop = StopSignals()
         self._timed: list[float] = []  # seconds of the first updates, for the estimate
+        self._made: deque[float] = deque(
+            maxlen=2 * (NEWEST_UPDATES + 1)
+        )  # when updates were, without time of previews
+        self._of_previews = 0.0  # seconds of them
         self._newest_checkpoint: Path | None = None
 
     @classmethod
@@ -130,8 +138,8 @@ class Training:
         Args:
             run: The configuration.
             clock: The time that counts for `max_train_minutes`; since this call if None.
-            aftermath: Estimates the seconds that the caller will still need for the published model, from a model of
-                the same size and the images; 0 if None. With it, a run that is not by the clock prints an estimate.
+            aftermath: Estimates the time that the caller will still need for the published model, from a model of
+                the same size and the images; none if None. With it, a run that is not by the clock prints an estimate.
 
         Raises:
             ValueError: If a setting is not possible, the data cannot be used, a size is not supported, or the
@@ -257,8 +265,19 @@ class Training:
         preview = clock.seconds - begin
         in_bfloat16 = self.accelerator.mixed_precision == "bf16"
         prior_update, details, fitting = measure_fitting(model, self.images, config, in_bfloat16, clock)
-        evaluation = aftermath(model, self.data) if aftermath else 0.0
-        return Costs(clock.seconds, update, prior_update, evaluation, preview, first_update, details, fitting)
+        after = aftermath(model, self.data) if aftermath else Afterwards()
+        return Costs(
+            before=clock.seconds,
+            update=update,
+            prior_update=prior_update,
+            evaluation=after.seconds,
+            preview=preview,
+            first_update=first_update,
+            details=details,
+            fitting=fitting,
+            heldout_image=after.heldout_image,
+            num_heldout=after.num_heldout,
+        )
 
     def _print_estimate(self, first: float, others: list[float]) -> None:
         """Prints how long the command will take in all, and each of its phases, given the seconds of the updates that
@@ -309,6 +328,7 @@ class Training:
                 if self.aftermath and (is_last or len(self._timed) > MEASURED_UPDATES):
                     self._print_estimate(self._timed[0], self._timed[1:])
                     self.aftermath = None  # once is enough
+                self._made.append(self.clock.seconds - self._of_previews)
                 stopped_by = stop.agreed(self.accelerator, progress.step)
                 if _is_due(progress.step, config.logging_steps, is_last):
                     bar.set_postfix(self._log())
@@ -316,22 +336,38 @@ class Training:
                     self._preview()
                 if _is_due(progress.step, config.reconstruction_steps, is_last):
                     self._reconstruct()
+                if is_last:
+                    self._give_rest_to_prior()
                 if _is_due(progress.step, config.checkpointing_steps, is_last) or stopped_by:
                     self._save_checkpoint()
                 if stopped_by:
                     raise TrainingInterrupted(stopped_by, self._checkpoint.name)
 
-    def shorten(self, num_steps: int, prior_steps: int) -> None:
+    def shorten(self, num_steps: int) -> None:
         """Makes a run by the clock end earlier than planned, after so many updates of the networks, more than it has
-        made, and of the prior. The files of the run folder then say so, and a recipe trains the same model but for
-        its learning rate, which followed the plan."""
+        made. The files of the run folder then say so, and a recipe trains the same model but for its learning rate,
+        which followed the plan."""
         assert self.length is not None and num_steps > self.progress.step
-        self.length = dataclasses.replace(self.length, steps=num_steps, prior_steps=prior_steps)
-        changed = self.length.applied_to(self.run.train) | {"prior_steps": prior_steps}
-        self.run, self.num_steps = _with_settings(self.run, **changed), num_steps
+        self._fix(dataclasses.replace(self.length, steps=num_steps))
+
+    def _give_rest_to_prior(self) -> None:
+        """Once the networks are trained, fixes the updates of the prior of a run by the clock. All ranks must call
+        it."""
+        if self.length is None or self.length.is_prior_final:
+            return
+        newest = list(self._made)[-min(NEWEST_UPDATES + 1, len(self._made) // 2) :]  # the later half of a short run
+        update = (newest[-1] - newest[0]) / (len(newest) - 1) if len(newest) > FEWEST_NEWEST else None
+        lengths = [self.length.with_rest_for_prior(self.meter.seconds, update)]
+        broadcast_object_list(lengths)
+        self._fix(lengths[0])
+
+    def _fix(self, length: Length) -> None:
+        """Changes the length of a run by the clock, also in the files of its folder."""
+        self.length = length
+        self.run, self.num_steps = _with_settings(self.run, **length.applied_to(self.run.train)), length.steps
         if self.accelerator.is_main_process:
             self.run.save(self.output_dir)
-            self.length.save(self.output_dir)
+            length.save(self.output_dir)
 
     def publish(self) -> Path:
         """Fits details and prior to the trained networks and writes the model to the run folder, which is returned.
@@ -462,9 +498,11 @@ class Training:
 
     def _preview(self) -> None:
         self.meter.settle()  # raises an error for a NaN before anything is drawn
+        begin = self.clock.seconds
         if self.accelerator.is_main_process:
             path = self.output_dir / PREVIEWS / self._preview_name(self.progress)
             self._write_picture(self._draw_preview, path)
+        self._of_previews += self.clock.seconds - begin
 
     def _draw_preview(self, model: ImageGenerator) -> Image.Image:
         config = self.run.train
@@ -514,7 +552,7 @@ class Training:
         if wanted and accelerator.is_main_process:
             drop_log_after(self.progress.step, self.output_dir)
             drop_previews_after(self._preview_name(self.progress), self.output_dir / PREVIEWS)
-        self.meter = Meter(accelerator, self.progress, meter_state)
+        self.meter = Meter(accelerator, self.progress, meter_state, self.clock.now)
 
     def _write_start(self) -> None:
         """Writes the configuration and the split to the run folder, prints the plan and starts the trackers."""
@@ -554,9 +592,16 @@ class Training:
                 f"{f', fixed for {as_minutes(self.length.minutes)}' if self.length else ''}",
                 f"  after these steps: {prior}the evaluation; progress bars show the remaining time",
                 f"  {processes} on {accelerator.device}: {self.choices}",
+                *self._plan_of_precision(),
                 *([f"  {self.run.objective.legend}"] if self.run.objective.legend else []),
             ]
         )
+
+    def _plan_of_precision(self) -> list[str]:
+        device = self.accelerator.device
+        if device.type == "cpu" and self.choices.precision == "bf16" and not computes_in_bfloat16(device):
+            return ["  this CPU has no bf16 instructions: updates are several times faster with --mixed_precision no"]
+        return []
 
     def _plan_of_split(self) -> list[str]:
         start = self.run.train.pretrained_model_name_or_path

@@ -225,6 +225,9 @@ def test_only_held_out_pictures_are_measured_and_saved_when_told(family, publish
     saved = json.loads((folder / "metrics.json").read_text())
     assert saved.keys() == found.keys()
     assert saved["laplacian_variance_real"] == pytest.approx(found["laplacian_variance_real"], rel=1e-5)
+    fewer = evaluate_folder(folder, data, num_heldout=4)
+    assert fewer["num_heldout"] == fewer["num_samples"] == 4
+    assert evaluate_folder(folder, data, num_heldout=40)["num_heldout"] == 10
 
 
 def test_what_was_measured_of_labels_stays_as_long_as_the_directions_do(picture_folder, tmp_path):

@@ -9,7 +9,7 @@ from conftest import tiny_run
 
 from hf_vae.models.priors.code import CodeTraining
 from hf_vae.training import loop
-from hf_vae.training.length import Clock
+from hf_vae.training.length import Afterwards, Clock
 from timed_training import finish_in_time
 
 
@@ -52,7 +52,7 @@ def trained(machine: Machine, images: Path, folder: Path) -> tuple[loop.Training
     """A run of a minute, and the settings that it recorded."""
     settings = {"max_train_steps": None, "prior_steps": "auto", "max_train_minutes": 1.0}
     run = tiny_run("vae", images, folder, **settings)
-    training = loop.Training.start(run, machine.clock, lambda model, images: AFTER)
+    training = loop.Training.start(run, machine.clock, lambda model, images: Afterwards(AFTER))
     before = machine.updates, machine.prior_updates
     finish_in_time(training, machine.clock)
     recorded = json.loads((folder / "train_config.json").read_text())["train"]

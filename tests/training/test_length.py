@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from hf_vae.flags import training_command
 from hf_vae.models.priors.code import CodeTraining
 from hf_vae.training import loop
 from hf_vae.training.interruptions import TrainingInterrupted
-from hf_vae.training.length import Clock, Costs, estimate, fit_into
+from hf_vae.training.length import Afterwards, Clock, Costs, estimate, fit_into
 from hf_vae.training.preflight import refuse_impossible
 
 
@@ -55,7 +56,7 @@ def by_the_clock(folder: Path, output_dir: Path, **settings):
 
 
 def start(run, clock: Clock) -> loop.Training:
-    return loop.Training.start(run, clock, lambda model, images: AFTER)
+    return loop.Training.start(run, clock, lambda model, images: Afterwards(AFTER))
 
 
 def recorded(folder: Path) -> dict:
@@ -128,6 +129,14 @@ def test_what_is_fixed_fits_into_the_minutes_and_uses_them(costs, prior_steps):
     assert longer.steps > length.steps
 
 
+@pytest.mark.parametrize(("minutes", "expected"), [(20, 150), (4, 100), (60, 1200)])
+def test_a_short_run_evaluates_a_part_of_the_heldout_images(minutes, expected):
+    costs = Costs(30, 1.0, 0.5, 30, 1.0, heldout_image=1.0, num_heldout=1200)
+    length = fit_into(TrainConfig(max_train_minutes=minutes), costs)
+    assert abs(length.num_heldout - expected) < 10 or (minutes, length.num_heldout) == (60, 493)
+    assert fit_into(TrainConfig(max_train_minutes=20), Costs(30, 1.0, 0.5, 30, 1.0)).num_heldout is None, "all"
+
+
 def test_too_few_minutes_are_refused_and_the_error_says_how_many_are_needed():
     config = TrainConfig(max_train_minutes=2)
     with pytest.raises(ValueError, match=r"max_train_minutes=2 is not enough .* about 3.2 minutes.* at least 7") as e:
@@ -172,6 +181,37 @@ def test_a_run_by_the_clock_ends_in_time(picture_folder, tmp_path, clock, capsys
     steps, prior_steps = facts["steps"], facts["prior"]["steps"]
     assert f"1 minute is enough for {steps} updates, then {prior_steps} of the prior and the evaluation." in printed
     assert "fixed for 1 minute" in printed
+
+
+@pytest.mark.parametrize("pace", [0.25, 0.6, 1.0, 1.3])
+def test_the_prior_gets_the_time_that_the_networks_left(pace, picture_folder, tmp_path, clock, monkeypatch):
+    """Also where the machine got faster or slower after the run had measured itself."""
+    settings = {"max_train_minutes": 3.0, "preview_steps": 0, "checkpointing_steps": 0}
+    planned = start(by_the_clock(picture_folder, tmp_path, **settings), clock)
+    steps, prior_steps = planned.length.steps, planned.length.prior_steps
+    monkeypatch.setattr(f"{__name__}.UPDATE", pace * UPDATE)
+    monkeypatch.setattr(f"{__name__}.PRIOR_UPDATE", pace * PRIOR_UPDATE)
+    folder = planned.finish()
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts["steps"] == steps and facts["clock"]["is_prior_final"]
+    assert facts["prior"]["steps"] == recorded(folder)["train"]["prior_steps"] == planned.length.prior_steps
+    assert (
+        abs(planned.length.prior_steps - prior_steps) <= 2
+        if pace == 1
+        else (planned.length.prior_steps > prior_steps) == (pace < 1)
+    )
+    assert abs(clock.seconds + pace * AFTER - 0.97 * 180) <= 1.5
+    assert json.loads((folder / "clock.json").read_text())["prior_steps"] == planned.length.prior_steps
+
+
+def test_a_prior_on_a_far_slower_machine_still_makes_a_quarter_of_its_updates(
+    picture_folder, tmp_path, clock, monkeypatch
+):
+    planned = start(by_the_clock(picture_folder, tmp_path), clock)
+    prior_steps = planned.length.prior_steps
+    monkeypatch.setattr(f"{__name__}.UPDATE", 10 * UPDATE)
+    planned.finish()
+    assert planned.length.prior_steps == math.ceil(prior_steps / 4)
 
 
 def test_the_recipe_of_a_run_by_the_clock_trains_the_same_model(picture_folder, tmp_path, clock):
@@ -284,7 +324,7 @@ def test_a_run_says_how_long_each_of_its_phases_takes(
     name, settings, expected, picture_folder, tmp_path, clock, capsys
 ):
     run = tiny_run(name, picture_folder, tmp_path, prior_steps=24, **settings)
-    loop.Training.start(run, Clock(-5.0, clock.now), lambda model, images: AFTER).finish()
+    loop.Training.start(run, Clock(-5.0, clock.now), lambda model, images: Afterwards(AFTER)).finish()
     printed = capsys.readouterr().out
     assert named_phases(printed) == expected
     steps = settings["max_train_steps"] * UPDATE
@@ -296,7 +336,7 @@ def test_a_run_says_how_long_each_of_its_phases_takes(
 def test_an_estimate_counts_the_fit_of_residual_latents(picture_folder, tmp_path, capsys):
     run = tiny_run("vaegan", picture_folder, tmp_path, max_train_steps=2)
     run = dataclasses.replace(run, model=run.model | {"latent_size": 7, "latent_dim": 49, "detail_dim": 588})
-    loop.Training.start(run, None, lambda model, images: AFTER).advance(2)
+    loop.Training.start(run, None, lambda model, images: Afterwards(AFTER)).advance(2)
     assert named_phases(capsys.readouterr().out) == ["start", "training", "details", "prior", "evaluation and card"]
 
 
@@ -305,7 +345,7 @@ def test_an_estimate_changes_nothing(family, picture_folder, tmp_path):
     loop.train(tiny_run(family, picture_folder, silent, max_train_steps=20))
     reset_accelerate()
     run = tiny_run(family, picture_folder, speaking, max_train_steps=20)
-    loop.Training.start(run, None, lambda model, images: AFTER).finish()
+    loop.Training.start(run, None, lambda model, images: Afterwards(AFTER)).finish()
     assert_equal_runs(silent, speaking)
 
 
@@ -338,7 +378,8 @@ def train_by_unequal_clocks(flags: list[str]) -> None:
     slow = Clock(0.0, lambda: clock.now() * (1 + 2 * rank))
     training = start(train_accelerate.parse_arguments(flags), slow)
     training.finish()
-    (Path(training.output_dir) / f"steps{rank}.txt").write_text(f"{training.num_steps} {training.progress.step}")
+    made = training.num_steps, training.progress.step, training.run.train.prior_steps
+    (Path(training.output_dir) / f"steps{rank}.txt").write_text(f"{made}")
 
 
 def test_all_processes_agree_on_the_length(picture_folder, tmp_path):
@@ -348,5 +389,5 @@ def test_all_processes_agree_on_the_length(picture_folder, tmp_path):
     done = launch_forks(train_by_unequal_clocks, [*flags, "--max_train_minutes", "1"])
     assert done.returncode == 0, done.stderr[-3000:]
     steps = [(tmp_path / f"steps{rank}.txt").read_text() for rank in (0, 1)]
-    fixed = json.loads((tmp_path / "clock.json").read_text())["steps"]
-    assert steps == [f"{fixed} {fixed}"] * 2
+    fixed = json.loads((tmp_path / "clock.json").read_text())
+    assert steps == [f"{(fixed['steps'], fixed['steps'], fixed['prior_steps'])}"] * 2

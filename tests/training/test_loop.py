@@ -30,6 +30,7 @@ from hf_vae.pictures import to_float
 from hf_vae.training import batch_size, fitting, loop
 from hf_vae.training.checkpoints import UNFINISHED, list_checkpoints
 from hf_vae.training.dry_run import describe
+from hf_vae.training.length import Clock
 from hf_vae.training.loop import Training, train
 from hf_vae.training.state import follow, num_parameters
 
@@ -138,6 +139,15 @@ def test_previews_and_checkpoints_do_not_change_the_weights(family, finished_run
     train(tiny_run(family, picture_folder, tmp_path, preview_steps=0, checkpointing_steps=0))
     for name, value in weights(finished_run(family)).items():
         assert torch.equal(value, weights(tmp_path)[name]), name
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_cpu_without_bf16_instructions_is_named_if_the_run_asks_for_bf16(
+    native, picture_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "computes_in_bfloat16", lambda device: native)
+    Training.start(tiny_run("vae", picture_folder, tmp_path, mixed_precision="bf16"))
+    assert ("several times faster with --mixed_precision no" in capsys.readouterr().out) is not native
 
 
 def test_weights_published_in_half_precision_are_half_as_large_and_load_as_they_were(
@@ -403,7 +413,7 @@ def test_first_weights_are_drawn_as_configured(picture_folder, tmp_path):
 
 def test_the_facts_tell_the_prior_s_time_and_machine_from_those_of_the_networks(picture_folder, tmp_path, monkeypatch):
     clock = {"now": 1000.0}
-    monkeypatch.setattr("hf_vae.training.logs.time.perf_counter", lambda: clock["now"])  # everybody's
+    monkeypatch.setattr("hf_vae.training.checkpoints.time.perf_counter", lambda: clock["now"])
     update, fit_prior = loop.update, fitting.fit_prior
 
     def slow_update(*arguments):
@@ -416,7 +426,8 @@ def test_the_facts_tell_the_prior_s_time_and_machine_from_those_of_the_networks(
 
     monkeypatch.setattr(loop, "update", slow_update)
     monkeypatch.setattr(fitting, "fit_prior", slow_fit)
-    train(tiny_run("vae", picture_folder, tmp_path))
+    run = tiny_run("vae", picture_folder, tmp_path)
+    loop.Training.start(run, Clock(clock["now"], lambda: clock["now"])).finish()
     facts = json.loads((tmp_path / "training.json").read_text())
     assert facts["seconds"] == 60
     machine = {name: facts[name] for name in ("device", "num_processes", "precision")}
