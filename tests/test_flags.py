@@ -113,3 +113,26 @@ def test_every_recipe_says_what_was_published_and_what_is_ours():
         sections = json.loads(path.read_text())
         assert "ublished" in " ".join(sections["notes"])
         assert sections["data"]["data_notes"]
+
+
+QUARTER = {"utkface-vae-128": 16_865_091, "simpsons-vae-128": 18_170_179}
+
+
+def quarter_of(layer: str) -> str:
+    """A line of a layer list with a quarter of the channels."""
+    kind, *numbers = layer.split()
+    if kind in ("conv", "convt", "dense", "view") and numbers[0] != "3":  # the colours of an image stay
+        numbers[0] = str(int(numbers[0]) // 4)
+    return " ".join([kind, *numbers])
+
+
+@pytest.mark.parametrize("name", ["utkface-vae-128", "simpsons-vae-128"])
+def test_a_recipe_of_a_quarter_of_the_width_changes_nothing_else(name):
+    path = RECIPES[name].parent / "quarter-width" / f"{name}.json"
+    full, quarter = (json.loads(each.read_text()) for each in (RECIPES[name], path))
+    for layers in ("encoder_layers", "decoder_layers"):
+        full["model"][layers] = [quarter_of(layer) for layer in full["model"][layers]]
+    full["train"]["output_dir"] += "-quarter"
+    assert "with a quarter of the channels" in quarter["notes"][0]
+    assert {**quarter, "notes": full["notes"]} == full
+    assert num_parameters(new_model(run_from_recipe(quarter))) == QUARTER[name]
