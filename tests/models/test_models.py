@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import TINY, tiny_model
 
 from hf_vae import FAMILIES, VAE, AutoGenerator, ImageGenerator
-from hf_vae.models.blocks import Discriminator, size_rule
+from hf_vae.models.blocks import Discriminator, UpsampledConv, size_rule
 
 
 @pytest.fixture(params=["residual", "plain"])
@@ -165,3 +166,17 @@ def test_the_discriminator_sees_whether_a_batch_repeats_itself():
     images = torch.randn(4, 3, 28, 28)
     among_others, among_copies = discriminator(images)[0], discriminator(images[:1].repeat(4, 1, 1, 1))[0]
     assert (among_others - among_copies).abs() > 1e-4
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (7, 5), (1, 3)])
+def test_an_upsampled_convolution_is_an_upsampling_and_a_convolution(height, width):
+    torch.manual_seed(0)
+    layer, hidden = UpsampledConv(6, 3), torch.randn(2, 6, height, width, requires_grad=True)
+    two_steps = F.conv2d(F.interpolate(hidden, scale_factor=2.0), layer.weight, layer.bias, padding=1)
+    in_one = layer(hidden)
+    torch.testing.assert_close(in_one, two_steps, rtol=1e-5, atol=1e-6)
+    weights = torch.randn_like(two_steps)
+    inputs = [hidden, layer.weight, layer.bias]
+    expected, found = (torch.autograd.grad((weights * values).sum(), inputs) for values in (two_steps, in_one))
+    for each, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, reference, rtol=1e-4, atol=1e-5)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..blocks import GROUPS, ResidualBlock
+from ..blocks import GROUPS, ResidualBlock, upsampling
 from ..principal_components import PrincipalComponents
 from ..running_average import move_average
 from .base import DEFAULT_STEPS, Learning, Prior, PriorTraining, WhileLoop, learn, run_while
@@ -361,7 +361,7 @@ def _grid_decoder(channels: int, size: int, inputs: int, width: int) -> nn.Seque
     layers: list[nn.Module] = [nn.Linear(inputs, width * size**2), nn.Unflatten(1, (width, size, size))]
     layers += [ResidualBlock(width), ResidualBlock(width)]
     for _, fine in finer:
-        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, fine, 3, padding=1)]
+        layers += upsampling(width, fine)
         layers += [ResidualBlock(fine), ResidualBlock(fine)]
         width = fine
     layers += [nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)]
