@@ -142,15 +142,16 @@ def peak_memory(device: torch.device) -> int | None:
 
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether the hardware has bf16 instructions: NVIDIA GPUs since Ampere, AMD GPUs of `BFLOAT16_ARCHITECTURES`,
-    Intel GPUs that say so, and CPUs with AVX-512 BF16 or AMX. PyTorch does not say it of Apple's GPUs, so the answer
-    for "mps" is no."""
+    Intel GPUs that say so, and CPUs with AVX-512 BF16 or AMX, unless ATEN_CPU_CAPABILITY tells PyTorch to do without
+    AVX-512. PyTorch does not say it of Apple's GPUs, so the answer for "mps" is no."""
     if device.type == "cuda" and torch.version.hip:
         return torch.cuda.get_device_properties(device).gcnArchName.startswith(BFLOAT16_ARCHITECTURES)
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "xpu":
         return torch.xpu.get_device_properties(device).has_bfloat16_conversions
-    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    is_used = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() != "AVX2"
+    has = torch.cpu.get_capabilities() if is_used else {}
     return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
 
 

@@ -128,7 +128,7 @@ def quarter_of(layer: str) -> str:
 
 @pytest.mark.parametrize("name", ["utkface-vae-128", "simpsons-vae-128"])
 def test_a_recipe_of_a_quarter_of_the_width_changes_nothing_else(name):
-    path = RECIPES[name].parent / "quarter-width" / f"{name}.json"
+    path = RECIPES[name].parent / "quarter-width" / f"{name}-quarter.json"
     full, quarter = (json.loads(each.read_text()) for each in (RECIPES[name], path))
     for layers in ("encoder_layers", "decoder_layers"):
         full["model"][layers] = [quarter_of(layer) for layer in full["model"][layers]]

@@ -234,3 +234,11 @@ def test_each_launch_configuration_is_one_of_accelerate_and_has_its_command(file
 def test_each_launch_configuration_that_the_guide_names_exists():
     named = set(re.findall(r"--config_file docs/launch/(\S+)", GUIDE))
     assert named == {file.name for file in LAUNCH_FILES} and len(named) >= 5
+
+
+@pytest.mark.parametrize(("used", "expected"), [("AVX512", True), ("AVX2", False), ("DEFAULT", True)])
+def test_a_cpu_computes_in_bf16_if_it_can_and_is_let(used, expected, monkeypatch):
+    """ATEN_CPU_CAPABILITY=avx2 makes PyTorch do without AVX-512. An Arm CPU is DEFAULT."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
+    assert hardware.computes_in_bfloat16(CPU) is expected

@@ -156,10 +156,14 @@ def estimate_seconds(
     slider_sample = max(0.0, sliders - one_slider_sample) / (few - 1)
     paths = seconds_of(lambda: _evenness(model, encode_all(model, images), None)) if model.has_encoder else 0.0
     everything = seconds_of(lambda: evaluate(model, images, training_images, networks=networks))
+    thumbnail = 0.0
+    if training_images is not None:  # all are looked at, however few held-out images there are
+        thumbnail = 2 * seconds_of(lambda: metrics.thumbnails(to_float(training_images[:few]))) / few
+        everything -= thumbnail * len(training_images)
     heldout_image = max(0.0, everything - paths - sliders) / few
     of_paths = min(num_heldout, 2 * INTERPOLATIONS) / few * paths
     of_sliders = sliders + (min(num_heldout, SLIDER_SAMPLES) - few) * slider_sample
-    return of_paths + of_sliders, heldout_image
+    return of_paths + of_sliders + num_training * thumbnail, heldout_image
 
 
 def _reconstructions(model: ImageGenerator, latents: torch.Tensor) -> dict[str, torch.Tensor]:

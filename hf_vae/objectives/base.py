@@ -56,6 +56,11 @@ class Objective:
         return {"model": self.model_step}
 
     @property
+    def settled_after(self) -> int:
+        """The number of the first batch from which on the work of the steps no longer changes."""
+        return 0
+
+    @property
     def legend(self) -> str:
         """One line that explains the losses in the log, printed when a run starts. It may be empty."""
         return ""

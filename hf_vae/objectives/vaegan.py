@@ -55,6 +55,10 @@ class VAEGANObjective(AdversarialObjective):
         return f"loss is the {error}, plus weighted KL, adversarial loss and feature distance; {ADVERSARIAL_LEGEND}"
 
     @property
+    def settled_after(self) -> int:
+        return self.adversarial_start + 1
+
+    @property
     def frozen(self) -> frozenset[str]:
         return super().frozen if self.train_encoder else super().frozen | {"encoder"}
 

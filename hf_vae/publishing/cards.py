@@ -131,6 +131,7 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
         data=run.data,
         training=training,
         metrics=metrics,
+        heldout_measured=_heldout_measured(metrics["num_heldout"], training["pictures"]["heldout"]),
         rows={row.title: f"{row.value:.4g}" for row in rows},
         command=training_command(run),
         has_timelapse=has_timelapse,
@@ -141,6 +142,11 @@ def _fill_in(folder: Path) -> tuple[ModelCard, ImageGenerator]:
         labels=" ".join(dict.fromkeys(each.name for each in directions)),
     )
     return card, model
+
+
+def _heldout_measured(measured: int, heldout: int) -> str:
+    """Which images the measures are of: a run by the clock may measure a part of those that it held out."""
+    return f"the {measured} held-out images" if measured == heldout else f"{measured} of the {heldout} held-out images"
 
 
 def direction_rows(directions: list[Direction]) -> list[list[str]]:

@@ -18,7 +18,7 @@ FEWEST_PRIOR_STEPS, MOST_PRIOR_STEPS = 300, 9000  # of --prior_steps auto
 MARGIN = 0.03  # of the minutes, for what is not measured: checkpoints, the log, writing the model
 PRIOR_SHARE = 0.5  # of the time that is left for both, at most
 FEWEST_PRIOR_SHARE = 0.25  # of its planned updates, however late a run is: a prior has to learn something
-EVALUATION_SHARE = 0.15  # of the minutes, at most, unless the fewest held-out images take longer
+EVALUATION_SHARE = 0.15  # of the minutes, at most, unless the fewest held-out images and the card take longer
 FEWEST_HELDOUT = 100  # images that are evaluated, if there are as many
 FIRST_PREVIEW_SECONDS = 55.0  # after the start of the command, if the run has trained by then
 PREVIEW_SECONDS = (5.0, 30.0)  # of training before the first preview, at least and at most
@@ -90,7 +90,7 @@ class Costs:
 
     Args:
         before: From the start of the command until the end of the measurements.
-        update: An update of the networks.
+        update: An update of the networks, once its work no longer changes.
         prior_update: An update of the prior; 0 if none is learned.
         evaluation: The card, and what of the evaluation does not depend on the number of images.
         preview: One preview.
@@ -99,6 +99,9 @@ class Costs:
         fitting: All that the prior needs besides its updates.
         heldout_image: The evaluation, for each held-out image.
         num_heldout: The number of held-out images that are evaluated.
+        validation: The validation losses, for each update of the networks.
+        early_update: One of the first `num_early` updates of the networks.
+        num_early: How many of them have other work than those that follow; 0 if all are alike.
     """
 
     before: float
@@ -111,6 +114,14 @@ class Costs:
     fitting: float = 0.0
     heldout_image: float = 0.0
     num_heldout: int = 0
+    validation: float = 0.0
+    early_update: float = 0.0
+    num_early: int = 0
+
+    @property
+    def cheapest_update(self) -> float:
+        """The seconds of an update of the networks, at least."""
+        return (min(self.update, self.early_update) if self.num_early else self.update) + self.validation
 
     @property
     def publishing(self) -> float:
@@ -120,7 +131,9 @@ class Costs:
     def phases(self, num_steps: int, prior_steps: int, previews: int) -> dict[str, float]:
         """The seconds of each phase of a run with so many updates of networks and prior, and so many previews, in the
         order of time. Phases that the run does not have are left out."""
-        training = self.first_update + num_steps * self.update + previews * self.preview
+        num_early = min(num_steps, self.num_early)
+        updates = num_early * self.early_update + (num_steps - num_early) * self.update
+        training = self.first_update + updates + num_steps * self.validation + previews * self.preview
         seconds = {
             "start": self.before,
             "training": training,
@@ -159,11 +172,11 @@ class Length:
     def with_rest_for_prior(self, seconds: float, update: float | None) -> "Length":
         """The length with as many updates of the prior as there is time for, once the networks are trained. So a run
         ends in time also if their updates took less or more than was measured. What follows is taken to be slower or
-        faster by as much as the newest of these. The prior makes at least a quarter of the updates that were planned.
+        faster by as much as the newest updates. The prior makes at least a quarter of the updates that were planned.
 
         Args:
             seconds: What the training of the networks took.
-            update: What the newest of their updates took each; None if it is not known.
+            update: What the newest of their updates took each, without validation; None if it is not known.
         """
         costs = Costs(**self.measured)  # type: ignore[arg-type]  # asdict made it
         pace = 1.0 if update is None else update / costs.update
@@ -244,19 +257,19 @@ def fit_into(config: TrainConfig, costs: Costs) -> Length:
         return sum(costs.phases(num_steps, prior_steps(num_steps), previews).values()) <= seconds
 
     if not is_possible(1):
-        needed = math.ceil((fixed + costs.update + costs.prior_update) / (1 - MARGIN) / 6) / 10
+        needed = math.ceil((fixed + costs.cheapest_update + costs.prior_update) / (1 - MARGIN) / 6) / 10
         raise ValueError(
             f"max_train_minutes={config.max_train_minutes:g} is not enough on this machine: all that a run does "
             f"besides updates of its networks takes about {needed:.1f} minutes. Pass --max_train_minutes of at least "
             f"{math.ceil(2 * needed)}."
         )
-    least, most = 1, max(2, int(left / costs.update) + 2)
+    least, most = 1, max(2, int(left / costs.cheapest_update) + 2)
     while most - least > 1:
         middle = (least + most) // 2
         least, most = (middle, most) if is_possible(middle) else (least, middle)
     shortest, longest = PREVIEW_SECONDS
     training_before_preview = min(longest, max(shortest, FIRST_PREVIEW_SECONDS - costs.before - costs.preview))
-    first_preview = min(least, max(1, round(training_before_preview / costs.update)))
+    first_preview = min(least, max(1, round(training_before_preview / costs.cheapest_update)))
     measured = {name: round(value, 4) for name, value in asdict(costs).items()}
     is_prior_final = config.prior_steps != "auto" or costs.prior_update == 0
     return Length(config.max_train_minutes, least, prior_steps(least), first_preview, measured, is_prior_final)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -58,8 +59,8 @@ DECODING_TIME = timedelta(hours=6)  # how long the other ranks wait while the fi
 RECONSTRUCTION_IMAGES = 8
 PREVIEW_FIT_IMAGES = 1024  # enough for a stable Gaussian of a few hundred latents, and quick to encode
 MEASURED_SHARE = 0.02  # of the minutes of a run by the clock, for measuring an update
-NEWEST_UPDATES = 32  # of the networks, that say how fast the machine is when the prior begins
-FEWEST_NEWEST = 4  # updates; fewer say nothing about it
+NEWEST_UPDATES = 32  # that say how fast the machine is when the networks are trained: as many, or half of a short run
+FEWEST_NEWEST = 4  # fewer say nothing about it
 MEASURED_UPDATES = 16  # at least, and a multiple: a gradient penalty is due every 16th by default
 FIRST_PREVIEW = 25  # updates: an early look at whether the run learns the right images
 SHOWN = ("loss", "mse", "g_loss", "d_loss", "validation_loss")  # of all logged values, those in the progress bar
@@ -124,10 +125,7 @@ class Training:
         self.meter = Meter(accelerator, self.progress, now=self.clock.now)
         self.stop = StopSignals()
         self._timed: list[float] = []  # seconds of the first updates, for the estimate
-        self._made: deque[float] = deque(
-            maxlen=2 * (NEWEST_UPDATES + 1)
-        )  # when updates were, without time of previews
-        self._of_previews = 0.0  # seconds of them
+        self._newest: deque[float] = deque(maxlen=2 * NEWEST_UPDATES)  # seconds of the newest updates
         self._newest_checkpoint: Path | None = None
 
     @classmethod
@@ -216,18 +214,23 @@ class Training:
         costs: list[Costs | None] = [None]
         with leaving_no_trace(accelerator):
             trial = cls(measured, accelerator, copy.deepcopy(model), data, images)
-            first_update, update = trial._measure_updates(60 * config.max_train_minutes * MEASURED_SHARE, clock)
+            seconds = 60 * config.max_train_minutes * MEASURED_SHARE
+            trial.progress.batches = run.objective.settled_after
+            updates = trial._measure_updates(seconds, clock)
+            if trial._num_early >= MEASURED_UPDATES + 2:
+                trial.progress.batches = 0
+                early = trial._measure_updates(seconds, clock, trial._num_early - 2)
+                updates = dataclasses.replace(updates, early_update=early.update, num_early=trial._num_early)
             if accelerator.is_main_process:
-                model = trial.trainees.published
-                costs = [trial._measure_rest(model, first_update, update, config, clock, aftermath)]
+                costs = [trial._measure_rest(trial.trainees.published, updates, config, clock, aftermath)]
             broadcast_object_list(costs)  # the other ranks wait here
             del trial
         assert costs[0] is not None
         return fit_into(config, costs[0])
 
-    def _measure_updates(self, seconds: float, clock: Clock) -> tuple[float, float]:
-        """Trains for about `seconds`. Returns how much longer the first update took than the others, and the mean time
-        of those, in seconds. All ranks must call it."""
+    def _measure_updates(self, seconds: float, clock: Clock, most: int = ENDLESS) -> Costs:
+        """Makes two updates, then as many as take about `seconds`, at most `most`. Returns their costs: the mean of
+        all but the first two, and how much longer the first took. All ranks must call it."""
 
         def time_of(num_steps: int) -> float:
             begin = clock.seconds
@@ -238,26 +241,27 @@ class Training:
 
         with closing(self._batches()) as batches:
             first, second = time_of(1), time_of(1)
-            count = [MEASURED_UPDATES * max(1, int(seconds / (MEASURED_UPDATES * second)) if second > 0 else 1)]
+            rounds = int(seconds / (MEASURED_UPDATES * second)) if second > 0 else 1
+            count = [MEASURED_UPDATES * max(1, min(rounds, most // MEASURED_UPDATES))]
             broadcast_object_list(count)
             mean = time_of(count[0]) / count[0]
-        return max(0.0, first - mean), mean
+        return Costs(before=0.0, update=mean, first_update=max(0.0, first - mean))
 
     def _measure_rest(
         self,
         model: ImageGenerator,
-        first_update: float,
-        update: float,
+        updates: Costs,
         config: TrainConfig,
         clock: Clock,
         aftermath: Aftermath | None,
     ) -> Costs:
         """The costs of the run, given those of its updates. The `model` is changed, and thrown away afterwards."""
+        validation = 0.0
         if config.early_stopping_patience:
             begin, heldout = clock.seconds, self.data.heldout[:]
             networks = {**self.trainees.bare, "model": model}
             validation_loss(self.accelerator, self.run.objective, networks, heldout, config.seed).item()
-            update += (clock.seconds - begin) * self.images_per_step / self._images_per_epoch
+            validation = (clock.seconds - begin) * self.images_per_step / self._images_per_epoch
         model.eval().requires_grad_(False)
         begin = clock.seconds
         if config.preview_steps:
@@ -266,17 +270,17 @@ class Training:
         in_bfloat16 = self.accelerator.mixed_precision == "bf16"
         prior_update, details, fitting = measure_fitting(model, self.images, config, in_bfloat16, clock)
         after = aftermath(model, self.data) if aftermath else Afterwards()
-        return Costs(
+        return dataclasses.replace(
+            updates,
             before=clock.seconds,
-            update=update,
             prior_update=prior_update,
             evaluation=after.seconds,
             preview=preview,
-            first_update=first_update,
             details=details,
             fitting=fitting,
             heldout_image=after.heldout_image,
             num_heldout=after.num_heldout,
+            validation=validation,
         )
 
     def _print_estimate(self, first: float, others: list[float]) -> None:
@@ -289,16 +293,19 @@ class Training:
         update = (sum(others) + waited) / len(others) if others else first + waited
         if not self.accelerator.is_main_process:
             return
-        first_update = max(0.0, first - update)
+        updates = Costs(before=0.0, update=update, first_update=max(0.0, first - update))
         with same_random_numbers(self.accelerator.device):
             model = copy.deepcopy(self.trainees.published)
-            costs = self._measure_rest(model, first_update, update, config, clock, self.aftermath)
+            costs = self._measure_rest(model, updates, config, clock, self.aftermath)
         num_done = 1 + len(others)
-        costs = dataclasses.replace(costs, before=clock.seconds - first_update - num_done * update)
+        before = clock.seconds - updates.first_update - num_done * (update + costs.validation)
         num_steps = num_done + self.num_steps - self.progress.step  # of this launch
         every = config.preview_steps
-        phases = costs.phases(num_steps, int(config.prior_steps), num_steps // every + 2 if every else 0)
-        tqdm.write(f"  {estimate(phases)}")  # above the progress bar
+        previews = num_steps // every + 2 if every else 0
+        phases = dataclasses.replace(costs, before=before).phases(num_steps, int(config.prior_steps), previews)
+        grows = self.progress.step < min(self._num_early, self.num_steps)
+        note = f"; updates take longer from number {self._num_early:,} on, which it does not count" if grows else ""
+        tqdm.write(f"  {estimate(phases)}{note}")  # above the progress bar
 
     def finish(self) -> Path:
         """Makes the remaining updates and publishes the model; returns the run folder. Raises what `advance` and
@@ -319,8 +326,11 @@ class Training:
             while progress.step < last_step and not self.has_stopped_early:
                 begin = self.clock.seconds
                 self._step(batches)
+                taken = self.clock.seconds - begin
                 if self.aftermath:
-                    self._timed.append(self.clock.seconds - begin)
+                    self._timed.append(taken)
+                if progress.step > self._num_early + 1:
+                    self._newest.append(taken)
                 bar.update()
                 if config.early_stopping_patience:
                     self._validate()
@@ -328,7 +338,6 @@ class Training:
                 if self.aftermath and (is_last or len(self._timed) > MEASURED_UPDATES):
                     self._print_estimate(self._timed[0], self._timed[1:])
                     self.aftermath = None  # once is enough
-                self._made.append(self.clock.seconds - self._of_previews)
                 stopped_by = stop.agreed(self.accelerator, progress.step)
                 if _is_due(progress.step, config.logging_steps, is_last):
                     bar.set_postfix(self._log())
@@ -348,18 +357,24 @@ class Training:
         made. The files of the run folder then say so, and a recipe trains the same model but for its learning rate,
         which followed the plan."""
         assert self.length is not None and num_steps > self.progress.step
-        self._fix(dataclasses.replace(self.length, steps=num_steps))
+        prior_steps = math.ceil(self.length.prior_steps * num_steps / self.length.steps)
+        if self.length.is_prior_final:
+            prior_steps = self.length.prior_steps
+        self._fix(dataclasses.replace(self.length, steps=num_steps, prior_steps=prior_steps))
 
     def _give_rest_to_prior(self) -> None:
         """Once the networks are trained, fixes the updates of the prior of a run by the clock. All ranks must call
         it."""
         if self.length is None or self.length.is_prior_final:
             return
-        newest = list(self._made)[-min(NEWEST_UPDATES + 1, len(self._made) // 2) :]  # the later half of a short run
-        update = (newest[-1] - newest[0]) / (len(newest) - 1) if len(newest) > FEWEST_NEWEST else None
-        lengths = [self.length.with_rest_for_prior(self.meter.seconds, update)]
+        newest = list(self._newest)[len(self._newest) // 2 :]
+        update = sum(newest) / len(newest) if len(newest) >= FEWEST_NEWEST else None
+        planned, lengths = self.length, [self.length.with_rest_for_prior(self.meter.seconds, update)]
         broadcast_object_list(lengths)
         self._fix(lengths[0])
+        if lengths[0].prior_steps != planned.prior_steps:
+            enough = f"the rest of the time is enough for {lengths[0].prior_steps:,} updates of the prior"
+            self.accelerator.print(f"  {enough} ({planned.prior_steps:,} were planned)")
 
     def _fix(self, length: Length) -> None:
         """Changes the length of a run by the clock, also in the files of its folder."""
@@ -436,6 +451,11 @@ class Training:
         return self.run.to_dict() | {"split": self.data.split.fingerprint}
 
     @property
+    def _num_early(self) -> int:
+        """How many updates have other work than those that follow."""
+        return math.ceil(self.run.objective.settled_after / self.run.train.gradient_accumulation_steps)
+
+    @property
     def _images_per_epoch(self) -> int:
         return len(self.images)  # type: ignore[arg-type]  # not asked for of a stream: see `refuse_impossible`
 
@@ -498,11 +518,9 @@ class Training:
 
     def _preview(self) -> None:
         self.meter.settle()  # raises an error for a NaN before anything is drawn
-        begin = self.clock.seconds
         if self.accelerator.is_main_process:
             path = self.output_dir / PREVIEWS / self._preview_name(self.progress)
             self._write_picture(self._draw_preview, path)
-        self._of_previews += self.clock.seconds - begin
 
     def _draw_preview(self, model: ImageGenerator) -> Image.Image:
         config = self.run.train
