@@ -34,6 +34,7 @@ smoke: .venv/dev.installed       ## train, kill, resume, evaluate, card, from_pr
 
 bench: .venv/dev.installed       ## the tables of docs/benchmarks.md; BENCH_DATA=folder uses real images, not drawings
 	$(BIN)/python benchmarks/throughput.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
+	$(BIN)/python -m benchmarks.update
 	$(BIN)/python benchmarks/time_to_quality.py $(if $(BENCH_DATA),--train_data_dir $(BENCH_DATA))
 	$(BIN)/python benchmarks/space.py
 	$(BIN)/python benchmarks/startup.py

@@ -12,6 +12,7 @@ from benchmarks.pictures import load_pictures
 from benchmarks.plain_loop import PlainLoop
 from benchmarks.throughput import _our_run
 from benchmarks.time_to_quality import OurContestant, PlainContestant
+from benchmarks.update import Update
 from benchmarks.workers import Turn, Worker, take_turns
 from hf_vae.pictures import to_float
 
@@ -89,3 +90,8 @@ def test_a_damage_is_one_and_the_same_each_time(name, images):
     damaged = damage(images)
     assert damaged.shape == images.shape and (damaged - images).abs().mean() > 0.01
     assert (damaged == damage(images)).all()
+
+
+def test_an_update_is_told_apart_into_kinds_of_work():
+    shares = Update("no", channels_last=True).shares()
+    assert abs(sum(shares.values()) - 1) < 1e-6 and shares["convolution"] > 0.3 and "GroupNorm" in shares
