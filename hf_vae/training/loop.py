@@ -372,9 +372,9 @@ class Training:
         planned, lengths = self.length, [self.length.with_rest_for_prior(self.meter.seconds, update)]
         broadcast_object_list(lengths)
         self._fix(lengths[0])
-        if lengths[0].prior_steps != planned.prior_steps:
+        if lengths[0].prior_steps != planned.prior_steps and self.accelerator.is_main_process:
             enough = f"the rest of the time is enough for {lengths[0].prior_steps:,} updates of the prior"
-            self.accelerator.print(f"  {enough} ({planned.prior_steps:,} were planned)")
+            tqdm.write(f"  {enough} ({planned.prior_steps:,} were planned)")  # above the progress bar
 
     def _fix(self, length: Length) -> None:
         """Changes the length of a run by the clock, also in the files of its folder."""

@@ -197,7 +197,7 @@ def test_a_run_by_the_clock_ends_in_time(picture_folder, tmp_path, clock, capsys
 
 
 @pytest.mark.parametrize("pace", [0.25, 0.6, 1.0, 1.3])
-def test_the_prior_gets_the_time_that_the_networks_left(pace, picture_folder, tmp_path, clock, monkeypatch):
+def test_the_prior_gets_the_time_that_the_networks_left(pace, picture_folder, tmp_path, clock, monkeypatch, capsys):
     """Also where the machine got faster or slower after the run had measured itself."""
     settings = {"max_train_minutes": 3.0, "preview_steps": 0, "checkpointing_steps": 0}
     planned = start(by_the_clock(picture_folder, tmp_path, **settings), clock)
@@ -214,6 +214,8 @@ def test_the_prior_gets_the_time_that_the_networks_left(pace, picture_folder, tm
         else (planned.length.prior_steps > prior_steps) == (pace < 1)
     )
     assert abs(clock.seconds + pace * AFTER - 0.97 * 180) <= 1.5
+    said = f"enough for {facts['prior']['steps']} updates of the prior ({prior_steps} were planned)"
+    assert (said in capsys.readouterr().out) is (facts["prior"]["steps"] != prior_steps)
     assert json.loads((folder / "clock.json").read_text())["prior_steps"] == planned.length.prior_steps
 
 
