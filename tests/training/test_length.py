@@ -214,7 +214,7 @@ def test_the_prior_gets_the_time_that_the_networks_left(pace, picture_folder, tm
         else (planned.length.prior_steps > prior_steps) == (pace < 1)
     )
     assert abs(clock.seconds + pace * AFTER - 0.97 * 180) <= 1.5
-    said = f"enough for {facts['prior']['steps']} updates of the prior ({prior_steps} were planned)"
+    said = f"enough for {facts['prior']['steps']:,} updates of the prior ({prior_steps} were planned)"
     assert (said in capsys.readouterr().out) is (facts["prior"]["steps"] != prior_steps)
     assert json.loads((folder / "clock.json").read_text())["prior_steps"] == planned.length.prior_steps
 
