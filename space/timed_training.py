@@ -29,21 +29,19 @@ def finish_in_time(training: Any, clock: Any) -> Path:
 
 def _train_in_time(training: Any, clock: Any) -> None:
     length, progress = training.length, training.progress
-    costs = length.measured
-    num_heldout = length.num_heldout or 0
-    planned = length.steps * costs["update"] + length.prior_steps * costs["prior_update"]
-    at_once = max(1, round(SECONDS_BETWEEN_LOOKS / costs["update"]))
-    afterwards = costs["details"] + costs["fitting"] + costs["evaluation"] + num_heldout * costs["heldout_image"]
+    costs = length.costs
+    planned = length.steps * costs.update + length.prior_steps * costs.prior_update
+    at_once = max(1, round(SECONDS_BETWEEN_LOOKS / costs.update))
     slower, share = 1.0, 1.0
     last = length.steps - 1  # `finish` makes the last update, which comes with a preview
     while progress.step < min(last, int(share * length.steps)):
         begin, first = clock.seconds, progress.step
         training.advance(min(first + at_once, last))
-        newest = (clock.seconds - begin) / ((progress.step - first) * costs["update"])
+        newest = (clock.seconds - begin) / ((progress.step - first) * costs.update)
         slower += NEWEST_SHARE * (max(1.0, newest) - slower)
         left = 60 * length.minutes * (1 - MARGIN) - clock.seconds
-        left = left / slower - afterwards  # at the speed that was measured
-        share = min(1.0, max(0.0, left + progress.step * costs["update"]) / planned)
+        left = left / slower - costs.publishing  # at the speed that was measured
+        share = min(1.0, max(0.0, left + progress.step * costs.update) / planned)
     if share < 1:
         training.shorten(progress.step + 1)
 

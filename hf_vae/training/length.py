@@ -169,6 +169,11 @@ class Length:
         """How many held-out images are evaluated; None for all."""
         return int(self.measured.get("num_heldout", 0)) or None
 
+    @property
+    def costs(self) -> Costs:
+        """What was measured."""
+        return Costs(**self.measured)  # type: ignore[arg-type]  # asdict made it
+
     def with_rest_for_prior(self, seconds: float, update: float | None) -> "Length":
         """The length with as many updates of the prior as there is time for, once the networks are trained. So a run
         ends in time also if their updates took less or more than was measured. What follows is taken to be slower or
@@ -178,7 +183,7 @@ class Length:
             seconds: What the training of the networks took.
             update: What the newest of their updates took each, without validation; None if it is not known.
         """
-        costs = Costs(**self.measured)  # type: ignore[arg-type]  # asdict made it
+        costs = self.costs
         pace = 1.0 if update is None else update / costs.update
         left = _usable_seconds(self.minutes) - costs.before - seconds - pace * costs.publishing
         most = min(int(left / (pace * costs.prior_update)), MOST_PRIOR_STEPS)
