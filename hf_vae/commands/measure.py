@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -106,6 +107,7 @@ def compare(
         originals = [open_image(path) for path in pictures or []]
         with contextlib.redirect_stdout(sys.stderr):
             save_picture(models_sheet(folders, originals, seed), sheet)
+    _say_if_images_differ(folders, metrics)
     if as_json:
         print(json.dumps(metrics, indent=2))
         return
@@ -113,6 +115,22 @@ def compare(
     titles = dict.fromkeys(title for column in columns.values() for title in column)
     rows = [[title, *(_cell(column.get(title)) for column in columns.values())] for title in titles]
     print(tables.markdown(["measure", *columns], rows))
+
+
+def _say_if_images_differ(folders: dict[str, Path], metrics: dict[str, dict[str, Any]]) -> None:
+    """Says on stderr if models were measured on different images, as their figures then do not compare. A model that
+    recorded no split counts by the number of its images."""
+    from ..data.split import read_split
+
+    splits = {name: read_split(folder) for name, folder in folders.items()}
+    digests = {split.heldout for split in splits.values() if split}
+    counts = {name: found.get("num_heldout") for name, found in metrics.items()}
+    if len(digests) > 1 or len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count:,}" if count else name for name, count in counts.items())
+        print(
+            f"These models were measured on different held-out images, so compare with care: {listed}.",
+            file=sys.stderr,
+        )
 
 
 def _cell(value: float | None) -> str:

@@ -315,6 +315,24 @@ def test_compare_sets_the_metrics_of_models_side_by_side(hf_vae, published_model
     assert as_json == dict(zip([folder.name for folder in folders], every, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("heldout", "num_heldout", "differ"),
+    [((["a", "b"], ["a", "c"]), (2, 2), True), ((["a"], ["a"]), (8, 8), False), ((["a"], ["a"]), (8, 6), True)],
+)
+def test_compare_says_if_models_were_measured_on_different_images(
+    heldout, num_heldout, differ, published_models, tmp_path, capsys, monkeypatch
+):
+    for name, digests, count in zip(("one", "other"), heldout, num_heldout, strict=True):
+        shutil.copytree(published_models / "faces-vae", tmp_path / name)
+        (tmp_path / name / "split.json").write_text(json.dumps({"train": [], "heldout": digests}))
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text()) | {"num_heldout": count}
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+    monkeypatch.setattr(sys, "argv", ["hf-vae", "compare", str(tmp_path / "one"), str(tmp_path / "other")])
+    main.main()
+    listed = f"different held-out images, so compare with care: one {num_heldout[0]}, other {num_heldout[1]}."
+    assert (listed in capsys.readouterr().err) == differ
+
+
 def test_compare_draws_samples_or_given_pictures_of_each_model(hf_vae, published_models, with_encoder, tmp_path):
     paths = [str(tmp_path / f"{number}.png") for number in range(3)]
     for number, path in enumerate(paths):
