@@ -43,7 +43,7 @@ def load_pictures(folder: Path, image_size: int = 64) -> Pictures:
 
 
 def _read_files(folder: Path) -> list[bytes]:
-    parquet = sorted(folder.rglob("*.parquet"))
+    parquet = [folder] if folder.is_file() else sorted(folder.rglob("*.parquet"))
     if not parquet:
         endings = {".jpg", ".jpeg", ".png", ".webp"}
         return [file.read_bytes() for file in sorted(folder.rglob("*")) if file.suffix.lower() in endings]

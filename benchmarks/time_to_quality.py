@@ -95,6 +95,8 @@ def main(
     rounds: int = 25,
     num_workers: int = 0,
     color_jitter: float = COLOR_JITTER,
+    width: int = 32,
+    max_width: int = 192,
 ) -> None:
     """Trains both, and prints their errors over time.
 
@@ -105,6 +107,8 @@ def main(
         rounds: Number of parts of both runs. Both are measured after each part.
         num_workers: Processes of the plain loop's DataLoader.
         color_jitter: Colour jitter of the plain loop. Our default recipe has none.
+        width: Width of our network.
+        max_width: The most channels of our network.
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary, ExitStack() as stack:
         place = Path(temporary)
@@ -120,7 +124,8 @@ def main(
         plain = Worker(PlainContestant, place / "plain.log", heldout=pictures.splits.heldout[:], **loop)
         plain_curve = Curve(stack.enter_context(plain), images // BATCH_SIZE)
         data, train = DataConfig(train_data_dir=str(folder)), TrainConfig(str(place / "run"), max_train_steps=steps)
-        ours = Worker(OurContestant, place / "ours.log", run=RunConfig("vae", {}, VAEObjective(), data, train))
+        sizes = {"width": width, "max_width": max_width}
+        ours = Worker(OurContestant, place / "ours.log", run=RunConfig("vae", sizes, VAEObjective(), data, train))
         our_curve = Curve(stack.enter_context(ours), steps, seconds=decoding)
         for number in range(1, rounds + 1):
             for name, curve in {"plain": plain_curve, "ours": our_curve}.items():

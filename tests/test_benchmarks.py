@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+import datasets
 import pytest
 
 from benchmarks import feature_study, gpu
@@ -20,6 +21,15 @@ from hf_vae.pictures import to_float
 @pytest.fixture
 def pictures(picture_folder: Path):
     return load_pictures(picture_folder)
+
+
+def test_images_come_from_a_folder_of_parquet_files_or_from_one_of_them(picture_folder: Path, tmp_path):
+    rows = [{"image": {"bytes": file.read_bytes(), "path": None}} for file in sorted(picture_folder.glob("*.jpg"))]
+    file = tmp_path / "train.parquet"
+    datasets.Dataset.from_list(rows, datasets.Features({"image": datasets.Image()})).to_parquet(file)
+    alone, together = load_pictures(file), load_pictures(tmp_path)
+    assert len(alone.train_files) == len(alone.splits.train) > 0
+    assert sorted(alone.train_files) == sorted(together.train_files)
 
 
 def test_both_loops_train_on_the_same_pictures_and_are_measured_alike(pictures, tmp_path):

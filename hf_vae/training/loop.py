@@ -62,6 +62,7 @@ MEASURED_SHARE = 0.02  # of the minutes of a run by the clock, for measuring an 
 NEWEST_UPDATES = 32  # that say how fast the machine is when the networks are trained: as many, or half of a short run
 FEWEST_NEWEST = 4  # fewer say nothing about it
 MEASURED_UPDATES = 16  # at least, and a multiple: a gradient penalty is due every 16th by default
+FEW_UPDATES, LEAN_WIDTH, LEAN_MAX_WIDTH = 1000, 16, 64  # what so few updates teach best: docs/benchmarks.md
 FIRST_PREVIEW = 25  # updates: an early look at whether the run learns the right images
 SHOWN = ("loss", "mse", "g_loss", "d_loss", "validation_loss")  # of all logged values, those in the progress bar
 # tqdm's share of the newest update in its mean speed: low enough that a preview does not disturb the remaining time,
@@ -611,6 +612,7 @@ class Training:
                 f"  after these steps: {prior}the evaluation; progress bars show the remaining time",
                 f"  {processes} on {accelerator.device}: {self.choices}",
                 *self._plan_of_precision(),
+                *self._plan_of_width(),
                 *([f"  {self.run.objective.legend}"] if self.run.objective.legend else []),
             ]
         )
@@ -620,6 +622,17 @@ class Training:
         if device.type == "cpu" and self.choices.precision == "bf16" and not computes_in_bfloat16(device):
             return ["  this CPU has no bf16 instructions: updates are several times faster with --mixed_precision no"]
         return []
+
+    def _plan_of_width(self) -> list[str]:
+        """Advice for a run by the clock that makes few updates of a new network."""
+        model, start = self.trainees.published, self.run.train.pretrained_model_name_or_path
+        config = model.config
+        if self.length is None or self.num_steps >= FEW_UPDATES or start or not model.has_encoder:
+            return []
+        if config.block != "residual" or config.encoder_layers or config.width <= LEAN_WIDTH:
+            return []
+        lean = f"--width {LEAN_WIDTH} --max_width {LEAN_MAX_WIDTH}"
+        return [f"  these are few updates for a network of width {config.width}: with {lean}, there is time for more"]
 
     def _plan_of_split(self) -> list[str]:
         start = self.run.train.pretrained_model_name_or_path

@@ -196,6 +196,26 @@ def test_a_run_by_the_clock_ends_in_time(picture_folder, tmp_path, clock, capsys
     assert "fixed for 1 minute" in printed
 
 
+@pytest.mark.parametrize(
+    ("sizes", "minutes", "is_advised"),
+    [
+        ({"width": 24}, 1.0, True),
+        ({"width": 16}, 1.0, False),
+        ({"width": 24}, 120.0, False),  # more than 1,000 updates
+        ({"width": 24, "block": "plain"}, 1.0, False),
+    ],
+)
+def test_few_updates_of_a_wide_network_get_advice(
+    sizes, minutes, is_advised, picture_folder, tmp_path, clock, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "MEASURED_SHARE", 0.0)
+    run = by_the_clock(picture_folder, tmp_path, max_train_minutes=minutes)
+    training = start(dataclasses.replace(run, model=run.model | {"max_width": 32, **sizes}), clock)
+    assert (training.num_steps < 1000) == (minutes == 1)
+    advice = "few updates for a network of width 24: with --width 16 --max_width 64, there is time for more"
+    assert (advice in capsys.readouterr().out) == is_advised
+
+
 @pytest.mark.parametrize("pace", [0.25, 0.6, 1.0, 1.3])
 def test_the_prior_gets_the_time_that_the_networks_left(pace, picture_folder, tmp_path, clock, monkeypatch, capsys):
     """Also where the machine got faster or slower after the run had measured itself."""
