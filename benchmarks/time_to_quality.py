@@ -95,8 +95,8 @@ def main(
     rounds: int = 25,
     num_workers: int = 0,
     color_jitter: float = COLOR_JITTER,
-    width: int = 32,
-    max_width: int = 192,
+    width: int | None = None,
+    max_width: int | None = None,
 ) -> None:
     """Trains both, and prints their errors over time.
 
@@ -107,8 +107,8 @@ def main(
         rounds: Number of parts of both runs. Both are measured after each part.
         num_workers: Processes of the plain loop's DataLoader.
         color_jitter: Colour jitter of the plain loop. Our default recipe has none.
-        width: Width of our network.
-        max_width: The most channels of our network.
+        width: Width of our network, if not the default.
+        max_width: The most channels of our network, if not the default.
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary, ExitStack() as stack:
         place = Path(temporary)
@@ -124,7 +124,7 @@ def main(
         plain = Worker(PlainContestant, place / "plain.log", heldout=pictures.splits.heldout[:], **loop)
         plain_curve = Curve(stack.enter_context(plain), images // BATCH_SIZE)
         data, train = DataConfig(train_data_dir=str(folder)), TrainConfig(str(place / "run"), max_train_steps=steps)
-        sizes = {"width": width, "max_width": max_width}
+        sizes = {name: size for name, size in (("width", width), ("max_width", max_width)) if size is not None}
         ours = Worker(OurContestant, place / "ours.log", run=RunConfig("vae", sizes, VAEObjective(), data, train))
         our_curve = Curve(stack.enter_context(ours), steps, seconds=decoding)
         for number in range(1, rounds + 1):

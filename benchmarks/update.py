@@ -40,7 +40,6 @@ class Update:
         self.model, self.objective, self.precision = VAE().train().to(memory_format=layout), VAEObjective(), precision
         images = (torch.rand(BATCH_SIZE, 3, 64, 64) * 2 - 1).contiguous(memory_format=layout)
         self.batch = Batch(images, seed=0, number=0)
-        self.model.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-4, fused=True)
 
     def run(self) -> None:

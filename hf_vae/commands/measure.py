@@ -122,8 +122,7 @@ def _say_if_images_differ(folders: dict[str, Path], metrics: dict[str, dict[str,
     recorded no split counts by the number of its images."""
     from ..data.split import read_split
 
-    splits = {name: read_split(folder) for name, folder in folders.items()}
-    digests = {split.heldout for split in splits.values() if split}
+    digests = {split.heldout for split in map(read_split, folders.values()) if split}
     counts = {name: found.get("num_heldout") for name, found in metrics.items()}
     if len(digests) > 1 or len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count:,}" if count else name for name, count in counts.items())
