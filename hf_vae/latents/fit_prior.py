@@ -90,11 +90,14 @@ def fit_components(model: ImageGenerator, batches: Iterable[torch.Tensor], seed:
 
 
 @torch.no_grad()
-def draw_latents(model: ImageGenerator, batches: Iterable[torch.Tensor], seed: int = 0) -> torch.Tensor:
-    """One draw from the posterior of each image of `batches`, each `(B, C, H, W)` in [-1, 1], and of its mirror image:
-    `(N, Z)`, without residual latents."""
+def draw_latents(
+    model: ImageGenerator, batches: Iterable[torch.Tensor], seed: int = 0, draws: int = 1
+) -> torch.Tensor:
+    """Draws from the posterior of each image of `batches`, each `(B, C, H, W)` in [-1, 1], and of its mirror image:
+    `(N, Z)`, without residual latents. A family without a posterior has one latent for each of them, however many
+    `draws` are asked for."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = [encode_all(model, torch.cat([batch, batch.flip(3)]), generator) for batch in batches]
+    drawn = [encode_all(model, torch.cat([batch, batch.flip(3)]), generator, draws) for batch in batches]
     return torch.cat(drawn)[:, : model.config.latent_dim]
 
 

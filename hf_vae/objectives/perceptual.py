@@ -1,5 +1,7 @@
 """The error between images as a network sees it, which the code of a model is learned with."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -52,6 +54,16 @@ class PerceptualError:
         return torch.stack([(first - second).square().sum(1).mean((1, 2)) for first, second in scales]).sum(0)
 
 
+@cache
+def perceptual_error(device: torch.device) -> PerceptualError:
+    """The `PerceptualError` on `device`, which is opened once.
+
+    Raises:
+        ValueError: As `PerceptualError`.
+    """
+    return PerceptualError().to(device)
+
+
 def image_error(model: ImageGenerator) -> ImageError:
     """The error that the code of `model` is learned with, between the images decoded from two sets of latents: the
     mean squared error over their values, plus 0.03 times the `PerceptualError`. The networks of the model get no
@@ -60,7 +72,7 @@ def image_error(model: ImageGenerator) -> ImageError:
     Raises:
         ValueError: As `PerceptualError`.
     """
-    perceptual = PerceptualError().to(model.device)
+    perceptual = perceptual_error(model.device)
     model.requires_grad_(False)
 
     def error(latents: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

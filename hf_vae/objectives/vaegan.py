@@ -4,22 +4,25 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from torch import nn
 
+from ..models import ImageGenerator
 from ..models.vae import VAEOutput
 from ..ranges import limited
 from . import losses
 from .adversarial import ADVERSARIAL_LEGEND, AdversarialObjective
 from .base import ERRORS, Logs, Networks, draw_latents
 from .batch import Batch
+from .perceptual import perceptual_error
 
 
 @dataclass(frozen=True)
 class VAEGANObjective(AdversarialObjective):
     """A VAE trained against a discriminator that learns to tell reconstructions from images (Larsen et al. 2016):
-    `error / (C H W) + adversarial_weight * adversarial + feature_weight * feature distance + kl_weight * calibration *
-    KL / (C H W)`. The calibration is twice the mean squared error, or the mean absolute error. With it, a KL weight of
-    1 gives the evidence lower bound of a decoder whose scale fits the batch best. Without it, the last term is
-    `kl_weight * KL / Z`.
+    `error / (C H W) + adversarial_weight * adversarial + feature_weight * feature distance + perceptual_weight *
+    perceptual error + kl_weight * calibration * KL / (C H W)`. The calibration is twice the mean squared error, or the
+    mean absolute error. With it, a KL weight of 1 gives the evidence lower bound of a decoder whose scale fits the
+    batch best. Without it, the last term is `kl_weight * KL / Z`.
 
     Args:
         reconstruction_loss: Reconstruction error: "mse" (squared) or "l1" (absolute).
@@ -28,6 +31,9 @@ class VAEGANObjective(AdversarialObjective):
         adversarial_weight: Weight of the adversarial loss after the ramp.
         feature_weight: Weight, after the ramp, of the distance between the discriminator's features of an image and
             those of its reconstruction.
+        perceptual_weight: Weight of the error between an image and its reconstruction in the features of
+            EfficientNet-Lite0 (`PerceptualError`), which was trained on ImageNet. Unlike the other two it counts from
+            the first batch. Distances that are measured in the same features then flatter the model.
         adversarial_start: Number of batches that train the discriminator alone before its losses reach the model.
         adversarial_ramp: Number of batches after that over which the weight of these losses rises from 0.
         other_fakes: What the discriminator learns to tell from images besides reconstructions: "none", or images
@@ -44,6 +50,7 @@ class VAEGANObjective(AdversarialObjective):
     calibrated_kl: bool = True
     adversarial_weight: Annotated[float, limited(least=0)] = 0.1
     feature_weight: Annotated[float, limited(least=0)] = 1.0
+    perceptual_weight: Annotated[float, limited(least=0)] = 0.0
     adversarial_start: Annotated[int, limited(least=0)] = 500
     adversarial_ramp: Annotated[int, limited(least=0)] = 1000
     other_fakes: Literal["none", "noise"] = "none"
@@ -62,6 +69,11 @@ class VAEGANObjective(AdversarialObjective):
     def frozen(self) -> frozenset[str]:
         return super().frozen if self.train_encoder else super().frozen | {"encoder"}
 
+    def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:
+        if self.perceptual_weight:
+            perceptual_error(model.device)  # a package that is missing is missed before the run starts
+        return super().networks(model)
+
     def fakes(self, networks: Networks, batch: Batch) -> torch.Tensor:
         return _fakes(self._draw(networks, batch))
 
@@ -79,6 +91,10 @@ class VAEGANObjective(AdversarialObjective):
         loss = error + self.kl_weight * scale * kl
         mse = losses.squared_error(output.sample.detach(), batch.images).mean() / num_values
         logs = {"mse": mse, "kl": kl.detach()}
+        if self.perceptual_weight:
+            perceptual = perceptual_error(batch.images.device)(output.sample, batch.images).mean()
+            loss = loss + self.perceptual_weight * perceptual
+            logs["perceptual_error"] = perceptual.detach()
         if ramp := self._ramp(batch):
             adversarial = self.generator_loss(networks, batch, _fakes(output))
             features = self._feature_distance(networks, batch, output.sample)

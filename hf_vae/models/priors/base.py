@@ -10,6 +10,7 @@ from torch import nn
 from ..principal_components import PrincipalComponents
 
 
+LEARNING_BATCH = 128  # latents
 DEFAULT_STEPS = 10  # of a prior that follows a path from noise to latents
 
 # Latents (B, Z) that are to come near to others (B, Z), to the error of their images (B,).
@@ -52,6 +53,8 @@ class Learning:
         in_bfloat16: Whether its network computes in bf16.
         state: What `PriorTraining.state` gave after an update of the same training, which resumes from there.
         after_update: Is called after each update.
+        batch_size: Number of latents in an update of a flow. An update of a code takes a quarter of it.
+        dropout: The share of features that each block of a flow's UNet sets to 0 during training, at random.
         image_error: Maps latents `(B, Z)`, and those that they are to come near to, to the error of their images
             `(B,)`. A code is learned with it; without it, with the error of the latents alone.
     """
@@ -61,6 +64,8 @@ class Learning:
     state: dict[str, Any] | None = None
     after_update: Callable[[PriorTraining], None] | None = None
     image_error: ImageError | None = None
+    batch_size: int = LEARNING_BATCH
+    dropout: float = 0.0
 
 
 def learn(training: PriorTraining, learning: Learning) -> None:

@@ -17,7 +17,7 @@ from .flow import Flow, FlowTraining
 CODE_DIM = 128
 GUIDANCE, REST_TEMPERATURE = 2.5, 0.85  # what LFWcrop looks best with: model_cards/EXPERIMENTS.md
 CODE_SHARE = 0.3  # of the training updates; the flow takes the others
-CODE_BATCH = 32
+BATCH_RATIO = 4  # latents in an update of the flow, to those in one of the code, which decodes images
 CODE_LEARNING_RATE = 1e-3
 CODE_WEIGHT = 4096.0  # of the error against the KL, at the start
 WEIGHT_RATE = 0.02  # how fast that weight follows the nats
@@ -224,7 +224,8 @@ class CodeTraining(PriorTraining):
 
     def _update_code(self) -> None:
         learning, prior, device = self._learning, self.prior, self._latents.device
-        chosen = torch.randint(len(self._latents), (CODE_BATCH,), generator=self._generator, device=device)
+        batch_size = max(1, learning.batch_size // BATCH_RATIO)
+        chosen = torch.randint(len(self._latents), (batch_size,), generator=self._generator, device=device)
         latents = self._latents[chosen]
         with torch.autocast(device.type, torch.bfloat16, enabled=learning.in_bfloat16):
             mean, logvar = prior.posterior(latents)
@@ -257,8 +258,7 @@ class CodeTraining(PriorTraining):
         if self._flow_training is None:
             self._finish_code()
             num_updates = max(1, self._learning.num_updates - self._num_code_updates)
-            in_bfloat16 = self._learning.in_bfloat16
-            self._flow_training = FlowTraining(self.prior.flow, self._draw, num_updates, self._seed, in_bfloat16)
+            self._flow_training = FlowTraining(self.prior.flow, self._draw, num_updates, self._seed, self._learning)
         return self._flow_training
 
     @torch.no_grad()

@@ -17,7 +17,6 @@ from .base import DEFAULT_STEPS, Learning, Prior, PriorTraining, State, WhileLoo
 UNET_GROUPS = 16
 MAX_FLOW_DEPTH = 64  # what bounds the number of layers that a few bytes of configuration can ask for
 MIN_VARIANCE = 1e-6  # along the directions, so that the velocity is finite at the latents themselves
-LEARNING_BATCH = 128
 LEARNING_RATE = 1e-3
 AVERAGE_DECAY = 0.999
 CALIBRATION_SAMPLES = 2048
@@ -270,7 +269,7 @@ class FlowPrior(Flow, Prior):
             return normalised[chosen], None
 
         self.start_from(normalised)
-        training = FlowTraining(self, draw, learning.num_updates, seed, learning.in_bfloat16)
+        training = FlowTraining(self, draw, learning.num_updates, seed, learning)
         learn(training, learning)
         training.finish(self.guidance)
 
@@ -286,7 +285,7 @@ class FlowTraining(PriorTraining):
         draw: Draws so many normalised latents `(B, Z)`, and the condition `(B, Z)` of each or None, from a generator.
         num_updates: Number of updates in all, which the learning rate follows.
         seed: Seed of the first weights and of all noise.
-        in_bfloat16: Whether the network computes in bf16.
+        learning: The batch size, the precision and the dropout.
     """
 
     def __init__(
@@ -295,14 +294,17 @@ class FlowTraining(PriorTraining):
         draw: Draw,
         num_updates: int,
         seed: int = 0,
-        in_bfloat16: bool = False,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
     ):
         device = flow.rest.device
-        self._draw, self._device, self._in_bfloat16 = draw, device, in_bfloat16
+        self._draw, self._device, self._learning = draw, device, learning
         self.flow = flow.requires_grad_(True).train()
         with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
             torch.manual_seed(seed)
             flow.network = flow._new_network().to(device)
+        for module in flow.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = learning.dropout
         self.averaged = copy.deepcopy(flow).requires_grad_(False)
         self._optimizer = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, num_updates)
@@ -310,12 +312,12 @@ class FlowTraining(PriorTraining):
         self.losses: list[torch.Tensor] = []
 
     def update(self) -> None:
-        device, flow = self._device, self.flow
-        latents, condition = self._draw(LEARNING_BATCH, self._generator)
-        noise = self.noise(LEARNING_BATCH)
-        times = flow.shifted(torch.randn(LEARNING_BATCH, generator=self._generator, device=device).sigmoid())
+        device, flow, batch_size = self._device, self.flow, self._learning.batch_size
+        latents, condition = self._draw(batch_size, self._generator)
+        noise = self.noise(batch_size)
+        times = flow.shifted(torch.randn(batch_size, generator=self._generator, device=device).sigmoid())
         points = torch.lerp(latents, noise, times[:, None])
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
             added = flow.added_velocity(points, times, condition)
         velocity = flow.gaussian_velocity(points, times) + added.float()
         loss = (velocity - (noise - latents)).square().mean()
