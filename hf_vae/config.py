@@ -117,6 +117,13 @@ class TrainConfig:
     """Number of updates of a learned prior, which is trained after the model. "auto" makes as many as the networks
     make, at least 300 and at most 9,000. 0 keeps the prior of the model that the run starts from, for runs that do not
     train the encoder."""
+    prior_batch_size: Annotated[int, limited(least=1)] = 128
+    """Latents in an update of a learned prior. An update of its code takes a quarter of them. 1024 suits a GPU."""
+    prior_dropout: Annotated[float, limited(least=0, below=1)] = 0.0
+    """Dropout of the network of a learned prior, for long trainings."""
+    prior_draws: Annotated[int, limited(least=1)] = 1
+    """Latents drawn from the posterior of each training image for a learned prior. More take as many times the memory,
+    and the prior overfits later."""
     init_std: Annotated[float | None, limited(least=0)] = None
     """Draw the initial weights of all convolutions from N(init_mean, init_std) and set their biases to 0. None keeps
     PyTorch's default."""

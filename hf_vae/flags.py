@@ -127,7 +127,7 @@ def training_command(run: RunConfig) -> str:
     left_out = ONE_LAUNCH | {"data_notes", "data_license"}
     prior = run.model.get("prior", defaults["model"].get("prior"))
     if not (run.train.keeps_prior or (prior in PRIORS and PRIORS[prior].is_learned)):
-        left_out |= {"prior_steps"}
+        left_out |= {name for name in run.to_dict()["train"] if name.startswith("prior_")}
     flags = [
         _flag(name, value)
         for section, values in run.to_dict().items()

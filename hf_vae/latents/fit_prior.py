@@ -11,7 +11,7 @@ from ..hardware import computes_in_bfloat16
 from ..models import ImageGenerator
 from ..models.principal_components import principal_components
 from ..models.priors import CODE, PRIORS
-from ..models.priors.base import Learning, PriorTraining
+from ..models.priors.base import LEARNING_BATCH, Learning, PriorTraining
 from ..objectives.perceptual import image_error
 from .encoding import encode_all
 
@@ -31,6 +31,10 @@ def fit_prior(
     state: dict[str, Any] | None = None,
     after_update: Callable[[PriorTraining], None] | None = None,
     in_bfloat16: bool | None = None,
+    heldout: torch.Tensor | None = None,
+    batch_size: int = LEARNING_BATCH,
+    dropout: float = 0.0,
+    draws: int = 1,
 ) -> None:
     """Fits the principal components and all priors of a model, in place. Without an encoder only the components are
     fitted, see `fit_components`.
@@ -44,6 +48,11 @@ def fit_prior(
         state: What `PriorTraining.state` gave after an update of the same training, which resumes from there.
         after_update: Is called after each update.
         in_bfloat16: Whether the prior's network computes in bf16; if None, where the hardware does.
+        heldout: Images `(M, C, H, W)` in [-1, 1] that the model was not trained on. The prior keeps the weights that
+            suit them best.
+        batch_size: As in `Learning`.
+        dropout: As in `Learning`.
+        draws: Number of draws from the posterior of each training image and of its mirror image.
 
     Raises:
         ValueError: If there are fewer than two images. If the prior has a code, and the package with the network that
@@ -53,7 +62,7 @@ def fit_prior(
         fit_components(model, batches, seed)
         return
     error = image_error(model) if learns_prior(model) and model.config.prior == CODE else None
-    latents, prior = draw_latents(model, batches, seed), model.latent_prior
+    latents, prior = draw_latents(model, batches, seed, draws), model.latent_prior
     if not learns_prior(model):
         prior.fit_priors(latents, seed)
         return
@@ -68,7 +77,9 @@ def fit_prior(
                 after_update(training)
 
         in_bfloat16 = computes_in_bfloat16(prior.mean.device) if in_bfloat16 is None else in_bfloat16
-        prior.fit_priors(latents, seed, Learning(num_updates, in_bfloat16, state, count, error))
+        known = None if heldout is None else draw_latents(model, [heldout], seed)
+        learning = Learning(num_updates, in_bfloat16, state, count, error, known, batch_size, dropout)
+        prior.fit_priors(latents, seed, learning)
 
 
 @torch.no_grad()

@@ -204,11 +204,20 @@ class PriorCheckpoint:
         model: The model whose networks are trained. A checkpoint that belongs to other networks is not used.
         num_steps: Total updates of the prior.
         seed: Seed of the prior.
+        settings: How the prior learns.
     """
 
-    def __init__(self, output_dir: Path, model: nn.Module, num_steps: int, seed: int):
+    def __init__(
+        self,
+        output_dir: Path,
+        model: nn.Module,
+        num_steps: int,
+        seed: int,
+        settings: dict[str, float] | None = None,
+    ):
         self.path = output_dir / PRIOR_CHECKPOINT
         self._belongs_to = {"networks": _weights_digest(model), "prior_steps": num_steps, "seed": seed}
+        self._belongs_to |= {"settings": settings or {}}
         self._belongs_to |= {"format_version": FORMAT_VERSION}  # another version may learn another prior
         self._since = self._saved = time.perf_counter()
         self._seconds_before = 0.0

@@ -15,16 +15,23 @@ from ..latents.fit_detail import fit_detail
 from ..latents.fit_prior import fit_prior, learns_prior
 from ..models import ImageGenerator
 from ..models.priors.base import PriorTraining
+from ..pictures import to_float
 from .checkpoints import PriorCheckpoint
 from .interruptions import StopSignals
 
 
 FIT_IMAGES = 50_000  # enough for a stable Gaussian of a thousand latents
+HELDOUT_IMAGES = 256  # that the prior is measured on while it learns, each beside its mirror image
 
 
 def trains_prior(model: ImageGenerator, config: TrainConfig) -> bool:
     """Whether the prior of `model` is a network that is trained after the others."""
     return learns_prior(model) and not config.keeps_prior
+
+
+def prior_settings(config: TrainConfig) -> dict[str, Any]:
+    """What a run says of how a prior learns, as arguments of `fit_prior`."""
+    return {"batch_size": config.prior_batch_size, "dropout": config.prior_dropout, "draws": config.prior_draws}
 
 
 class Fitting:
@@ -34,6 +41,7 @@ class Fitting:
         accelerator: The run's accelerator.
         model: The model, whose networks are trained.
         images: The training images.
+        heldout: The held-out images.
         config: The settings of the run.
         checkpoint: The checkpoint of the trained networks, in the run folder.
         stop: Tells when to stop.
@@ -44,11 +52,13 @@ class Fitting:
         accelerator: Accelerator,
         model: ImageGenerator,
         images: ImageSet | ImageStream,
+        heldout: ImageSet,
         config: TrainConfig,
         checkpoint: Path,
         stop: StopSignals,
     ):
         self._model, self._images, self._config = model, images, config
+        self._heldout = to_float(heldout[:HELDOUT_IMAGES])
         self._accelerator, self._checkpoint, self._stop = accelerator, checkpoint, stop
         self._prior_steps = int(config.prior_steps)  # it is not "auto" any more
         self._prior_checkpoint: PriorCheckpoint | None = None
@@ -64,7 +74,9 @@ class Fitting:
         if self._model.detail is not None:
             fit_detail(self._model, self._batches())  # type: ignore[arg-type]  # one with `detail` has the methods
         config, run_folder = self._config, self._checkpoint.parent
-        self._prior_checkpoint = PriorCheckpoint(run_folder, self._model, self._prior_steps, config.seed)
+        self._prior_checkpoint = PriorCheckpoint(
+            run_folder, self._model, self._prior_steps, config.seed, prior_settings(config)
+        )
         if not config.keeps_prior:
             self._fit_prior(self._prior_checkpoint)
         self._stop.raise_if_received(self._checkpoint.name)
@@ -77,11 +89,13 @@ class Fitting:
     def _fit_prior(self, kept: PriorCheckpoint) -> None:
         config = self._config
         state = kept.load(self._accelerator.print)
+        trainings: list[PriorTraining] = []
         if state:
             done = len(state["losses"])
             self._accelerator.print(f"  the prior resumes after {done:,} of its {self._prior_steps:,} updates")
 
         def after_update(training: PriorTraining) -> None:
+            trainings[:] = [training]
             if self._stop.received or kept.is_due():
                 kept.save(training.state())
             self._stop.raise_if_received(
@@ -90,11 +104,24 @@ class Fitting:
 
         # without a gradient scaler, fp16 is not for the prior
         in_bfloat16 = self._accelerator.mixed_precision == "bf16"
-        fit_prior(self._model, self._batches(), self._prior_steps, config.seed, True, state, after_update, in_bfloat16)
+        fit_prior(
+            self._model,
+            self._batches(),
+            self._prior_steps,
+            config.seed,
+            progress=True,
+            state=state,
+            after_update=after_update,
+            in_bfloat16=in_bfloat16,
+            heldout=self._heldout,
+            **prior_settings(config),
+        )
         if trains_prior(self._model, config):
             device = device_name(self._accelerator.device)
-            facts = {"steps": self._prior_steps, "seconds": round(kept.seconds), "device": device}
-            self.prior_facts = facts | {"num_processes": 1, "precision": "bf16" if in_bfloat16 else "no"}
+            best = trainings[0].kept if trainings else None
+            facts: dict[str, Any] = {"steps": self._prior_steps, "kept": self._prior_steps if best is None else best}
+            facts |= {"seconds": round(kept.seconds), "device": device, "num_processes": 1}
+            self.prior_facts = facts | {"precision": "bf16" if in_bfloat16 else "no"}
 
     def _batches(self) -> Iterator[torch.Tensor]:
         """Batches of training images, until the run is told to stop."""

@@ -413,7 +413,7 @@ class Training:
     def _publish(self, seconds: float) -> None:
         """Does the work of `publish` on one rank. The networks were trained for `seconds`."""
         config, model = self.run.train, self.trainees.published.eval().requires_grad_(False)
-        fitting = Fitting(self.accelerator, model, self.images, config, self._checkpoint, self.stop)
+        fitting = Fitting(self.accelerator, model, self.images, self.data.heldout, config, self._checkpoint, self.stop)
         fitting.fit()
         if config.preview_steps and not config.keeps_prior and has_other_preview_prior(model):
             path = self.output_dir / PREVIEWS / name_with_prior(self._preview_name(self.progress))

@@ -16,7 +16,7 @@ from ..models import ImageGenerator
 from ..models.priors.base import PriorTraining
 from ..models.priors.code import CODE_SHARE
 from ..models.priors.flow import CALIBRATION_SAMPLES
-from .fitting import FIT_IMAGES, trains_prior
+from .fitting import FIT_IMAGES, prior_settings, trains_prior
 from .length import Clock
 
 
@@ -64,7 +64,7 @@ def measure_fitting(
         fit_prior(model, images.batches(FIT_SAMPLE), PRIOR_UPDATES, config.seed)
         return 0.0, details, scale * (clock.seconds - begin)
     begin = clock.seconds
-    latents = draw_latents(model, images.batches(FIT_SAMPLE), config.seed)
+    latents = draw_latents(model, images.batches(FIT_SAMPLE), config.seed, config.prior_draws)
     model.latent_prior.fit_priors(latents, config.seed)  # those that are not learned
     fitting = scale * (clock.seconds - begin)
     stamps = [clock.seconds]
@@ -76,7 +76,15 @@ def measure_fitting(
             raise _Measured
 
     with suppress(_Measured):
-        fit_prior(model, images.batches(FIT_SAMPLE), PRIOR_UPDATES, config.seed, False, None, note, in_bfloat16)
+        fit_prior(
+            model,
+            images.batches(FIT_SAMPLE),
+            PRIOR_UPDATES,
+            config.seed,
+            after_update=note,
+            in_bfloat16=in_bfloat16,
+            **prior_settings(config),
+        )
     durations = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
     # the first update of the code, and that of the flow, come with what prepares them
     num_of_code = round(CODE_SHARE * PRIOR_UPDATES)

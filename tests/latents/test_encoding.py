@@ -20,5 +20,9 @@ def test_a_generator_draws_from_the_posterior(family, images):
     model = tiny_model(family)
     first, second = (encoding.encode_all(model, images, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(first, second)
+    twice = encoding.encode_all(model, images, torch.Generator().manual_seed(5), draws=2)
+    assert torch.equal(twice[: len(images)], first)
     has_posterior = model.encode(images[:1]).logvar is not None
     assert torch.equal(first, encoding.encode_all(model, images)) is not has_posterior
+    assert len(twice) == (2 if has_posterior else 1) * len(images)
+    assert not (has_posterior and torch.equal(twice[len(images) :], first))

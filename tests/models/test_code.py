@@ -134,3 +134,20 @@ def test_every_grid_has_a_code(latent_size):
     prior = CodePrior(latent_dim, latent_size, **SIZES)
     mean, logvar = prior.posterior(torch.zeros(3, latent_dim))
     assert mean.shape == logvar.shape == (3, 4) and prior.expected(mean).shape == (3, latent_dim)
+
+
+def test_an_update_of_the_code_takes_a_quarter_of_the_batch():
+    sizes = []
+
+    def error(latents, wanted):
+        sizes.append(len(latents))
+        return (latents - wanted).square().mean(1)
+
+    fitted(6, 1, 10, image_error=error, batch_size=20)
+    assert sizes == 3 * [5]
+
+
+def test_weights_are_kept_that_suit_held_out_latents_best():
+    last = {}
+    fitted(6, 1, 10, heldout=grouped_latents(9, 6), after_update=lambda training: last.update(training=training))
+    assert last["training"].kept == 10  # the code's updates count too

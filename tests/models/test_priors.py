@@ -15,6 +15,7 @@ from hf_vae.latents.fit_prior import fit_components, fit_for_preview, fit_prior,
 from hf_vae.models import EncoderOutput, LatentPrior
 from hf_vae.models.principal_components import principal_components
 from hf_vae.models.priors import PRIORS
+from hf_vae.models.priors import flow as flow_module
 from hf_vae.models.priors.base import Learning
 from hf_vae.models.priors.flow import FlowPrior
 from hf_vae.models.priors.mixture import fit_mixture, log_likelihoods
@@ -419,3 +420,49 @@ def test_latents_move_along_the_components_in_standard_deviations():
     expected = torch.zeros(2, 8)
     expected[0, 1], expected[1, 0], expected[1, 2] = 2.0, -1.0, 0.5
     torch.testing.assert_close(changes, expected, atol=1e-5, rtol=0)
+
+
+def test_a_flow_keeps_the_weights_that_suit_held_out_latents_best(monkeypatch):
+    """It learns eight latents by heart: from some update on, it errs more and more on others."""
+    monkeypatch.setattr(flow_module, "HELDOUT_UPDATES", 20)
+    latents, heldout = gaussian_samples(8), gaussian_samples(400)[200:]
+    errors, last = [], {}
+
+    def note(training):
+        if len(training.losses) % 20 == 0:
+            errors.append(training.heldout_error())
+        last["training"] = training
+
+    prior = LatentPrior(3, 1, "flow", {"flow_mlp_width": 32, "flow_depth": 1})
+    prior.fit(latents)
+    fit_flow(prior, latents, 300, after_update=note, heldout=heldout)
+    best = errors.index(min(errors))
+    assert best < len(errors) - 1
+    assert last["training"].kept == 20 * (best + 1)
+    kept = last["training"].averaged
+    kept.load_state_dict(prior.flow.state_dict())
+    torch.testing.assert_close(last["training"].heldout_error(), min(errors))
+
+
+def test_a_flow_of_which_nothing_is_held_out_keeps_its_last_weights():
+    prior, last = LatentPrior(3, 1, "flow", {"flow_mlp_width": 32, "flow_depth": 1}), {}
+    prior.fit(gaussian_samples(50))
+    fit_flow(prior, gaussian_samples(50), 5, after_update=lambda training: last.update(training=training))
+    assert last["training"].kept is None and last["training"].heldout_error() is None
+    expected = last["training"].averaged.network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in prior.flow.network.state_dict().items())
+
+
+def test_the_batch_and_the_dropout_of_a_flow_are_those_that_are_asked_for():
+    flow = flow_module.Flow(64, 4, flow_width=16, flow_depth=1)
+    asked = []
+
+    def draw(count, generator):
+        asked.append(count)
+        return torch.randn(count, 64, generator=generator), None
+
+    training = flow_module.FlowTraining(flow, draw, 1, 0, Learning(1, batch_size=12, dropout=0.25))
+    training.update()
+    assert asked == [12]
+    chances = {module.p for module in flow.network.modules() if isinstance(module, torch.nn.Dropout)}
+    assert chances == {0.25}

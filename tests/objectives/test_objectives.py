@@ -155,3 +155,16 @@ def test_an_objective_says_what_its_loss_is():
     )
     assert AutoencoderObjective("bce").legend.startswith("loss is the binary cross-entropy")
     assert "absolute error" in VAEGANObjective().legend and "g_loss" in VAEGANObjective().legend
+
+
+def test_a_vae_gan_may_count_the_error_that_a_network_of_imagenet_sees(images):
+    """It counts from the first batch, before the discriminator does."""
+    found = {}
+    for weight in (0.0, 0.5):
+        objective = VAEGANObjective(perceptual_weight=weight)
+        networks = networks_of("vaegan", objective)
+        found[weight] = objective.model_step(networks, Batch(images))
+    assert "perceptual_error" not in found[0.0][1]
+    error = found[0.5][1]["perceptual_error"]
+    assert error > 0
+    torch.testing.assert_close(found[0.5][0], found[0.0][0] + 0.5 * error)

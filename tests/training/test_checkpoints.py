@@ -298,8 +298,8 @@ def test_the_same_step_is_written_again_without_a_moment_in_which_none_is_there(
     assert [find_defect(path, run) for path in list_checkpoints(tmp_path)] == [None, None]
 
 
-def prior_checkpoint(output_dir: Path, model: torch.nn.Module, num_steps: int = 9, seed: int = 0) -> PriorCheckpoint:
-    return PriorCheckpoint(output_dir, model, num_steps, seed)
+def prior_checkpoint(output_dir: Path, model: torch.nn.Module, num_steps: int = 9, seed: int = 0, **settings):
+    return PriorCheckpoint(output_dir, model, num_steps, seed, settings)
 
 
 def network(value: float = 0.0) -> torch.nn.Module:
@@ -326,6 +326,7 @@ def test_the_state_of_a_prior_is_that_of_these_networks_and_of_this_number_of_up
         (prior_checkpoint(tmp_path, network(1.0)), "networks"),
         (prior_checkpoint(tmp_path, network(), num_steps=8), "prior_steps"),
         (prior_checkpoint(tmp_path, network(), seed=1), "seed"),
+        (prior_checkpoint(tmp_path, network(), dropout=0.1), "settings"),
     ):
         assert other.load(warnings.append) is None
         assert f"it belongs to another prior ({what} changed)" in warnings.pop()

@@ -420,9 +420,9 @@ def test_the_facts_tell_the_prior_s_time_and_machine_from_those_of_the_networks(
         clock["now"] += 10
         return update(*arguments)
 
-    def slow_fit(*arguments):
+    def slow_fit(*arguments, **settings):
         clock["now"] += 500
-        fit_prior(*arguments)
+        fit_prior(*arguments, **settings)
 
     monkeypatch.setattr(loop, "update", slow_update)
     monkeypatch.setattr(fitting, "fit_prior", slow_fit)
@@ -431,7 +431,7 @@ def test_the_facts_tell_the_prior_s_time_and_machine_from_those_of_the_networks(
     facts = json.loads((tmp_path / "training.json").read_text())
     assert facts["seconds"] == 60
     machine = {name: facts[name] for name in ("device", "num_processes", "precision")}
-    assert facts["prior"] == {"steps": 2, "seconds": 500, **machine}
+    assert facts["prior"] == {"steps": 2, "kept": 2, "seconds": 500, **machine}
 
 
 def test_the_facts_know_no_prior_where_none_was_learned(finished_run, picture_folder, tmp_path):

@@ -30,6 +30,7 @@ class PriorTraining:
     """A prior that is being learned, update by update."""
 
     losses: list[torch.Tensor]  # of each update so far, still on the device
+    kept: int | None = None  # after how many updates the weights were taken; None if all updates count
 
     def update(self) -> None:
         """Makes one update."""
@@ -53,10 +54,12 @@ class Learning:
         in_bfloat16: Whether its network computes in bf16.
         state: What `PriorTraining.state` gave after an update of the same training, which resumes from there.
         after_update: Is called after each update.
-        batch_size: Number of latents in an update of a flow. An update of a code takes a quarter of it.
-        dropout: The share of features that each block of a flow's UNet sets to 0 during training, at random.
         image_error: Maps latents `(B, Z)`, and those that they are to come near to, to the error of their images
             `(B,)`. A code is learned with it; without it, with the error of the latents alone.
+        heldout: Latents `(M, Z)` that are not learned from. A flow keeps the weights whose velocity has the lowest
+            error on them; without `heldout`, those after the last update.
+        batch_size: Number of latents in an update of a flow. An update of a code takes a quarter of it.
+        dropout: The share of features that each block of a flow's UNet sets to 0 during training, at random.
     """
 
     num_updates: int = 0
@@ -64,6 +67,7 @@ class Learning:
     state: dict[str, Any] | None = None
     after_update: Callable[[PriorTraining], None] | None = None
     image_error: ImageError | None = None
+    heldout: torch.Tensor | None = None
     batch_size: int = LEARNING_BATCH
     dropout: float = 0.0
 

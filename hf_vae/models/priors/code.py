@@ -212,6 +212,7 @@ class CodeTraining(PriorTraining):
         self._generator = torch.Generator(device).manual_seed(seed)
         self._flow_training: FlowTraining | None = None
         self._codes: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._heldout = None if learning.heldout is None else components.normalised(learning.heldout.to(device))
         self.losses: list[torch.Tensor] = []
 
     def update(self) -> None:
@@ -258,8 +259,18 @@ class CodeTraining(PriorTraining):
         if self._flow_training is None:
             self._finish_code()
             num_updates = max(1, self._learning.num_updates - self._num_code_updates)
-            self._flow_training = FlowTraining(self.prior.flow, self._draw, num_updates, self._seed, self._learning)
+            self._flow_training = FlowTraining(
+                self.prior.flow, self._draw, num_updates, self._seed, self._learning, self._known()
+            )
         return self._flow_training
+
+    @torch.no_grad()
+    def _known(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The rest and the condition of the held-out latents, as `_draw` gives them."""
+        if self._heldout is None:
+            return None
+        mean, logvar = self.prior.posterior(self._heldout)
+        return self._rest_given(self._heldout, self._drawn(mean, logvar))
 
     @torch.no_grad()
     def _finish_code(self) -> None:
@@ -290,17 +301,24 @@ class CodeTraining(PriorTraining):
     def _draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The normalised rest of so many latents and, as the condition, what a draw of their code leads to expect."""
         assert self._codes is not None
-        prior, device = self.prior, self._latents.device
+        device = self._latents.device
         chosen = torch.randint(len(self._latents), (count,), generator=generator, device=device)
         mean, logvar = (part[chosen] for part in self._codes)
         code = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator, device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
-            expected = prior.expected(code)
-        return (self._latents[chosen] - expected - prior.shift) / prior.scale, expected
+        return self._rest_given(self._latents[chosen], code)
+
+    def _rest_given(self, latents: torch.Tensor, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What normalised `latents` (B, Z) have beyond those that their `code` leads to expect, normalised, and
+        these."""
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
+            expected = self.prior.expected(code)
+        return (latents - expected - self.prior.shift) / self.prior.scale, expected
 
     def finish(self) -> None:
         """Leaves the prior as samples are drawn from it."""
-        self._flow().finish(self.prior.guidance)
+        flow = self._flow()
+        flow.finish(self.prior.guidance)
+        self.kept = None if flow.kept is None else self._num_code_updates + flow.kept
         self.prior.eval().requires_grad_(False)
 
     def state(self) -> dict[str, Any]:

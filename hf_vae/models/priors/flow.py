@@ -20,6 +20,7 @@ MIN_VARIANCE = 1e-6  # along the directions, so that the velocity is finite at t
 LEARNING_RATE = 1e-3
 AVERAGE_DECAY = 0.999
 CALIBRATION_SAMPLES = 2048
+HELDOUT_UPDATES = 250  # from one measurement of the error on held-out latents to the next
 
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Draw = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor | None]]
@@ -269,7 +270,9 @@ class FlowPrior(Flow, Prior):
             return normalised[chosen], None
 
         self.start_from(normalised)
-        training = FlowTraining(self, draw, learning.num_updates, seed, learning)
+        heldout = learning.heldout
+        known = None if heldout is None else (components.normalised(heldout.to(self.rest.device)), None)
+        training = FlowTraining(self, draw, learning.num_updates, seed, learning, known)
         learn(training, learning)
         training.finish(self.guidance)
 
@@ -280,12 +283,16 @@ class FlowTraining(PriorTraining):
     The loss is the squared error of the velocity, averaged over latents (Lipman et al. 2023, equation 23), at times
     drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1) and shifted.
 
+    With held-out latents, the running average is measured on them every 250 updates and after the last one, always
+    with the same noise and times. The weights with the lowest error are kept.
+
     Args:
         flow: What learns, from new random weights. Its Gaussian is fitted already.
         draw: Draws so many normalised latents `(B, Z)`, and the condition `(B, Z)` of each or None, from a generator.
         num_updates: Number of updates in all, which the learning rate follows.
         seed: Seed of the first weights and of all noise.
         learning: The batch size, the precision and the dropout.
+        heldout: Normalised latents `(M, Z)` that are not learned from, and the condition `(M, Z)` of each or None.
     """
 
     def __init__(
@@ -295,8 +302,12 @@ class FlowTraining(PriorTraining):
         num_updates: int,
         seed: int = 0,
         learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+        heldout: tuple[torch.Tensor, torch.Tensor | None] | None = None,
     ):
         device = flow.rest.device
+        self._heldout, self._seed, self._num_updates = heldout, seed, num_updates
+        self._lowest: float | None = None
+        self._best: dict[str, torch.Tensor] = {}
         self._draw, self._device, self._learning = draw, device, learning
         self.flow = flow.requires_grad_(True).train()
         with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
@@ -328,6 +339,29 @@ class FlowTraining(PriorTraining):
         self._schedule.step()
         move_average(self.averaged.state_dict(), flow.state_dict(), len(self.losses), AVERAGE_DECAY)
         self.losses.append(loss.detach())
+        if len(self.losses) % HELDOUT_UPDATES == 0 or len(self.losses) == self._num_updates:
+            self._compare()
+
+    def _compare(self) -> None:
+        """Keeps the running average if no earlier one had a lower error on held-out latents."""
+        error = self.heldout_error()
+        if error is not None and (self._lowest is None or error < self._lowest):
+            self._lowest, self.kept = error, len(self.losses)
+            self._best = copy.deepcopy(self.averaged.state_dict())
+
+    @torch.no_grad()
+    def heldout_error(self) -> float | None:
+        """The mean squared error of the velocity of the running average on held-out latents, None without any."""
+        if self._heldout is None:
+            return None
+        latents, condition = self._heldout
+        generator = torch.Generator(self._device).manual_seed(self._seed)
+        noise = torch.randn(latents.shape, generator=generator, device=self._device)
+        times = torch.randn(len(latents), generator=generator, device=self._device).sigmoid()
+        times = self.averaged.shifted(times)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
+            velocity = self.averaged.eval()(torch.lerp(latents, noise, times[:, None]), times, condition)
+        return (velocity.float() - (noise - latents)).square().mean().item()
 
     def noise(self, rows: int) -> torch.Tensor:
         """The next `(rows, Z)` of N(0, I)."""
@@ -335,7 +369,7 @@ class FlowTraining(PriorTraining):
 
     def finish(self, guidance: float = 1.0) -> None:
         """Gives the flow its averaged weights, and calibrates it for sampling with `guidance`."""
-        self.flow.load_state_dict(self.averaged.state_dict())
+        self.flow.load_state_dict(self._best or self.averaged.state_dict())
         self.flow.eval().requires_grad_(False)
         _, condition = self._draw(CALIBRATION_SAMPLES, self._generator)
         self.flow.calibrate(self.noise(CALIBRATION_SAMPLES), condition, guidance)
@@ -344,6 +378,9 @@ class FlowTraining(PriorTraining):
         return {name: part.state_dict() for name, part in self._parts.items()} | {
             "generator": self._generator.get_state(),
             "losses": torch.stack(self.losses),
+            "best": self._best,
+            "lowest": self._lowest,
+            "kept": self.kept,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -351,6 +388,8 @@ class FlowTraining(PriorTraining):
             part.load_state_dict(state[name])
         self._generator.set_state(state["generator"])
         self.losses = list(state["losses"].to(self._device))
+        self._best = {name: value.to(self._device) for name, value in state["best"].items()}
+        self._lowest, self.kept = state["lowest"], state["kept"]
 
     @property
     def _parts(self) -> dict[str, Any]:
