@@ -52,7 +52,10 @@ def test_sliders_move_the_code_and_nothing_else_of_the_noise(prior):
     moved = prior.move(latents, shifts, num_steps=50)
     torch.testing.assert_close(moved[:1], latents)
     code, noise = prior.code.to_noise(latents, prior, 50)
-    prior.code.rest_temperature = 1.0  # noise as it is
+    prior.code.rest_temperature = 1.0
+    noise = noise / noise.square().mean().sqrt().clamp(min=1)  # no longer than that of samples: it stays as it is
+    latents = prior.code.from_noise([code, noise], prior, 50)
+    code, noise = prior.code.to_noise(latents, prior, 50)
     moved = prior.move(latents, shifts, num_steps=50)
     wanted = torch.cat([code + torch.nn.functional.pad(shifts, (0, 2)), noise.expand(3, -1)], 1)
     drawn = prior.code.from_noise(wanted.split([4, prior.latent_dim], 1), prior, 50)
@@ -151,3 +154,17 @@ def test_weights_are_kept_that_suit_held_out_latents_best():
     last = {}
     fitted(6, 1, 10, heldout=grouped_latents(9, 6), after_update=lambda training: last.update(training=training))
     assert last["training"].kept == 10  # the code's updates count too
+
+
+def test_the_noise_of_an_image_becomes_like_that_of_a_sample(prior):
+    """On the way, it gets the temperature of samples, and it is no longer than noise of N(0, I)."""
+    prior.code.rest_temperature = 0.8
+    rest = torch.ones(4, 128) * torch.tensor([0.5, 1.0, 1.25, 2.0])[:, None]  # these are its root mean squares
+    code = torch.full((4, 4), 3.0)
+    unchanged = prior.code.like_samples([code, rest], torch.zeros(4, 1))
+    assert torch.equal(unchanged[0], code) and torch.equal(unchanged[1], rest)
+    found = prior.code.like_samples([code, rest], torch.ones(4, 1))
+    assert torch.equal(found[0], code)
+    torch.testing.assert_close(found[1][:, 0], torch.tensor([0.4, 0.8, 1.0, 1.0]))
+    halfway = prior.code.like_samples([code, rest], torch.full((4, 1), 0.5))[1]
+    torch.testing.assert_close(halfway, (rest + found[1]) / 2)

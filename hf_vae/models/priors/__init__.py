@@ -227,8 +227,8 @@ class LatentPrior(PrincipalComponents):
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
         the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
-        of these, with a circle for the code and another for the noise of the rest, which has the temperature of
-        samples halfway.
+        of these, with a circle for the code and another for the noise of the rest, which becomes like that of samples
+        halfway.
 
         Args:
             starts: Latents.
@@ -258,11 +258,8 @@ class LatentPrior(PrincipalComponents):
         prior = self.get(kind)
         parts = zip(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), strict=True)
         between = torch.sin(math.pi * weights)  # 0 at the ends, 1 halfway
-        noise = [
-            slerp(first, last, weights) * (1 + (scale - 1) * between)
-            for (first, last), scale in zip(parts, prior.noise_scales, strict=True)
-        ]
-        points = prior.from_noise(noise, self, num_steps)
+        noise = [slerp(first, last, weights) for first, last in parts]
+        points = prior.from_noise(prior.like_samples(noise, between), self, num_steps)
         # there and back in steps is not quite the identity: the error at either end is subtracted
         points = points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
         return torch.cat([starts, points[..., 1:-1, :], ends], -2)
@@ -283,7 +280,7 @@ class LatentPrior(PrincipalComponents):
     ) -> torch.Tensor:
         """Moves latents `(B, Z)`, or one `(1, Z)` for all, along the first K components of `sliders` by `shifts`
         (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn again for the moved code, from
-        the same noise, whose temperature becomes that of samples as the shift grows. `noise` is what `noise_of_code`
+        the same noise, which becomes like that of samples as the shift grows. `noise` is what `noise_of_code`
         gave for these latents and steps, if it is at hand: finding it is about half of the work."""
         shifts = shifts.to(latents)
         count = shifts.shape[1]
@@ -296,8 +293,8 @@ class LatentPrior(PrincipalComponents):
         shifts = shifts.expand(size, -1)
         moved = code.expand(size, -1) + F.pad(shifts, (0, code.shape[1] - count))
         as_far = 1 - torch.exp(-shifts.square().sum(1, keepdim=True) / 2)  # from 0 to 1
-        noises = torch.cat([rest * (1 + (prior.rest_temperature - 1) * as_far), rest])
-        codes = torch.cat([moved, code])
+        moved, nearer = prior.like_samples([moved, rest], as_far)
+        codes, noises = torch.cat([moved, code]), torch.cat([nearer, rest])
         drawn, as_before = prior.from_noise([codes, noises], self, num_steps).tensor_split([size])
         return latents + drawn - as_before  # as on a path: without a shift, latents stay as they are
 

@@ -117,6 +117,11 @@ class Prior(nn.Module):
         """What each part of the noise is multiplied by when samples are drawn, at a temperature of 1."""
         return [1.0] * len(self.noise_sizes)
 
+    def like_samples(self, noise: list[torch.Tensor], share: torch.Tensor) -> list[torch.Tensor]:
+        """The `noise` (..., size) of images, a `share` (..., 1) of the way from what it is, at 0, to what is as typical
+        as the noise of samples, at 1."""
+        return noise
+
     def from_noise(
         self,
         noise: Sequence[torch.Tensor],
