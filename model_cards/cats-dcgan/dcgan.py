@@ -716,6 +716,7 @@ from torch import nn
 
 
 
+LEARNING_BATCH = 128  # latents
 DEFAULT_STEPS = 10  # of a prior that follows a path from noise to latents
 
 # Latents (B, Z) that are to come near to others (B, Z), to the error of their images (B,).
@@ -735,6 +736,7 @@ class PriorTraining:
     """A prior that is being learned, update by update."""
 
     losses: list[torch.Tensor]  # of each update so far, still on the device
+    kept: int | None = None  # after how many updates the weights were taken; None if all updates count
 
     def update(self) -> None:
         """Makes one update."""
@@ -760,6 +762,10 @@ class Learning:
         after_update: Is called after each update.
         image_error: Maps latents `(B, Z)`, and those that they are to come near to, to the error of their images
             `(B,)`. A code is learned with it; without it, with the error of the latents alone.
+        heldout: Latents `(M, Z)` that are not learned from. A flow keeps the weights whose velocity has the lowest
+            error on them; without `heldout`, those after the last update.
+        batch_size: Number of latents in an update of a flow. An update of a code takes a quarter of it.
+        dropout: The share of features that each block of a flow's UNet sets to 0 during training, at random.
     """
 
     num_updates: int = 0
@@ -767,6 +773,9 @@ class Learning:
     state: dict[str, Any] | None = None
     after_update: Callable[[PriorTraining], None] | None = None
     image_error: ImageError | None = None
+    heldout: torch.Tensor | None = None
+    batch_size: int = LEARNING_BATCH
+    dropout: float = 0.0
 
 
 def learn(training: PriorTraining, learning: Learning) -> None:
@@ -839,9 +848,10 @@ class Prior(nn.Module):
         latents: torch.Tensor,
         components: PrincipalComponents,
         num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
     ) -> list[torch.Tensor]:
-        """The noise that gives `latents` (..., Z), up to the error of the steps, if `is_invertible`: a part
-        `(..., size)` for each of `noise_sizes`."""
+        """The noise that gives `latents` (..., Z) with the same `guidance`, up to the error of the steps, if
+        `is_invertible`: a part `(..., size)` for each of `noise_sizes`."""
         raise NotImplementedError(f"{type(self).__name__} cannot be inverted.")
 
     def fit(
@@ -1211,10 +1221,10 @@ from torch import nn
 UNET_GROUPS = 16
 MAX_FLOW_DEPTH = 64  # what bounds the number of layers that a few bytes of configuration can ask for
 MIN_VARIANCE = 1e-6  # along the directions, so that the velocity is finite at the latents themselves
-LEARNING_BATCH = 128
 LEARNING_RATE = 1e-3
 AVERAGE_DECAY = 0.999
 CALIBRATION_SAMPLES = 2048
+HELDOUT_UPDATES = 250  # from one measurement of the error on held-out latents to the next
 
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Draw = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor | None]]
@@ -1464,7 +1474,9 @@ class FlowPrior(Flow, Prior):
             return normalised[chosen], None
 
         self.start_from(normalised)
-        training = FlowTraining(self, draw, learning.num_updates, seed, learning.in_bfloat16)
+        heldout = learning.heldout
+        known = None if heldout is None else (components.normalised(heldout.to(self.rest.device)), None)
+        training = FlowTraining(self, draw, learning.num_updates, seed, learning, known)
         learn(training, learning)
         training.finish(self.guidance)
 
@@ -1475,12 +1487,16 @@ class FlowTraining(PriorTraining):
     The loss is the squared error of the velocity, averaged over latents (Lipman et al. 2023, equation 23), at times
     drawn from the logistic of N(0, 1) (Esser et al. 2024, section 3.1) and shifted.
 
+    With held-out latents, the running average is measured on them every 250 updates and after the last one, always
+    with the same noise and times. The weights with the lowest error are kept.
+
     Args:
         flow: What learns, from new random weights. Its Gaussian is fitted already.
         draw: Draws so many normalised latents `(B, Z)`, and the condition `(B, Z)` of each or None, from a generator.
         num_updates: Number of updates in all, which the learning rate follows.
         seed: Seed of the first weights and of all noise.
-        in_bfloat16: Whether the network computes in bf16.
+        learning: The batch size, the precision and the dropout.
+        heldout: Normalised latents `(M, Z)` that are not learned from, and the condition `(M, Z)` of each or None.
     """
 
     def __init__(
@@ -1489,14 +1505,21 @@ class FlowTraining(PriorTraining):
         draw: Draw,
         num_updates: int,
         seed: int = 0,
-        in_bfloat16: bool = False,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+        heldout: tuple[torch.Tensor, torch.Tensor | None] | None = None,
     ):
         device = flow.rest.device
-        self._draw, self._device, self._in_bfloat16 = draw, device, in_bfloat16
+        self._heldout, self._seed, self._num_updates = heldout, seed, num_updates
+        self._lowest: float | None = None
+        self._best: dict[str, torch.Tensor] = {}
+        self._draw, self._device, self._learning = draw, device, learning
         self.flow = flow.requires_grad_(True).train()
         with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=device.type):
             torch.manual_seed(seed)
             flow.network = flow._new_network().to(device)
+        for module in flow.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = learning.dropout
         self.averaged = copy.deepcopy(flow).requires_grad_(False)
         self._optimizer = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, num_updates)
@@ -1504,12 +1527,12 @@ class FlowTraining(PriorTraining):
         self.losses: list[torch.Tensor] = []
 
     def update(self) -> None:
-        device, flow = self._device, self.flow
-        latents, condition = self._draw(LEARNING_BATCH, self._generator)
-        noise = self.noise(LEARNING_BATCH)
-        times = flow.shifted(torch.randn(LEARNING_BATCH, generator=self._generator, device=device).sigmoid())
+        device, flow, batch_size = self._device, self.flow, self._learning.batch_size
+        latents, condition = self._draw(batch_size, self._generator)
+        noise = self.noise(batch_size)
+        times = flow.shifted(torch.randn(batch_size, generator=self._generator, device=device).sigmoid())
         points = torch.lerp(latents, noise, times[:, None])
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
             added = flow.added_velocity(points, times, condition)
         velocity = flow.gaussian_velocity(points, times) + added.float()
         loss = (velocity - (noise - latents)).square().mean()
@@ -1520,6 +1543,29 @@ class FlowTraining(PriorTraining):
         self._schedule.step()
         move_average(self.averaged.state_dict(), flow.state_dict(), len(self.losses), AVERAGE_DECAY)
         self.losses.append(loss.detach())
+        if len(self.losses) % HELDOUT_UPDATES == 0 or len(self.losses) == self._num_updates:
+            self._compare()
+
+    def _compare(self) -> None:
+        """Keeps the running average if no earlier one had a lower error on held-out latents."""
+        error = self.heldout_error()
+        if error is not None and (self._lowest is None or error < self._lowest):
+            self._lowest, self.kept = error, len(self.losses)
+            self._best = copy.deepcopy(self.averaged.state_dict())
+
+    @torch.no_grad()
+    def heldout_error(self) -> float | None:
+        """The mean squared error of the velocity of the running average on held-out latents, None without any."""
+        if self._heldout is None:
+            return None
+        latents, condition = self._heldout
+        generator = torch.Generator(self._device).manual_seed(self._seed)
+        noise = torch.randn(latents.shape, generator=generator, device=self._device)
+        times = torch.randn(len(latents), generator=generator, device=self._device).sigmoid()
+        times = self.averaged.shifted(times)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
+            velocity = self.averaged.eval()(torch.lerp(latents, noise, times[:, None]), times, condition)
+        return (velocity.float() - (noise - latents)).square().mean().item()
 
     def noise(self, rows: int) -> torch.Tensor:
         """The next `(rows, Z)` of N(0, I)."""
@@ -1527,7 +1573,7 @@ class FlowTraining(PriorTraining):
 
     def finish(self, guidance: float = 1.0) -> None:
         """Gives the flow its averaged weights, and calibrates it for sampling with `guidance`."""
-        self.flow.load_state_dict(self.averaged.state_dict())
+        self.flow.load_state_dict(self._best or self.averaged.state_dict())
         self.flow.eval().requires_grad_(False)
         _, condition = self._draw(CALIBRATION_SAMPLES, self._generator)
         self.flow.calibrate(self.noise(CALIBRATION_SAMPLES), condition, guidance)
@@ -1536,6 +1582,9 @@ class FlowTraining(PriorTraining):
         return {name: part.state_dict() for name, part in self._parts.items()} | {
             "generator": self._generator.get_state(),
             "losses": torch.stack(self.losses),
+            "best": self._best,
+            "lowest": self._lowest,
+            "kept": self.kept,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -1543,6 +1592,8 @@ class FlowTraining(PriorTraining):
             part.load_state_dict(state[name])
         self._generator.set_state(state["generator"])
         self.losses = list(state["losses"].to(self._device))
+        self._best = {name: value.to(self._device) for name, value in state["best"].items()}
+        self._lowest, self.kept = state["lowest"], state["kept"]
 
     @property
     def _parts(self) -> dict[str, Any]:
@@ -1650,7 +1701,7 @@ from torch import nn
 CODE_DIM = 128
 GUIDANCE, REST_TEMPERATURE = 2.5, 0.85  # what LFWcrop looks best with: model_cards/EXPERIMENTS.md
 CODE_SHARE = 0.3  # of the training updates; the flow takes the others
-CODE_BATCH = 32
+BATCH_RATIO = 4  # latents in an update of the flow, to those in one of the code, which decodes images
 CODE_LEARNING_RATE = 1e-3
 CODE_WEIGHT = 4096.0  # of the error against the KL, at the start
 WEIGHT_RATE = 0.02  # how fast that weight follows the nats
@@ -1747,6 +1798,13 @@ class CodePrior(Prior):
     @property
     def noise_scales(self) -> list[float]:
         return [1.0, self.rest_temperature]
+
+    def like_samples(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """The noise `rest` (..., Z) of images, a `share` (..., 1) of the way to noise of samples: with their
+        temperature, and no longer than that of N(0, I). Guidance makes the noise of an image longer."""
+        length = rest.square().mean(-1, keepdim=True).sqrt()
+        scale = (1 / length).clamp(max=self.rest_temperature)
+        return rest * (1 + (scale - 1) * share)
 
     def from_noise(
         self,
@@ -1845,6 +1903,7 @@ class CodeTraining(PriorTraining):
         self._generator = torch.Generator(device).manual_seed(seed)
         self._flow_training: FlowTraining | None = None
         self._codes: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._heldout = None if learning.heldout is None else components.normalised(learning.heldout.to(device))
         self.losses: list[torch.Tensor] = []
 
     def update(self) -> None:
@@ -1857,7 +1916,8 @@ class CodeTraining(PriorTraining):
 
     def _update_code(self) -> None:
         learning, prior, device = self._learning, self.prior, self._latents.device
-        chosen = torch.randint(len(self._latents), (CODE_BATCH,), generator=self._generator, device=device)
+        batch_size = max(1, learning.batch_size // BATCH_RATIO)
+        chosen = torch.randint(len(self._latents), (batch_size,), generator=self._generator, device=device)
         latents = self._latents[chosen]
         with torch.autocast(device.type, torch.bfloat16, enabled=learning.in_bfloat16):
             mean, logvar = prior.posterior(latents)
@@ -1890,9 +1950,18 @@ class CodeTraining(PriorTraining):
         if self._flow_training is None:
             self._finish_code()
             num_updates = max(1, self._learning.num_updates - self._num_code_updates)
-            in_bfloat16 = self._learning.in_bfloat16
-            self._flow_training = FlowTraining(self.prior.flow, self._draw, num_updates, self._seed, in_bfloat16)
+            self._flow_training = FlowTraining(
+                self.prior.flow, self._draw, num_updates, self._seed, self._learning, self._known()
+            )
         return self._flow_training
+
+    @torch.no_grad()
+    def _known(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The rest and the condition of the held-out latents, as `_draw` gives them."""
+        if self._heldout is None:
+            return None
+        mean, logvar = self.prior.posterior(self._heldout)
+        return self._rest_given(self._heldout, self._drawn(mean, logvar))
 
     @torch.no_grad()
     def _finish_code(self) -> None:
@@ -1923,17 +1992,24 @@ class CodeTraining(PriorTraining):
     def _draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The normalised rest of so many latents and, as the condition, what a draw of their code leads to expect."""
         assert self._codes is not None
-        prior, device = self.prior, self._latents.device
+        device = self._latents.device
         chosen = torch.randint(len(self._latents), (count,), generator=generator, device=device)
         mean, logvar = (part[chosen] for part in self._codes)
         code = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator, device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
-            expected = prior.expected(code)
-        return (self._latents[chosen] - expected - prior.shift) / prior.scale, expected
+        return self._rest_given(self._latents[chosen], code)
+
+    def _rest_given(self, latents: torch.Tensor, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What normalised `latents` (B, Z) have beyond those that their `code` leads to expect, normalised, and
+        these."""
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self._learning.in_bfloat16):
+            expected = self.prior.expected(code)
+        return (latents - expected - self.prior.shift) / self.prior.scale, expected
 
     def finish(self) -> None:
         """Leaves the prior as samples are drawn from it."""
-        self._flow().finish(self.prior.guidance)
+        flow = self._flow()
+        flow.finish(self.prior.guidance)
+        self.kept = None if flow.kept is None else self._num_code_updates + flow.kept
         self.prior.eval().requires_grad_(False)
 
     def state(self) -> dict[str, Any]:
@@ -2226,7 +2302,6 @@ class StandardPrior(Prior):
 """The priors of a model: the one table of them, and the module that holds those of one model."""
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -2444,8 +2519,7 @@ class LatentPrior(PrincipalComponents):
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
         the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
-        of these, with a circle for the code and another for the noise of the rest, which has the temperature of
-        samples halfway.
+        of these, with a circle for the code and another for the noise of the rest. Guidance plays no part in it.
 
         Args:
             starts: Latents.
@@ -2473,13 +2547,10 @@ class LatentPrior(PrincipalComponents):
         if kind == CIRCLE:
             return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
         prior = self.get(kind)
-        parts = zip(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), strict=True)
-        between = torch.sin(math.pi * weights)  # 0 at the ends, 1 halfway
-        noise = [
-            slerp(first, last, weights) * (1 + (scale - 1) * between)
-            for (first, last), scale in zip(parts, prior.noise_scales, strict=True)
-        ]
-        points = prior.from_noise(noise, self, num_steps)
+        # without guidance, which makes the noise of an image longer than that of N(0, I), and the middle too sharp
+        parts = zip(*(prior.to_noise(latents, self, num_steps, 1.0) for latents in (starts, ends)), strict=True)
+        noise = [slerp(first, last, weights) for first, last in parts]
+        points = prior.from_noise(noise, self, num_steps, guidance=1.0)
         # there and back in steps is not quite the identity: the error at either end is subtracted
         points = points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
         return torch.cat([starts, points[..., 1:-1, :], ends], -2)
@@ -2500,7 +2571,7 @@ class LatentPrior(PrincipalComponents):
     ) -> torch.Tensor:
         """Moves latents `(B, Z)`, or one `(1, Z)` for all, along the first K components of `sliders` by `shifts`
         (B, K), in standard deviations: `(B, Z)`. With a code, the rest is drawn again for the moved code, from
-        the same noise, whose temperature becomes that of samples as the shift grows. `noise` is what `noise_of_code`
+        the same noise, which becomes like that of samples as the shift grows. `noise` is what `noise_of_code`
         gave for these latents and steps, if it is at hand: finding it is about half of the work."""
         shifts = shifts.to(latents)
         count = shifts.shape[1]
@@ -2513,7 +2584,7 @@ class LatentPrior(PrincipalComponents):
         shifts = shifts.expand(size, -1)
         moved = code.expand(size, -1) + F.pad(shifts, (0, code.shape[1] - count))
         as_far = 1 - torch.exp(-shifts.square().sum(1, keepdim=True) / 2)  # from 0 to 1
-        noises = torch.cat([rest * (1 + (prior.rest_temperature - 1) * as_far), rest])
+        noises = torch.cat([prior.like_samples(rest, as_far), rest])
         codes = torch.cat([moved, code])
         drawn, as_before = prior.from_noise([codes, noises], self, num_steps).tensor_split([size])
         return latents + drawn - as_before  # as on a path: without a shift, latents stay as they are

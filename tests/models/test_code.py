@@ -157,14 +157,18 @@ def test_weights_are_kept_that_suit_held_out_latents_best():
 
 
 def test_the_noise_of_an_image_becomes_like_that_of_a_sample(prior):
-    """On the way, it gets the temperature of samples, and it is no longer than noise of N(0, I)."""
+    """It gets the temperature of samples, and it is no longer than noise of N(0, I)."""
     prior.code.rest_temperature = 0.8
     rest = torch.ones(4, 128) * torch.tensor([0.5, 1.0, 1.25, 2.0])[:, None]  # these are its root mean squares
-    code = torch.full((4, 4), 3.0)
-    unchanged = prior.code.like_samples([code, rest], torch.zeros(4, 1))
-    assert torch.equal(unchanged[0], code) and torch.equal(unchanged[1], rest)
-    found = prior.code.like_samples([code, rest], torch.ones(4, 1))
-    assert torch.equal(found[0], code)
-    torch.testing.assert_close(found[1][:, 0], torch.tensor([0.4, 0.8, 1.0, 1.0]))
-    halfway = prior.code.like_samples([code, rest], torch.full((4, 1), 0.5))[1]
-    torch.testing.assert_close(halfway, (rest + found[1]) / 2)
+    assert torch.equal(prior.code.like_samples(rest, torch.zeros(4, 1)), rest)
+    found = prior.code.like_samples(rest, torch.ones(4, 1))
+    torch.testing.assert_close(found[:, 0], torch.tensor([0.4, 0.8, 1.0, 1.0]))
+    torch.testing.assert_close(prior.code.like_samples(rest, torch.full((4, 1), 0.5)), (rest + found) / 2)
+
+
+def test_guidance_does_not_change_a_path(prior):
+    starts, ends = grouped_latents(400, prior.latent_dim)[:8].chunk(2)
+    prior.code.guidance, prior.code.rest_temperature = 1.0, 1.0
+    expected = prior.path(starts, ends, 5)
+    prior.code.guidance, prior.code.rest_temperature = 2.5, 0.5
+    assert torch.equal(prior.path(starts, ends, 5), expected)

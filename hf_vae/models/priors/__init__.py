@@ -1,7 +1,6 @@
 """The priors of a model: the one table of them, and the module that holds those of one model."""
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -227,8 +226,7 @@ class LatentPrior(PrincipalComponents):
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
         the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
-        of these, with a circle for the code and another for the noise of the rest, which becomes like that of samples
-        halfway.
+        of these, with a circle for the code and another for the noise of the rest. Guidance plays no part in it.
 
         Args:
             starts: Latents.
@@ -256,10 +254,10 @@ class LatentPrior(PrincipalComponents):
         if kind == CIRCLE:
             return self.denormalised(slerp(self.normalised(starts), self.normalised(ends), weights))
         prior = self.get(kind)
-        parts = zip(*(prior.to_noise(latents, self, num_steps) for latents in (starts, ends)), strict=True)
-        between = torch.sin(math.pi * weights)  # 0 at the ends, 1 halfway
+        # without guidance, which makes the noise of an image longer than that of N(0, I), and the middle too sharp
+        parts = zip(*(prior.to_noise(latents, self, num_steps, 1.0) for latents in (starts, ends)), strict=True)
         noise = [slerp(first, last, weights) for first, last in parts]
-        points = prior.from_noise(prior.like_samples(noise, between), self, num_steps)
+        points = prior.from_noise(noise, self, num_steps, guidance=1.0)
         # there and back in steps is not quite the identity: the error at either end is subtracted
         points = points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)
         return torch.cat([starts, points[..., 1:-1, :], ends], -2)
@@ -293,8 +291,8 @@ class LatentPrior(PrincipalComponents):
         shifts = shifts.expand(size, -1)
         moved = code.expand(size, -1) + F.pad(shifts, (0, code.shape[1] - count))
         as_far = 1 - torch.exp(-shifts.square().sum(1, keepdim=True) / 2)  # from 0 to 1
-        moved, nearer = prior.like_samples([moved, rest], as_far)
-        codes, noises = torch.cat([moved, code]), torch.cat([nearer, rest])
+        noises = torch.cat([prior.like_samples(rest, as_far), rest])
+        codes = torch.cat([moved, code])
         drawn, as_before = prior.from_noise([codes, noises], self, num_steps).tensor_split([size])
         return latents + drawn - as_before  # as on a path: without a shift, latents stay as they are
 

@@ -117,11 +117,6 @@ class Prior(nn.Module):
         """What each part of the noise is multiplied by when samples are drawn, at a temperature of 1."""
         return [1.0] * len(self.noise_sizes)
 
-    def like_samples(self, noise: list[torch.Tensor], share: torch.Tensor) -> list[torch.Tensor]:
-        """The `noise` (..., size) of images, a `share` (..., 1) of the way from what it is, at 0, to what is as typical
-        as the noise of samples, at 1."""
-        return noise
-
     def from_noise(
         self,
         noise: Sequence[torch.Tensor],
@@ -147,9 +142,10 @@ class Prior(nn.Module):
         latents: torch.Tensor,
         components: PrincipalComponents,
         num_steps: int = DEFAULT_STEPS,
+        guidance: float | None = None,
     ) -> list[torch.Tensor]:
-        """The noise that gives `latents` (..., Z), up to the error of the steps, if `is_invertible`: a part
-        `(..., size)` for each of `noise_sizes`."""
+        """The noise that gives `latents` (..., Z) with the same `guidance`, up to the error of the steps, if
+        `is_invertible`: a part `(..., size)` for each of `noise_sizes`."""
         raise NotImplementedError(f"{type(self).__name__} cannot be inverted.")
 
     def fit(

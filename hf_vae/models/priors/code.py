@@ -115,13 +115,12 @@ class CodePrior(Prior):
     def noise_scales(self) -> list[float]:
         return [1.0, self.rest_temperature]
 
-    def like_samples(self, noise: list[torch.Tensor], share: torch.Tensor) -> list[torch.Tensor]:
-        """The noise of the rest gets the temperature of samples. Guidance makes the noise of an image longer than that
-        of N(0, I); it becomes no longer than that."""
-        code, rest = noise
+    def like_samples(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """The noise `rest` (..., Z) of images, a `share` (..., 1) of the way to noise of samples: with their
+        temperature, and no longer than that of N(0, I). Guidance makes the noise of an image longer."""
         length = rest.square().mean(-1, keepdim=True).sqrt()
         scale = (1 / length).clamp(max=self.rest_temperature)
-        return [code, rest * (1 + (scale - 1) * share)]
+        return rest * (1 + (scale - 1) * share)
 
     def from_noise(
         self,
