@@ -81,7 +81,8 @@ def assert_filled_in_and_true(folder: Path) -> None:
     assert card.data.license and card.data.library_name == "diffusers"
     shown = [card.data.thumbnail, *(example["output"]["url"] for example in card.data.widget)]
     # a script that trained a model without the loop, as its notes say, has drawn no previews
-    assert ("timelapse.webp" in shown) is ("notes" not in training) and all((folder / name).is_file() for name in shown)
+    assert ("timelapse.webp" in shown) is ("notes" not in training)
+    assert all((folder / name).is_file() for name in shown)
 
 
 def test_a_card_is_filled_in_and_true(family, finished_runs):
@@ -167,6 +168,13 @@ def test_a_card_tells_of_resumes_the_prior_and_what_was_left_out(finished_runs, 
     assert "resumed at update 500 with other settings: train.max_train_steps: 500 -> 1000." in text
     assert "in one launch where this run took 2" in text
     assert "Left out before that: files with the ending .heic (3), files in hidden folders (4)." in text
+    assert "which have the lowest error on held-out images" not in text
+    training["prior"]["kept"], training["notes"] = 1250, "It rained."
+    (folder / "training.json").write_text(json.dumps(training))
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    assert "Its weights are those after 1,250 updates, which have the lowest error on held-out images." in text
+    assert "It rained." in text
 
 
 def test_carbon_emissions_are_told_when_they_are_known(finished_runs, tmp_path):
