@@ -1690,6 +1690,7 @@ def _unet(inputs: int, channels: int, latent_size: int, width: int, depth: int) 
 """The prior with a code: a few numbers for the whole image first, then a flow of the latents given them."""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -1801,9 +1802,11 @@ class CodePrior(Prior):
 
     def like_samples(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """The noise `rest` (..., Z) of images, a `share` (..., 1) of the way to noise of samples: with their
-        temperature, and no longer than that of N(0, I). Guidance makes the noise of an image longer."""
+        temperature, and no longer than that of N(0, I) nearly always is. Guidance makes the noise of an image
+        longer."""
         length = rest.square().mean(-1, keepdim=True).sqrt()
-        scale = (1 / length).clamp(max=self.rest_temperature)
+        longest = 1 + 3 / math.sqrt(2 * rest.shape[-1])  # its mean and three standard deviations
+        scale = (longest / length).clamp(max=self.rest_temperature)
         return rest * (1 + (scale - 1) * share)
 
     def from_noise(

@@ -131,7 +131,7 @@ def test_two_processes_agree_and_follow_one_with_twice_the_batch(family, two_pro
     for ours, theirs in zip(log_lines(one), log_lines(two), strict=True):
         for line in (ours, theirs):
             line.pop("active_units", None)  # a count over one process's share
-        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=5e-4)  # rounding, which grows in an adversarial game
     # compared by what they draw: Adam makes steps of the noise in a gradient that is zero but for rounding
     drawn = [AutoGenerator.from_pretrained(run).sample(8, torch.Generator().manual_seed(0)) for run in (one, two)]
     torch.testing.assert_close(*drawn, rtol=0, atol=2e-3)

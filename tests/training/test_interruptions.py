@@ -117,9 +117,9 @@ def test_a_stop_right_before_the_prior_learns_leaves_the_trained_networks(
             name = "fit_detail" if moment == "details" else "fit_prior"
             fit = getattr(fitting, name)
 
-            def signal_and_fit(*arguments):
+            def signal_and_fit(*arguments, **settings):
                 os.kill(os.getpid(), signal.SIGTERM)
-                fit(*arguments)
+                fit(*arguments, **settings)
 
             patch.setattr(fitting, name, signal_and_fit)
         loop.train(run)
