@@ -113,7 +113,9 @@ def small_steps(*arguments):
 @pytest.fixture
 def two_processes(family, picture_folder, tmp_path):
     """A run of 20 updates by two processes with 4 images each, and the weights that each of them ended with."""
-    done = launch_forks(train_and_save_weights, str(tmp_path), small_steps(family, picture_folder, tmp_path / "two", 4))
+    done = launch_forks(
+        train_and_save_weights, str(tmp_path), small_steps(family, picture_folder, tmp_path / "two", 4)
+    )
     assert done.returncode == 0, done.stderr[:6000]
     return [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
