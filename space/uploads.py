@@ -32,13 +32,16 @@ def open_upload(path: str | Path) -> Image.Image:
         f"{MAX_PIXELS_DECODED // 10**6} for any other image."
     )
     try:
-        picture = Image.open(path, formats=FORMATS)  # reads only the header
+        picture: Image.Image = Image.open(path, formats=FORMATS)  # reads only the header
         is_scaled = picture.format == "JPEG" and "progressive" not in picture.info
         if picture.width * picture.height > (MAX_PIXELS if is_scaled else MAX_PIXELS_DECODED):
             raise too_large
         picture.draft(None, (MAX_EDGE, MAX_EDGE))  # decodes a JPEG at a reduced size
         picture.load()
-        # Pillow cannot reduce 16-bit images in two steps
+        factor = max(picture.size) // MAX_EDGE
+        if factor > 1 and picture.mode in ("LA", "RGBA"):  # Pillow's thumbnail does not reduce these in two steps
+            picture = picture.reduce(factor)
+        # nor can it reduce 16-bit images
         picture.thumbnail((MAX_EDGE, MAX_EDGE), reducing_gap=None if picture.mode.startswith("I;16") else 2.0)
         ImageOps.exif_transpose(picture)  # damaged EXIF fails here rather than later
     except UploadError:
