@@ -75,7 +75,11 @@ class Fitting:
             fit_detail(self._model, self._batches())  # type: ignore[arg-type]  # one with `detail` has the methods
         config, run_folder = self._config, self._checkpoint.parent
         self._prior_checkpoint = PriorCheckpoint(
-            run_folder, self._model, self._prior_steps, config.seed, prior_settings(config)
+            run_folder,
+            self._model,
+            self._prior_steps,
+            config.seed,
+            prior_settings(config) | {"early_stopping": config.prior_early_stopping},
         )
         if not config.keeps_prior:
             self._fit_prior(self._prior_checkpoint)
@@ -113,7 +117,7 @@ class Fitting:
             state=state,
             after_update=after_update,
             in_bfloat16=in_bfloat16,
-            heldout=self._heldout,
+            heldout=self._heldout if config.prior_early_stopping else None,
             **prior_settings(config),
         )
         if trains_prior(self._model, config):

@@ -173,3 +173,24 @@ def test_guidance_does_not_change_a_path(prior):
     expected = prior.path(starts, ends, 5)
     prior.code.guidance, prior.code.rest_temperature = 2.5, 0.5
     assert torch.equal(prior.path(starts, ends, 5), expected)
+
+
+def test_noise_between_two_images_is_no_shorter_than_that_of_samples(prior):
+    rest = torch.ones(4, 128) * torch.tensor([0.0, 0.5, 0.85, 1.5])[:, None]  # these are its root mean squares
+    assert torch.equal(prior.code.no_softer(rest, torch.zeros(4, 1)), rest)
+    torch.testing.assert_close(prior.code.no_softer(rest, torch.ones(4, 1))[:, 0], torch.tensor([0.0, 0.85, 0.85, 1.5]))
+    halfway = prior.code.no_softer(rest[1:2], torch.full((1, 1), 0.5))
+    torch.testing.assert_close(halfway[0, 0], torch.tensor((0.5 + 0.85) / 2))
+
+
+def test_the_noise_of_a_path_is_lengthened_midway_and_not_at_its_ends(prior):
+    starts, ends = grouped_latents(400, prior.latent_dim)[:8].chunk(2)
+    shares = []
+
+    def no_softer(rest, share):
+        shares.append(share.flatten().tolist())
+        return rest
+
+    prior.code.no_softer = no_softer
+    prior.path(starts, ends, 5)
+    assert shares == [[0.0, 0.5, 1.0, 0.5, 0.0]]

@@ -434,6 +434,20 @@ def test_the_facts_tell_the_prior_s_time_and_machine_from_those_of_the_networks(
     assert facts["prior"] == {"steps": 2, "kept": 2, "seconds": 500, **machine}
 
 
+@pytest.mark.parametrize("stops_early", [True, False])
+def test_a_prior_knows_held_out_images_only_if_it_may_stop_early(stops_early, picture_folder, tmp_path, monkeypatch):
+    seen, fit_prior = [], fitting.fit_prior
+
+    def fit(*arguments, **settings):
+        seen.append(settings["heldout"] is not None)
+        fit_prior(*arguments, **settings)
+
+    monkeypatch.setattr(fitting, "fit_prior", fit)
+    train(tiny_run("vae", picture_folder, tmp_path, max_train_steps=1, prior_early_stopping=stops_early))
+    assert seen == [stops_early]
+    assert json.loads((tmp_path / "training.json").read_text())["prior"]["kept"] == 2
+
+
 def test_the_facts_know_no_prior_where_none_was_learned(finished_run, picture_folder, tmp_path):
     runs = [tiny_run("dcgan", picture_folder, tmp_path / "dcgan", max_train_steps=1)]
     gaussian = tiny_run("vae", picture_folder, tmp_path / "gaussian", max_train_steps=1)

@@ -17,6 +17,7 @@ from .flow import Flow, FlowTraining
 
 CODE_DIM = 128
 GUIDANCE, REST_TEMPERATURE = 2.5, 0.85  # what LFWcrop looks best with: model_cards/EXPERIMENTS.md
+PATH_NOISE = 0.85  # least root mean square of the noise midway between two images: model_cards/EXPERIMENTS.md
 CODE_SHARE = 0.3  # of the training updates; the flow takes the others
 BATCH_RATIO = 4  # latents in an update of the flow, to those in one of the code, which decodes images
 CODE_LEARNING_RATE = 1e-3
@@ -124,6 +125,13 @@ class CodePrior(Prior):
         longest = 1 + 3 / math.sqrt(2 * rest.shape[-1])  # its mean and three standard deviations
         scale = (longest / length).clamp(max=self.rest_temperature)
         return rest * (1 + (scale - 1) * share)
+
+    def no_softer(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """The noise `rest` (..., Z) between two images, a `share` (..., 1) of the way to a root mean square of at least
+        0.85. Encoded images have shorter noise, and residual latents for what it lacks. These fade between two images,
+        which would be soft without them."""
+        length = rest.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
+        return rest * (1 + ((PATH_NOISE / length).clamp(min=1) - 1) * share)
 
     def from_noise(
         self,
