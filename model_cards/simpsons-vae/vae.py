@@ -1701,6 +1701,7 @@ from torch import nn
 
 CODE_DIM = 128
 GUIDANCE, REST_TEMPERATURE = 2.5, 0.85  # what LFWcrop looks best with: model_cards/EXPERIMENTS.md
+PATH_NOISE = 0.85  # least root mean square of the noise midway between two images: model_cards/EXPERIMENTS.md
 CODE_SHARE = 0.3  # of the training updates; the flow takes the others
 BATCH_RATIO = 4  # latents in an update of the flow, to those in one of the code, which decodes images
 CODE_LEARNING_RATE = 1e-3
@@ -1808,6 +1809,13 @@ class CodePrior(Prior):
         longest = 1 + 3 / math.sqrt(2 * rest.shape[-1])  # its mean and three standard deviations
         scale = (longest / length).clamp(max=self.rest_temperature)
         return rest * (1 + (scale - 1) * share)
+
+    def no_softer(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """The noise `rest` (..., Z) between two images, a `share` (..., 1) of the way to one whose root mean square is
+        at least 0.85. Encoded images have shorter noise, and residual latents for the rest. These fade between two
+        images, which would be soft."""
+        length = rest.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
+        return rest * (1 + ((PATH_NOISE / length).clamp(min=1) - 1) * share)
 
     def from_noise(
         self,
@@ -2522,7 +2530,8 @@ class LatentPrior(PrincipalComponents):
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
         the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
-        of these, with a circle for the code and another for the noise of the rest. Guidance plays no part in it.
+        of these, with a circle for the code and another for the noise of the rest. Midway, the root mean square of
+        this noise is at least 0.85. Guidance plays no part in it.
 
         Args:
             starts: Latents.
@@ -2553,6 +2562,8 @@ class LatentPrior(PrincipalComponents):
         # without guidance, which makes the noise of an image longer than that of N(0, I), and the middle too sharp
         parts = zip(*(prior.to_noise(latents, self, num_steps, 1.0) for latents in (starts, ends)), strict=True)
         noise = [slerp(first, last, weights) for first, last in parts]
+        if isinstance(prior, CodePrior):
+            noise[1] = prior.no_softer(noise[1], 1 - (2 * weights - 1).abs())
         points = prior.from_noise(noise, self, num_steps, guidance=1.0)
         # there and back in steps is not quite the identity: the error at either end is subtracted
         points = points + torch.lerp(starts - points[..., :1, :], ends - points[..., -1:, :], weights)

@@ -178,7 +178,8 @@ def test_guidance_does_not_change_a_path(prior):
 def test_noise_between_two_images_is_no_shorter_than_that_of_samples(prior):
     rest = torch.ones(4, 128) * torch.tensor([0.0, 0.5, 0.85, 1.5])[:, None]  # these are its root mean squares
     assert torch.equal(prior.code.no_softer(rest, torch.zeros(4, 1)), rest)
-    torch.testing.assert_close(prior.code.no_softer(rest, torch.ones(4, 1))[:, 0], torch.tensor([0.0, 0.85, 0.85, 1.5]))
+    midway = prior.code.no_softer(rest, torch.ones(4, 1))
+    torch.testing.assert_close(midway[:, 0], torch.tensor([0.0, 0.85, 0.85, 1.5]))
     halfway = prior.code.no_softer(rest[1:2], torch.full((1, 1), 0.5))
     torch.testing.assert_close(halfway[0, 0], torch.tensor((0.5 + 0.85) / 2))
 

@@ -226,8 +226,8 @@ class LatentPrior(PrincipalComponents):
         "lerp" is the straight line. "slerp" is the great circle around `mean`, with each latent in standard
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
         the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
-        of these, with a circle for the code and another for the noise of the rest, which midway is no shorter than
-        0.85 as root mean square. Guidance plays no part in it.
+        of these, with a circle for the code and another for the noise of the rest. Midway, the root mean square of
+        this noise is at least 0.85. Guidance plays no part in it.
 
         Args:
             starts: Latents.
