@@ -1812,7 +1812,7 @@ class CodePrior(Prior):
 
     def no_softer(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """The noise `rest` (..., Z) between two images, a `share` (..., 1) of the way to one whose root mean square is
-        at least 0.85. Encoded images have shorter noise, and residual latents for the rest. These fade between two
+        at least 0.85. Encoded images have shorter noise: residual latents hold what it lacks. These fade between two
         images, which would be soft."""
         length = rest.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
         return rest * (1 + ((PATH_NOISE / length).clamp(min=1) - 1) * share)

@@ -175,7 +175,7 @@ def test_guidance_does_not_change_a_path(prior):
     assert torch.equal(prior.path(starts, ends, 5), expected)
 
 
-def test_noise_between_two_images_is_no_shorter_than_that_of_samples(prior):
+def test_noise_between_two_images_has_a_least_length(prior):
     rest = torch.ones(4, 128) * torch.tensor([0.0, 0.5, 0.85, 1.5])[:, None]  # these are its root mean squares
     assert torch.equal(prior.code.no_softer(rest, torch.zeros(4, 1)), rest)
     midway = prior.code.no_softer(rest, torch.ones(4, 1))
