@@ -3,13 +3,14 @@ here."""
 
 import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .config import RunConfig
 from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator
 from .models.auto import AutoGenerator
-from .models.loading import refuse_output_size
+from .models.loading import NOT_ARGUMENTS, refuse_output_size
 from .models.priors import PRIORS
 from .objectives import AutoencoderObjective, DCGANObjective, Objective, VAEGANObjective, VAEObjective
 
@@ -89,7 +90,14 @@ def new_model(run: RunConfig) -> ImageGenerator:
             model.load_state_dict(start.state_dict())
         except RuntimeError as error:
             raise ValueError(
-                f"{train.pretrained_model_name_or_path} has other networks than the model to train; "
-                f"give both the same sizes. {error}"
+                f"{train.pretrained_model_name_or_path} has other networks than the model to train. Give both "
+                f"the same sizes; these settings differ: {'; '.join(_differences(start.config, model.config))}."
             ) from error
     return model
+
+
+def _differences(start: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """The settings that have another value in the configuration of the model to start from, with both values."""
+    for name, value in wanted.items():
+        if name not in NOT_ARGUMENTS and start.get(name, value) != value:
+            yield f"{name} is {start[name]!r} there and {value!r} here"

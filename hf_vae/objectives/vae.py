@@ -22,10 +22,17 @@ class VAEObjective(Objective):
         reconstruction_loss: Reconstruction error: "calibrated", whose KL weight needs no tuning, or "mse", "l1",
             "bce" or "ms_ssim".
         kl_weight: Weight of the KL divergence to N(0, I). With the calibrated loss, 1 gives the evidence lower bound.
+        train_encoder: Train the encoder too. Without it, the latent space of the starting model does not change, and
+            its prior stays valid.
     """
 
     reconstruction_loss: Literal["calibrated", "mse", "l1", "bce", "ms_ssim"] = "calibrated"
     kl_weight: Annotated[float, limited(least=0)] = 1.0
+    train_encoder: bool = True
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return super().frozen if self.train_encoder else super().frozen | {"encoder"}
 
     @property
     def legend(self) -> str:

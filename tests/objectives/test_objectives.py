@@ -142,9 +142,10 @@ def test_other_fakes_are_told_from_pictures_too_where_they_are_asked_for(images)
         assert loss.isfinite()
 
 
-def test_an_encoder_that_is_not_trained_is_frozen():
-    assert "encoder" in VAEGANObjective(train_encoder=False).frozen
-    assert VAEGANObjective().frozen == {"latent_prior", "detail"}
+@pytest.mark.parametrize("objective", [VAEObjective, VAEGANObjective])
+def test_an_encoder_that_is_not_trained_is_frozen(objective):
+    assert "encoder" in objective(train_encoder=False).frozen
+    assert objective().frozen == {"latent_prior", "detail"}
 
 
 def test_an_objective_says_what_its_loss_is():
