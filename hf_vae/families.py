@@ -3,9 +3,8 @@ here."""
 
 import inspect
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from .config import RunConfig
 from .models import DCGAN, VAE, VAEGAN, Autoencoder, ImageGenerator
@@ -91,13 +90,16 @@ def new_model(run: RunConfig) -> ImageGenerator:
         except RuntimeError as error:
             raise ValueError(
                 f"{train.pretrained_model_name_or_path} has other networks than the model to train. Give both "
-                f"the same sizes; these settings differ: {'; '.join(_differences(start.config, model.config))}."
+                f"the same sizes; these settings differ: {'; '.join(_differences(start, model))}."
             ) from error
     return model
 
 
-def _differences(start: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    """The settings that have another value in the configuration of the model to start from, with both values."""
-    for name, value in wanted.items():
-        if name not in NOT_ARGUMENTS and start.get(name, value) != value:
-            yield f"{name} is {start[name]!r} there and {value!r} here"
+def _differences(start: ImageGenerator, wanted: ImageGenerator) -> Iterator[str]:
+    """What differs between the model to start from and the model to train, with both values. Residual latents are not
+    among it: they are fitted again."""
+    if not isinstance(start, type(wanted)) and not isinstance(wanted, type(start)):
+        yield f"the class is {type(start).__name__} there and {type(wanted).__name__} here"
+    for name, value in wanted.config.items():
+        if name not in NOT_ARGUMENTS | {"detail_dim"} and start.config.get(name, value) != value:
+            yield f"{name} is {start.config[name]!r} there and {value!r} here"

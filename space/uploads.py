@@ -41,7 +41,7 @@ def open_upload(path: str | Path) -> Image.Image:
         picture.load()
         factor = math.ceil(max(picture.size) / MAX_EDGE)
         if factor > 1 and picture.mode in ("LA", "RGBA"):  # Pillow's thumbnail does not reduce these in two steps
-            picture = picture.reduce(factor)  # at once below the limit: a second step would take as long
+            picture = picture.reduce(factor)  # in one step
         # nor can it reduce 16-bit images
         picture.thumbnail((MAX_EDGE, MAX_EDGE), reducing_gap=None if picture.mode.startswith("I;16") else 2.0)
         ImageOps.exif_transpose(picture)  # damaged EXIF fails here rather than later

@@ -370,6 +370,12 @@ def test_a_start_from_other_networks_is_refused_and_so_is_a_prior_that_nobody_le
         ValueError, match="wider has other networks .*; these settings differ: width is 16 there and 8 here"
     ):
         train(tiny_run("vaegan", picture_folder, tmp_path / "run", pretrained_model_name_or_path=start))
+    tiny_model("autoencoder").save_pretrained(tmp_path / "other")
+    start = str(tmp_path / "other")
+    with pytest.raises(
+        ValueError, match="other has other networks .*; these .* class is Autoencoder there and VAE here"
+    ):
+        train(tiny_run("vae", picture_folder, tmp_path / "run", pretrained_model_name_or_path=start))
     with pytest.raises(ValueError, match="prior_steps=0 keeps the prior of"):
         train(tiny_run("vae", picture_folder, tmp_path / "run", prior_steps=0))
 
