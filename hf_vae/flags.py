@@ -38,6 +38,7 @@ MODEL_RANGES: dict[str, dict[str, Any]] = {
     "code_nats": {"above": 0},
     "code_width": {"least": 8},
     "rest_temperature": {"least": 0},
+    "rest_limit": {"above": 0},
     "guidance": {"least": 0},
     "num_directions": {"least": 1},
     "num_gaussians": {"least": 1},

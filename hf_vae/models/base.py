@@ -109,6 +109,8 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         code_width: Channels of the code's networks, at the scale of the grid.
         rest_temperature: Scale of the noise in samples that what the code does not say is drawn from. Below 1, samples
             are whole more often, and softer.
+        rest_limit: Root mean square of this rest, in standard deviations, above which a sample is drawn a second time.
+            The shorter rest stays: malformed samples have the longest. None draws every sample once.
         guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
             typical, below 1 more varied. None for the prior's own, 2.5 of "code" and 1 of "flow".
         num_directions: Maximum number of principal components, which sliders move along.

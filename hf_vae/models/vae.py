@@ -63,6 +63,7 @@ class VAE(ImageGenerator):
         code_nats: float = 60.0,
         code_width: int = 64,
         rest_temperature: float = 0.85,
+        rest_limit: float | None = None,
         guidance: float | None = None,
         num_directions: int = 128,
         num_gaussians: int = 16,

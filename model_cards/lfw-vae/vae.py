@@ -1691,7 +1691,7 @@ def _unet(inputs: int, channels: int, latent_size: int, width: int, depth: int) 
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -1715,6 +1715,9 @@ COARSEST = 4  # cells
 MAX_WIDENING = 4  # of the channels, from the grid's own scale to the coarsest
 
 
+Drawn = tuple[torch.Tensor, torch.Tensor]  # the latents that a code leads to expect, and their rest
+
+
 class CodePrior(Prior):
     """A code and a flow. A Gaussian draws the code `(B, code_dim)`, which says what the image as a whole is. A network
     turns it into the latents that it leads to expect. Given these, a flow draws the rest of the latents.
@@ -1731,6 +1734,8 @@ class CodePrior(Prior):
         code_nats: Information of the code about an image, in nats, that training holds it at.
         code_width: Channels of its networks at the grid's own scale, a multiple of 8. They double at each coarser one.
         rest_temperature: Scale of the flow's noise in samples. Below 1, what the code does not say is more typical.
+        rest_limit: Root mean square of the rest above which code and rest of a sample are drawn a second time. The
+            shorter rest stays: malformed samples have the longest. None draws every sample once.
         guidance: Strength of what the flow's network adds to its Gaussian, see `Flow`; 2.5 if None.
         flow_width: As in `Flow`.
         flow_mlp_width: As in `Flow`; also the features of the code's networks for latents without a grid.
@@ -1755,6 +1760,7 @@ class CodePrior(Prior):
         code_nats: float = 60.0,
         code_width: int = 64,
         rest_temperature: float = REST_TEMPERATURE,
+        rest_limit: float | None = None,
         guidance: float | None = None,
         flow_width: int = 48,
         flow_mlp_width: int = 512,
@@ -1768,6 +1774,8 @@ class CodePrior(Prior):
             raise ValueError(f"code_nats={code_nats} is not possible; it must be above 0.")
         if not rest_temperature >= 0:
             raise ValueError(f"rest_temperature={rest_temperature} is not possible; it must be at least 0.")
+        if rest_limit is not None and not rest_limit > 0:
+            raise ValueError(f"rest_limit={rest_limit} is not possible; it must be above 0.")
         if code_width < GROUPS or code_width % GROUPS:
             raise ValueError(f"code_width={code_width} is not possible; it must be a multiple of {GROUPS}.")
         self.flow = Flow(
@@ -1776,7 +1784,7 @@ class CodePrior(Prior):
         self.latent_dim, self.latent_shape, self.code_dim = latent_dim, self.flow.latent_shape, code_dim
         self.code_nats, self.code_width = code_nats, code_width
         self.guidance = GUIDANCE if guidance is None else guidance
-        self.rest_temperature = rest_temperature
+        self.rest_temperature, self.rest_limit = rest_temperature, rest_limit
         self.encoder, self.decoder = self._new_networks()
         self.code = PrincipalComponents(code_dim, code_dim)
         self.register_buffer("shift", torch.zeros(latent_dim))
@@ -1794,27 +1802,27 @@ class CodePrior(Prior):
 
     @property
     def noise_sizes(self) -> list[int]:
-        """Of the code, along its principal components, and of the flow."""
-        return [self.code_dim, self.latent_dim]
+        """Of the code, along its principal components, and of the flow; with a limit, of a second draw of both."""
+        return [self.code_dim, self.latent_dim] * (1 if self.rest_limit is None else 2)
 
     @property
     def noise_scales(self) -> list[float]:
-        return [1.0, self.rest_temperature]
+        return [1.0, self.rest_temperature] * (1 if self.rest_limit is None else 2)
 
     def like_samples(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """The noise `rest` (..., Z) of images, a `share` (..., 1) of the way to noise of samples: with their
         temperature, and no longer than that of N(0, I) nearly always is. Guidance makes the noise of an image
         longer."""
-        length = rest.square().mean(-1, keepdim=True).sqrt()
+        length = _length(rest)
         longest = 1 + 3 / math.sqrt(2 * rest.shape[-1])  # its mean and three standard deviations
-        scale = (longest / length).clamp(max=self.rest_temperature)
+        scale = (longest / length).clamp(max=min(1.0, self.rest_temperature))
         return rest * (1 + (scale - 1) * share)
 
     def no_softer(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """The noise `rest` (..., Z) between two images, a `share` (..., 1) of the way to one whose root mean square is
         at least 0.85. Encoded images have shorter noise: residual latents hold what it lacks. These fade between two
         images, which would be soft."""
-        length = rest.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
+        length = _length(rest).clamp(min=1e-6)
         return rest * (1 + ((PATH_NOISE / length).clamp(min=1) - 1) * share)
 
     def from_noise(
@@ -1825,12 +1833,22 @@ class CodePrior(Prior):
         while_loop: WhileLoop = run_while,
         guidance: float | None = None,
     ) -> torch.Tensor:
-        position, rest = noise  # (..., code_dim) and (..., Z)
-        code = self.code.mean + (position * self.code.stds) @ self.code.directions
-        expected = self.expected(code)
+        """The latents of noise: `(..., code_dim)` and `(..., Z)`, as `to_noise` gives them. Samples of a prior with a
+        `rest_limit` need two such pairs, `(B, code_dim)` and `(B, Z)`."""
         guidance = self.guidance if guidance is None else guidance
-        drawn = self.flow.sample(rest, num_steps, while_loop, expected, guidance)
-        return components.denormalised(expected + self.shift + self.scale * drawn)
+
+        def draw(position: torch.Tensor, rest: torch.Tensor) -> Drawn:
+            code = self.code.mean + (position * self.code.stds) @ self.code.directions
+            expected = self.expected(code)
+            return expected, self.flow.sample(rest, num_steps, while_loop, expected, guidance)
+
+        expected, rest = draw(*noise[:2])
+        if self.rest_limit is not None and len(noise) > 2:
+            is_long = _length(rest) > self.rest_limit
+            expected, rest = _shorter(
+                (expected, rest), is_long, lambda rows: draw(*(part[rows] for part in noise[2:]))
+            )
+        return components.denormalised(expected + self.shift + self.scale * rest)
 
     def to_noise(
         self,
@@ -2048,6 +2066,27 @@ class CodeTraining(PriorTraining):
         self.losses = list(state["losses"].to(self._latents.device))
         if state["flow"] is not None:
             self._flow().restore(state["flow"])
+
+
+def _length(rest: torch.Tensor) -> torch.Tensor:
+    """The root mean square of `rest` (..., Z): `(..., 1)`."""
+    return rest.square().mean(-1, keepdim=True).sqrt()
+
+
+def _shorter(first: Drawn, is_long: torch.Tensor, draw_again: Callable[[torch.Tensor | slice], Drawn]) -> Drawn:
+    """Samples, of which those that are `is_long` (B, 1) are drawn again, by their numbers `(B',)`. The shorter rest
+    stays."""
+    rows: torch.Tensor | slice = slice(None)
+    if not torch.compiler.is_exporting():  # in a graph, whose shapes cannot depend on values, all are drawn again
+        rows = is_long[:, 0].nonzero()[:, 0]
+        if len(rows) == 0:
+            return first
+    second = draw_again(rows)
+    is_better = is_long[rows] & (_length(second[1]) < _length(first[1][rows]))
+    expected, rest = (part.clone() for part in first)
+    expected[rows] = torch.where(is_better, second[0], expected[rows])
+    rest[rows] = torch.where(is_better, second[1], rest[rows])
+    return expected, rest
 
 
 def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
@@ -2483,7 +2522,7 @@ class LatentPrior(PrincipalComponents):
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
         if code is not None:
             mean, root = (part.to(noise[0]) for part in code)
-            noise[0] = mean + noise[0] @ root.T
+            noise[::2] = [mean + position @ root.T for position in noise[::2]]  # of each draw
         return prior.from_noise(noise, self, num_steps, guidance=guidance)
 
     def draw_noise(
@@ -2773,6 +2812,8 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         code_width: Channels of the code's networks, at the scale of the grid.
         rest_temperature: Scale of the noise in samples that what the code does not say is drawn from. Below 1, samples
             are whole more often, and softer.
+        rest_limit: Root mean square of this rest, in standard deviations, above which a sample is drawn a second time.
+            The shorter rest stays: malformed samples have the longest. None draws every sample once.
         guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
             typical, below 1 more varied. None for the prior's own, 2.5 of "code" and 1 of "flow".
         num_directions: Maximum number of principal components, which sliders move along.
@@ -3360,6 +3401,7 @@ class VAE(ImageGenerator):
         code_nats: float = 60.0,
         code_width: int = 64,
         rest_temperature: float = 0.85,
+        rest_limit: float | None = None,
         guidance: float | None = None,
         num_directions: int = 128,
         num_gaussians: int = 16,

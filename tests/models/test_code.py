@@ -120,11 +120,48 @@ def test_samples_are_what_the_code_leads_to_expect_where_the_rest_has_no_noise(p
     assert (parts[1] - noise[1]).square().mean() < 0.3  # encoded latents keep all of their noise
 
 
+def rest_lengths(prior: LatentPrior, code: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """Root mean square of what latents `(B, Z)` have beyond those that their code `(B, 4)` leads to expect: `(B,)`."""
+    own = prior.code
+    expected = own.expected(own.code.mean + (code * own.code.stds) @ own.code.directions)
+    return ((prior.normalised(latents) - expected - own.shift) / own.scale).square().mean(1).sqrt()
+
+
+def test_samples_with_a_long_rest_are_drawn_again_and_the_shorter_one_stays(prior):
+    own = prior.code
+    own.rest_limit = 1.0
+    first_code, first, second_code, second = prior.draw_noise(40, "code", torch.Generator().manual_seed(2))
+    noise = [(first_code, own.rest_temperature * first), (second_code, own.rest_temperature * second)]
+    drawn = [own.from_noise(pair, prior) for pair in noise]  # without a second pair, nothing is drawn again
+    lengths = [rest_lengths(prior, pair[0], latents) for pair, latents in zip(noise, drawn, strict=True)]
+    is_replaced = (lengths[0] > 1.0) & (lengths[1] < lengths[0])
+    assert 3 <= is_replaced.sum() <= 30
+    samples = prior.sample(40, "code", torch.Generator().manual_seed(2))
+    torch.testing.assert_close(samples, torch.where(is_replaced[:, None], drawn[1], drawn[0]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(prior.sample(8, "code", torch.Generator().manual_seed(2)), samples[:8])
+    own.rest_limit = 100.0
+    torch.testing.assert_close(prior.sample(40, "code", torch.Generator().manual_seed(2)), drawn[0])
+
+
+def test_the_second_draw_has_the_code_that_is_asked_for(prior):
+    own, mean, root = prior.code, torch.full((4,), 1.5), torch.diag(torch.tensor([0.0, 0.1, 0.1, 0.1]))
+    own.rest_limit = 1e-3  # every sample is drawn twice
+    first_code, first, second_code, second = prior.draw_noise(20, "code", torch.Generator().manual_seed(3))
+    drawn = [
+        own.from_noise([mean + code @ root, own.rest_temperature * rest], prior)
+        for code, rest in ((first_code, first), (second_code, second))
+    ]
+    samples = prior.sample(20, "code", torch.Generator().manual_seed(3), code=(mean, root))
+    distance = [(samples - latents).abs().amax(1) for latents in drawn]
+    assert torch.minimum(*distance).max() < 1e-4 and 3 <= (distance[1] < distance[0]).sum() <= 17
+
+
 def test_impossible_sizes_are_refused():
     for sizes, message in (
         ({"code_dim": 0}, "code_dim=0 is not possible; it must be at least 1"),
         ({"code_nats": 0.0}, "code_nats=0.0 is not possible; it must be above 0"),
         ({"rest_temperature": -1.0}, "rest_temperature=-1.0 is not possible; it must be at least 0"),
+        ({"rest_limit": 0.0}, "rest_limit=0.0 is not possible; it must be above 0"),
         ({"code_width": 12}, "code_width=12 is not possible; it must be a multiple of 8"),
     ):
         with pytest.raises(ValueError, match=message):

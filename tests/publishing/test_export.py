@@ -57,6 +57,20 @@ def test_the_files_compute_what_the_model_does_for_any_batch(family, images, tmp
     np.testing.assert_allclose(drawn, samples, atol=1e-4, rtol=0)
 
 
+def test_samples_that_are_drawn_twice_are_the_same_in_a_graph(tmp_path):
+    torch.manual_seed(0)
+    model = tiny_model("vae", prior="code", code_width=8, rest_limit=0.84)
+    fitted(model.latent_prior, TINY["latent_dim"])
+    prior, noise = model.latent_prior, drawn_noise(model.latent_prior, "code", 12, seed=5)
+    samples = prior.sample(12, "code", torch.Generator().manual_seed(5))
+    prior.code.rest_limit = 100.0
+    num_replaced = (prior.sample(12, "code", torch.Generator().manual_seed(5)) != samples).any(1).sum()
+    assert 1 <= num_replaced < 12
+    prior.code.rest_limit = 0.84
+    export_onnx(model, tmp_path)
+    np.testing.assert_allclose(run_onnx(tmp_path / "prior.onnx", noise), samples, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("latent_dim", [8, 150])  # with and without a rest beyond the directions
 @pytest.mark.parametrize("kind", PRIORS)
 def test_noise_becomes_the_latents_that_the_prior_draws(kind, latent_dim):

@@ -179,7 +179,7 @@ class LatentPrior(PrincipalComponents):
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
         if code is not None:
             mean, root = (part.to(noise[0]) for part in code)
-            noise[0] = mean + noise[0] @ root.T
+            noise[::2] = [mean + position @ root.T for position in noise[::2]]  # of each draw
         return prior.from_noise(noise, self, num_steps, guidance=guidance)
 
     def draw_noise(
