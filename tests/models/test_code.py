@@ -156,6 +156,13 @@ def test_the_second_draw_has_the_code_that_is_asked_for(prior):
     assert torch.minimum(*distance).max() < 1e-4 and 3 <= (distance[1] < distance[0]).sum() <= 17
 
 
+def test_a_temperature_above_one_lengthens_no_noise_of_an_image(prior):
+    prior.code.rest_temperature = 1.2
+    for length in (0.5, 0.9):
+        noise = torch.full((2, prior.latent_dim), length)
+        torch.testing.assert_close(prior.code.like_samples(noise, torch.ones(2, 1)), noise)
+
+
 def test_impossible_sizes_are_refused():
     for sizes, message in (
         ({"code_dim": 0}, "code_dim=0 is not possible; it must be at least 1"),
