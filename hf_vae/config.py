@@ -65,6 +65,10 @@ class DataConfig:
     """Mirror half of the training images at random."""
     color_jitter: Annotated[float, limited(least=0, most=1)] = 0.0
     """Largest random change of brightness, contrast and saturation of training images, as a fraction."""
+    random_shift: Annotated[float, limited(least=0, most=0.5)] = 0.0
+    """Largest random shift of training images, as a fraction of their edge. It helps with few unaligned images."""
+    random_zoom: Annotated[float, limited(least=0, below=1)] = 0.0
+    """Largest random change of the size of what training images show, as a fraction."""
 
     def __post_init__(self) -> None:
         _expand_home(self, "dataset_name", "train_data_dir")

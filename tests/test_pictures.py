@@ -8,7 +8,7 @@ import torch
 from conftest import draw_picture
 from PIL import Image
 
-from hf_vae.objectives.augmentation import augment, diff_augment
+from hf_vae.objectives.augmentation import augment, diff_augment, move
 from hf_vae.pictures import picture_grid, picture_to_uint8, square_picture, to_float, to_pictures
 
 
@@ -170,6 +170,27 @@ def test_color_jitter_recolors_each_image_by_at_most_its_share(channels):
     assert brightness[:, 0, 0, 0].unique().numel() > 60
     jittered = augment(torch.rand(64, channels, 8, 8) * 2 - 1, torch.rand(64, 4), color_jitter=0.9)
     assert jittered.min() >= -1 and jittered.max() <= 1
+
+
+def test_a_shift_moves_images_by_at_most_its_share_and_fills_the_edge_with_their_mirror_images():
+    torch.manual_seed(0)
+    ramp = torch.linspace(-1, 1, 32).expand(64, 3, 32, 32)  # brighter to the right: its middle says how far it moved
+    moved = move(ramp, torch.rand(64, 3), shift=0.25)
+    shifts = moved[:, 0, 16, 14:18].mean(1) / 2
+    assert shifts.abs().max() <= 0.25 * 32 / 31 + 1e-3
+    assert shifts.min() < -0.2 and shifts.max() > 0.2
+    assert moved.min() >= -1 and moved.max() <= 1
+    assert (moved[shifts > 0.1, 0, 16].argmax(1) < 31).all()  # mirrored beyond the right edge
+    rows = move(ramp.transpose(2, 3), torch.rand(64, 3), shift=0.25)[:, 0, 14:18, 16].mean(1) / 2
+    assert rows.min() < -0.2 and rows.max() > 0.2
+
+
+def test_a_zoom_keeps_the_middle_and_changes_the_size_by_at_most_its_share():
+    ramp = torch.linspace(-1, 1, 32).expand(3, 3, 32, 32)
+    moved = move(ramp, torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.5], [0.5, 0.5, 1.0]]), zoom=0.5)
+    slopes = (moved[:, 0, 16, 18] - moved[:, 0, 16, 13]) / (ramp[:, 0, 16, 18] - ramp[:, 0, 16, 13])
+    torch.testing.assert_close(slopes, torch.tensor([1.5, 1.0, 1 / 1.5]))
+    torch.testing.assert_close(moved[1], ramp[1])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -12,7 +12,7 @@ _NO_TEXT = "Leave it out: the models here have no text encoder"
 _NO_DIFFUSION = "Leave it out: the models here are not diffusion models"
 _NO_EMA_SHAPE = "Leave it out; --ema_decay sets the decay of the moving average"
 _ONE_RATE = "Leave it out: --learning_rate and --lr_scheduler apply to all networks"
-_NO_PERCEPTUAL = "Leave it out: no perceptual loss uses another network; vaegan has --feature_weight"
+_ONE_PERCEPTUAL = "Leave it out: the perceptual error of --perceptual_weight has one network, EfficientNet-Lite0"
 _FITS = "Leave it out: these networks are small; --train_batch_size auto finds the largest batch of a GPU"
 _FROM_FLAGS = "Use the model's flags, such as --width and --latent_dim, or --recipe"
 _HELDOUT = "Leave it out: every run is evaluated on held-out images, and --reconstruction_steps draws them"
@@ -61,7 +61,7 @@ INSTEAD = {
     "non_ema_revision": "Leave it out; --pretrained_model_name_or_path takes a folder",
     "offload_ema": _FITS,
     "overwrite_output_dir": "Choose another --output_dir, or remove the folder",
-    "perceptual_scale": _NO_PERCEPTUAL,
+    "perceptual_scale": "Use --perceptual_weight of a vae or vaegan",
     "prediction_type": _NO_DIFFUSION,
     "preserve_input_precision": "Leave it out: images are read with 8 bits per channel",
     "rec_loss": "Use --reconstruction_loss",
@@ -70,9 +70,9 @@ INSTEAD = {
     "scale_lr": "Leave it out; multiply --learning_rate yourself",
     "set_grads_to_none": "Leave it out: PyTorch does that by default",
     "snr_gamma": _NO_DIFFUSION,
-    "timm_model_backend": _NO_PERCEPTUAL,
-    "timm_model_layers": _NO_PERCEPTUAL,
-    "timm_model_offset": _NO_PERCEPTUAL,
+    "timm_model_backend": _ONE_PERCEPTUAL,
+    "timm_model_layers": _ONE_PERCEPTUAL,
+    "timm_model_offset": _ONE_PERCEPTUAL,
     "tracker_project_name": "Leave it out: the project is hf_vae, and the run has the name of --output_dir",
     "use_8bit_adam": _FITS,
     "vae_loss": "Use --reconstruction_loss",

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 
-AUGMENT_CHANCES, DIFF_AUGMENT_CHANCES = 4, 5  # random numbers for each image
+AUGMENT_CHANCES, MOVE_CHANCES, DIFF_AUGMENT_CHANCES = 4, 3, 5  # random numbers for each image
 
 
 def augment(images: torch.Tensor, chances: torch.Tensor, flip: bool = True, color_jitter: float = 0.0) -> torch.Tensor:
@@ -27,6 +27,24 @@ def augment(images: torch.Tensor, chances: torch.Tensor, flip: bool = True, colo
         images = images * (brightness * contrast) + ((brightness - 1) * contrast + mean * (1 - contrast))
         images = _blend(images, images.mean(1, keepdim=True), saturation).clamp_(-1, 1)
     return images
+
+
+def move(images: torch.Tensor, chances: torch.Tensor, shift: float = 0.0, zoom: float = 0.0) -> torch.Tensor:
+    """Shifts and zooms images. Their mirror images fill what is left free.
+
+    Args:
+        images: `(B, C, H, W)` in [-1, 1].
+        chances: Random numbers `(B, 3)` in [0, 1), which decide what happens to each image.
+        shift: Largest shift, up or down and left or right, as a fraction of the edge.
+        zoom: What an image shows becomes larger or smaller by a factor between `1 / (1 + zoom)` and `1 + zoom`.
+    """
+    horizontal, vertical, size = (2 * chances - 1).unbind(1)  # (B,) each, in [-1, 1)
+    seen = (1 + zoom) ** -size  # the part of the edge that is seen
+    matrices = images.new_zeros(len(images), 2, 3)
+    matrices[:, 0, 0] = matrices[:, 1, 1] = seen
+    matrices[:, :, 2] = 2 * shift * torch.stack([horizontal, vertical], 1)
+    places = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, places, padding_mode="reflection", align_corners=False)
 
 
 def diff_augment(images: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:

@@ -63,17 +63,23 @@ RECONSTRUCTION_LOSSES = {
 
 
 def calibrated_nll(
-    reconstructions: torch.Tensor, images: torch.Tensor, variance: torch.Tensor | None = None
+    reconstructions: torch.Tensor,
+    images: torch.Tensor,
+    variance: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Negative log-likelihood in nats, summed over the D = C*H*W values of each image, under a Gaussian whose one
     variance is the best for the batch (sigma-VAE, Rybkin et al. 2021, equation 5).
 
     With s2 the mean squared error of the batch, it is `D/2 (log(2 pi s2) + error / s2)`. s2 is not differentiated, so
     the gradient is that of `D/2 log s2`. s2 is at least exp(-8), a standard deviation of 0.018 on images in [-1, 1].
-    If `images` are only a share of the batch, pass the s2 of the whole batch as `variance`.
+    If `images` are only a share of the batch, pass the s2 of the whole batch as `variance`. What is `added` (B,) to
+    the mean squared error of each image counts as part of it.
     """
     error = squared_error(reconstructions, images)
     num_values = images[0].numel()
+    if added is not None:
+        error = error + num_values * added
     if variance is None:
         variance = error.mean() / num_values
     variance = variance.detach().clamp(min=math.exp(-8))

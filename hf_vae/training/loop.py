@@ -25,7 +25,7 @@ from ..families import new_model
 from ..hardware import choose, choose_precision, computes_in_bfloat16, device_name, prepare_backends, use_cpu
 from ..latents.fit_prior import has_other_preview_prior
 from ..models import ImageGenerator
-from ..objectives.augmentation import AUGMENT_CHANCES, augment
+from ..objectives.augmentation import AUGMENT_CHANCES, MOVE_CHANCES, augment, move
 from ..objectives.batch import Batch
 from ..pictures import to_float
 from ..run_folder import CHECKPOINT_PREFIX, CLOCK_FILE, PREVIEWS, RECONSTRUCTION_SHEETS, TRACKER_LOGS
@@ -476,6 +476,9 @@ class Training:
             for images in batches:
                 batch = Batch(to_float(images.to(self.accelerator.device)), seed, number, **place)
                 batch.images = augment(batch.images, batch.uniform(AUGMENT_CHANCES), data.flip, data.color_jitter)
+                if data.random_shift or data.random_zoom:
+                    chances = batch.uniform(MOVE_CHANCES)
+                    batch.images = move(batch.images, chances, data.random_shift, data.random_zoom)
                 yield batch
                 number += 1
 

@@ -53,6 +53,16 @@ def test_calibrated_nll_of_a_perfect_reconstruction_is_finite():
     torch.testing.assert_close(losses.calibrated_nll(images, images), torch.full((4,), expected))
 
 
+def test_what_is_added_to_the_error_of_calibrated_nll_counts_as_squared_error():
+    images, reconstructions = random_images(0), random_images(1)
+    errors = (images - reconstructions).square().flatten(1).mean(1)
+    added = torch.linspace(0.1, 0.4, len(images))
+    variance = (errors + added).mean()
+    expected = images[0].numel() / 2 * (torch.log(2 * math.pi * variance) + (errors + added) / variance)
+    found = losses.calibrated_nll(reconstructions, images, variance, added)
+    torch.testing.assert_close(found, expected)
+
+
 def test_gaussian_kl_is_zero_at_the_standard_normal():
     assert losses.gaussian_kl(torch.zeros(3, 5), torch.zeros(3, 5)).tolist() == [0, 0, 0]
 

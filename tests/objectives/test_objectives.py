@@ -151,11 +151,30 @@ def test_an_encoder_that_is_not_trained_is_frozen(objective):
 def test_an_objective_says_what_its_loss_is():
     assert "it can be negative" in VAEObjective().legend and "times" not in VAEObjective().legend
     assert "with 0.5 times the KL" in VAEObjective(kl_weight=0.5).legend
+    assert "its error plus 0.03 times the perceptual error, in nats" in VAEObjective(perceptual_weight=0.03).legend
     assert VAEObjective("l1", 2.0).legend.endswith(
         "absolute error of values in [-1, 1], plus 2 times the KL per latent"
     )
     assert AutoencoderObjective("bce").legend.startswith("loss is the binary cross-entropy")
     assert "absolute error" in VAEGANObjective().legend and "g_loss" in VAEGANObjective().legend
+
+
+@pytest.mark.parametrize("reconstruction_loss", ["calibrated", "l1"])
+def test_a_vae_may_count_the_error_that_a_network_of_imagenet_sees(images, reconstruction_loss):
+    found = {}
+    for weight in (0.0, 0.5):
+        objective = VAEObjective(reconstruction_loss, perceptual_weight=weight)
+        networks = networks_of("vae", objective)
+        found[weight] = objective.model_step(networks, Batch(images))
+    (_, plain), (loss, logs) = found[0.0], found[0.5]
+    assert "perceptual_error" not in plain
+    error = logs["perceptual_error"]
+    assert error > 0
+    if reconstruction_loss == "l1":
+        torch.testing.assert_close(loss, plain["loss"] + 0.5 * error)
+    else:  # the mean over the batch of the likelihood under the best variance
+        likelihood = 0.5 * (torch.log(2 * torch.pi * (logs["mse"] + 0.5 * error)) + 1)
+        torch.testing.assert_close(loss, likelihood + logs["kl"] / images[0].numel())
 
 
 def test_a_vae_gan_may_count_the_error_that_a_network_of_imagenet_sees(images):
