@@ -44,13 +44,12 @@ class VAEObjective(Objective):
 
     @property
     def legend(self) -> str:
-        perceptual = f" plus {self.perceptual_weight:g} times the perceptual error" if self.perceptual_weight else ""
+        perceptual = [f"{self.perceptual_weight:g} times the perceptual error"] if self.perceptual_weight else []
         if self.reconstruction_loss != "calibrated":
-            error = ERRORS[self.reconstruction_loss] + (perceptual and f",{perceptual}")
-            return f"loss is the {error}, plus {self.kl_weight:g} times the KL per latent"
+            terms = [ERRORS[self.reconstruction_loss], *perceptual, f"{self.kl_weight:g} times the KL per latent"]
+            return "loss is the " + ", plus ".join(terms)
         weighted = "" if self.kl_weight == 1 else f", with {self.kl_weight:g} times the KL"
-        weighted += perceptual and f", its error{perceptual}"
-        bound = f"negative evidence lower bound{weighted}"
+        bound = ", its error plus ".join([f"negative evidence lower bound{weighted}", *perceptual])
         return f"loss is the {bound}, in nats per value of an image; it can be negative"
 
     def networks(self, model: ImageGenerator) -> dict[str, nn.Module]:

@@ -152,6 +152,9 @@ def test_an_objective_says_what_its_loss_is():
     assert "it can be negative" in VAEObjective().legend and "times" not in VAEObjective().legend
     assert "with 0.5 times the KL" in VAEObjective(kl_weight=0.5).legend
     assert "its error plus 0.03 times the perceptual error, in nats" in VAEObjective(perceptual_weight=0.03).legend
+    assert VAEObjective("l1", perceptual_weight=0.5).legend.endswith(
+        "values in [-1, 1], plus 0.5 times the perceptual error, plus 1 times the KL per latent"
+    )
     assert VAEObjective("l1", 2.0).legend.endswith(
         "absolute error of values in [-1, 1], plus 2 times the KL per latent"
     )
