@@ -46,6 +46,7 @@ MODEL_RANGES: dict[str, dict[str, Any]] = {
     "flow_mlp_width": {"least": 16},
     "flow_depth": {"least": 1, "most": 64},
     "flow_directions": {"least": 1},
+    "round_trips": {"least": 0},
     "output_size": {"least": 1},
 }
 MODEL_ALIASES = {"image_size": ["--resolution"]}  # as in diffusers' scripts
@@ -122,9 +123,24 @@ def run_from_recipe(sections: dict[str, Any]) -> RunConfig:
     return flags_to_run(sections["family"], flags_from_recipe(sections))
 
 
+def with_defaults(sections: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run as `to_dict` gives it, with the defaults of the fields that it lacks. An earlier version
+    did not record those that it did not have. One of an unknown family stays as it is."""
+    if sections["family"] not in FAMILIES:
+        return sections
+    return {
+        name: _defaults(sections["family"])[name] | values if name in SECTIONS else values
+        for name, values in sections.items()
+    }
+
+
+def _defaults(family: str) -> dict[str, Any]:
+    return flags_to_run(family, flags_type(family)()).to_dict()
+
+
 def training_command(run: RunConfig) -> str:
     """The command that trains such a model, with every flag that differs from its default and has an effect."""
-    defaults = flags_to_run(run.family, flags_type(run.family)()).to_dict()
+    defaults = _defaults(run.family)
     left_out = ONE_LAUNCH | {"data_notes", "data_license"}
     prior = run.model.get("prior", defaults["model"].get("prior"))
     if not (run.train.keeps_prior or (prior in PRIORS and PRIORS[prior].is_learned)):

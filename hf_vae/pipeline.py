@@ -191,13 +191,14 @@ class ImagePipeline:
                 `ImageGenerator.sample` does.
         """
         generator = seeded(secrets.randbelow(2**32) if seed is None else seed)
-        prior, latent_prior = prior or self.model.config.prior, self.model.latent_prior
         code = self._code_given(labels, label_guidance) if labels else None
         if skip < 0:
             raise ValueError(f"skip={skip} is not possible; it must be at least 0.")
         if skip:
-            latent_prior.draw_noise(skip, prior, generator)
-        return self.decode(latent_prior.sample(num_images, prior, generator, temperature, num_steps, guidance, code))
+            self.model.latent_prior.draw_noise(skip, prior or self.model.config.prior, generator)
+        return self.decode(
+            self.model.sample_latents(num_images, generator, temperature, prior, num_steps, guidance, code)
+        )
 
     def _code_given(self, labels: Mapping[str, Any], label_guidance: float) -> tuple[torch.Tensor, torch.Tensor]:
         if self.codes is None:

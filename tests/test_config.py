@@ -13,7 +13,7 @@ import tyro
 
 from hf_vae.config import DataConfig, RunConfig, TrainConfig, differences
 from hf_vae.families import FAMILIES
-from hf_vae.flags import FLAG_STYLE, flags_from_dict, flags_to_run, run_flags_type
+from hf_vae.flags import FLAG_STYLE, flags_from_dict, flags_to_run, run_flags_type, with_defaults
 from hf_vae.ranges import Range, limited, range_of, refuse_out_of_range, with_ranges
 from hf_vae.training.preflight import refuse_impossible
 
@@ -263,6 +263,15 @@ def test_differences_are_the_changed_fields_of_what_is_trained(family, line, cha
 def test_differences_say_what_was_and_what_is(family):
     before, now = parse(family).to_dict(), parse(family, "--latent_dim 32").to_dict()
     assert differences(now, before) == [f"model.latent_dim: {before['model']['latent_dim']} -> 32"]
+
+
+@pytest.mark.parametrize(("line", "num_changed"), [("", 0), ("--random_shift 0.1", 1)])
+def test_a_field_that_an_earlier_version_did_not_have_had_its_default(line, num_changed):
+    before, now = parse("vae").to_dict(), parse("vae", line).to_dict()
+    for section, name in (("model", "round_trips"), ("objective", "perceptual_weight"), ("data", "random_shift")):
+        del before[section][name]
+    found = differences(with_defaults(now), with_defaults(before))
+    assert found == ["data.random_shift: 0.0 -> 0.1"] * num_changed
 
 
 def test_another_family_is_a_difference(family):

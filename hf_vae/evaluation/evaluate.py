@@ -208,7 +208,7 @@ def _sliders(model: ImageGenerator, num_samples: int, seed: int, faces: Faces | 
     ratio to the change from one sample to another. Beside it stands the share of images at both ends in which `faces`
     are found, as a ratio to real images."""
     prior, generator = model.latent_prior, torch.Generator().manual_seed(seed)
-    latents = prior.sample(num_samples, model.config.prior, generator)  # (B, Z)
+    latents = model.sample_latents(num_samples, generator)  # (B, Z)
     samples, noise = _decode_all(model, latents), prior.noise_of_code(latents)
     between = metrics.structure_change(samples, samples.roll(1, 0)).mean().item()
     strengths, shares = [], []

@@ -43,6 +43,7 @@ class Autoencoder(ImageGenerator):
         flow_mlp_width: int = 512,
         flow_depth: int = 2,
         flow_directions: int = 512,
+        round_trips: int = 0,
         encoder_layers: tuple[str, ...] | None = None,
         decoder_layers: tuple[str, ...] | None = None,
     ):

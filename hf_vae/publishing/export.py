@@ -39,12 +39,13 @@ class DecoderGraph(nn.Module):
 
 
 class PriorGraph(nn.Module):
-    """Noise `(B, noise_dim)` of N(0, I) to latents `(B, N)` of one of a model's priors: what `LatentPrior.sample`
-    draws, with the columns of the noise in the order in which it draws them. Residual latents are 0, so that the
-    decoder's graph, which takes one number of latents, takes these too."""
+    """Noise `(B, noise_dim)` of N(0, I) to latents `(B, N)` of one of a model's priors: what `sample_latents` draws,
+    with the columns of the noise in the order in which it draws them. Residual latents are 0, so that the decoder's
+    graph, which takes one number of latents, takes these too."""
 
     def __init__(self, model: ImageGenerator, kind: str):
         super().__init__()
+        self.model = model
         self.components, self.prior = model.latent_prior, model.latent_prior.get(kind)
         self.noise_dim = sum(self.prior.noise_sizes)
         self.num_details = model.num_latents - model.config.latent_dim
@@ -53,7 +54,7 @@ class PriorGraph(nn.Module):
         split = noise.clone().split(self.prior.noise_sizes, 1)
         parts = [scale * part for scale, part in zip(self.prior.noise_scales, split, strict=True)]
         latents = self.prior.from_noise(parts, self.components, while_loop=torch.while_loop)
-        return F.pad(latents, (0, self.num_details))
+        return F.pad(self.model.after_round_trips(latents), (0, self.num_details))
 
 
 @torch.no_grad()

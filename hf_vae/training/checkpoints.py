@@ -18,6 +18,7 @@ from torch import nn
 
 from ..atomic import flush_to_disk, write_whole
 from ..config import ONE_LAUNCH, differences
+from ..flags import with_defaults
 from ..models import FITTED_PARTS
 from ..models.formats import FORMAT_VERSION
 from ..run_folder import (
@@ -102,7 +103,8 @@ def find_defect(checkpoint: Path, run: dict[str, Any]) -> str | None:
     configuration `run`, or a file is missing or has changed. None if nothing is wrong."""
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
-        changed, files = differences(run, manifest["run"]), manifest["files"]
+        changed = differences(with_defaults(run), with_defaults(manifest["run"]))
+        files = manifest["files"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"it has no readable {MANIFEST}, so it is incomplete or was not written by this package"
     if changed:
@@ -185,7 +187,7 @@ def load_checkpoint(
 def changed_settings(checkpoint: Path, run: dict[str, Any]) -> list[str]:
     """The settings that a resumed run changed, as `section.field: before -> now`: the differences between the
     configuration in `checkpoint` and `run`."""
-    before = json.loads((checkpoint / MANIFEST).read_text())["run"]
+    before, run = (with_defaults(each) for each in (json.loads((checkpoint / MANIFEST).read_text())["run"], run))
     found = []
     for section in ("model", "train"):
         for name in sorted((before[section].keys() | run[section].keys()) - NOT_OF_A_LAUNCH):

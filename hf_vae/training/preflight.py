@@ -9,7 +9,7 @@ from ..config import RunConfig, TrainConfig, differences
 from ..data.licenses import check_license
 from ..data.split import read_split
 from ..families import FAMILIES
-from ..flags import run_flags_type
+from ..flags import run_flags_type, with_defaults
 from ..models.loading import find_folder
 from ..pictures import picture_mode, refuse_crop_box
 from ..ranges import refuse_out_of_range
@@ -48,7 +48,7 @@ def recorded_run(run: RunConfig, output_dir: Path) -> dict | None:
             raise ValueError(
                 f"{recorded} cannot be read: {error}. Restore it, or start a new run with another --output_dir."
             ) from error
-        if changed := differences(run.to_dict(), sections):
+        if changed := differences(with_defaults(run.to_dict()), with_defaults(sections)):
             raise ValueError(
                 f"{output_dir} was trained with other settings and cannot be resumed. Changed: {'; '.join(changed)}."
             )

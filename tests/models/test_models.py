@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY, tiny_model
 
-from hf_vae import FAMILIES, VAE, AutoGenerator, ImageGenerator
+from hf_vae import FAMILIES, VAE, AutoGenerator, ImageGenerator, ImagePipeline
 from hf_vae.models.blocks import Discriminator, UpsampledConv, size_rule
 
 
@@ -145,6 +145,26 @@ def test_auto_generator_refuses_what_is_no_model_of_ours(tmp_path):
 def test_a_model_of_another_class_is_refused(published_models):
     with pytest.raises(ValueError, match="is a DCGAN, not a VAE: AutoGenerator"):
         VAE.from_pretrained(published_models / "faces-dcgan")
+
+
+@pytest.mark.parametrize("changes", [{}, {"latent_size": 7, "latent_dim": 49, "detail_dim": 588}])
+def test_latents_of_samples_make_round_trips(changes):
+    plain, model = (tiny_model("vae", prior="standard", round_trips=trips, **changes) for trips in (0, 2))
+    generators = [torch.Generator().manual_seed(3) for _ in range(3)]
+    latents = plain.sample_latents(5, generators[0])
+    with torch.no_grad():
+        for _ in range(2):
+            images = plain.decode(latents).sample.clamp(-1, 1)
+            latents = plain.posterior(images).latents
+        expected = plain.decode(latents).sample.clamp(-1, 1)
+    torch.testing.assert_close(model.sample_latents(5, generators[1]), latents)
+    torch.testing.assert_close(model.sample(5, generators[2]), expected)
+    torch.testing.assert_close(ImagePipeline(model).sample(5, seed=3).tensors, expected)
+
+
+def test_fewer_than_no_round_trips_are_refused():
+    with pytest.raises(ValueError, match="round_trips=-1 is not possible; it must be at least 0"):
+        tiny_model("vae", round_trips=-1)
 
 
 def test_no_samples_cannot_be_drawn(family):

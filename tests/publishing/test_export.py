@@ -71,6 +71,16 @@ def test_samples_that_are_drawn_twice_are_the_same_in_a_graph(tmp_path):
     np.testing.assert_allclose(run_onnx(tmp_path / "prior.onnx", noise), samples, atol=1e-4, rtol=0)
 
 
+def test_samples_make_their_round_trips_in_a_graph(tmp_path):
+    model = tiny_model("vae", prior="gaussian", round_trips=1, latent_size=7, latent_dim=49, detail_dim=588)
+    fitted(model.latent_prior, 49)
+    export_onnx(model, tmp_path)
+    noise = drawn_noise(model.latent_prior, "gaussian", 4, seed=5)
+    drawn = run_onnx(tmp_path / "decoder.onnx", torch.from_numpy(run_onnx(tmp_path / "prior.onnx", noise)))
+    samples = model.sample(4, generator=torch.Generator().manual_seed(5))
+    np.testing.assert_allclose(drawn, samples, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("latent_dim", [8, 150])  # with and without a rest beyond the directions
 @pytest.mark.parametrize("kind", PRIORS)
 def test_noise_becomes_the_latents_that_the_prior_draws(kind, latent_dim):

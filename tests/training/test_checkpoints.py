@@ -25,6 +25,7 @@ from hf_vae.training.checkpoints import (
     MANIFEST,
     PriorCheckpoint,
     Progress,
+    changed_settings,
     find_checkpoint,
     find_defect,
     list_checkpoints,
@@ -32,6 +33,7 @@ from hf_vae.training.checkpoints import (
     save_checkpoint,
 )
 from hf_vae.training.loop import train
+from hf_vae.training.preflight import recorded_run
 
 
 pytestmark = pytest.mark.fault("checkpoints", "a damaged one is reported and skipped; an intact one always exists")
@@ -111,6 +113,20 @@ def test_a_run_goes_on_from_the_last_whole_checkpoint(family, finished_run, pict
     train(tiny_run(family, picture_folder, torn, resume_from_checkpoint="latest"))
     assert "Skipped" in capsys.readouterr().out
     assert_equal_runs(quiet, torn)
+
+
+def test_a_run_of_a_version_without_a_setting_can_be_resumed(whole, picture_folder, tmp_path):
+    run = tiny_run("vae", picture_folder, tmp_path, resume_from_checkpoint="latest")
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "train_config.json", tmp_path / "checkpoint-6" / MANIFEST):
+        content = json.loads(path.read_text())
+        sections = content.get("run", content)
+        for section, name in (("objective", "perceptual_weight"), ("data", "random_shift"), ("train", "prior_draws")):
+            del sections[section][name]
+        path.write_text(json.dumps(content))
+    assert recorded_run(run, tmp_path) is not None
+    assert find_checkpoint("latest", tmp_path, run.to_dict()) == tmp_path / "checkpoint-6"
+    assert changed_settings(tmp_path / "checkpoint-6", run.to_dict()) == []
 
 
 def test_a_checkpoint_of_another_folder_can_be_named(whole, picture_folder, tmp_path):
