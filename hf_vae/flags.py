@@ -124,8 +124,8 @@ def run_from_recipe(sections: dict[str, Any]) -> RunConfig:
 
 
 def with_defaults(sections: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run as `to_dict` gives it, with the defaults of the fields that it lacks. An earlier version
-    did not record those that it did not have. One of an unknown family stays as it is."""
+    """The configuration of a run as `to_dict` gives it, with the defaults of fields that it lacks: an earlier version
+    did not have them. One of an unknown family stays as it is."""
     if sections["family"] not in FAMILIES:
         return sections
     return {

@@ -59,6 +59,7 @@ RESUMED = {
     "bf16": {"mixed_precision": "bf16"},
     "accumulation": {"gradient_accumulation_steps": 2},
     "no_ema": {"use_ema": False},
+    "moved": {"data": {"random_shift": 0.1, "random_zoom": 0.1}},
 }
 
 
@@ -76,7 +77,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     resumed, settings = tmp_path / "resumed", RESUMED[setting]
     whole = finished_run(family)
     if settings:
-        whole = train(tiny_run(family, picture_folder, tmp_path / "whole", **settings))
+        plain, whole = whole, train(tiny_run(family, picture_folder, tmp_path / "whole", **settings))
+        assert (log_lines(whole) == log_lines(plain)) == (setting == "no_ema")
     # what a kill after the checkpoint at step 3, while the next one was being written, leaves behind
     shutil.copytree(whole, resumed, ignore=shutil.ignore_patterns("checkpoint-6", "*.safetensors", "*06.png"))
     shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3", dirs_exist_ok=True)
