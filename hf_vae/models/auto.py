@@ -40,7 +40,9 @@ class AutoGenerator:
 
 
 def _subclasses(model_class: type[ImageGenerator]) -> Iterator[type[ImageGenerator]]:
-    """Every family whose class is defined, in this package or elsewhere."""
+    """Every family whose class is defined, in this package or elsewhere. A subclass that has its parent's name is not
+    one: torch.export makes such classes, and they may outlive it."""
     for subclass in model_class.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
+        if subclass.__name__ != model_class.__name__:
+            yield subclass
+            yield from _subclasses(subclass)

@@ -120,9 +120,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         flow_mlp_width: Features of the flow's MLP, for latents without a grid.
         flow_depth: Residual blocks at each scale of the flow's UNet; its MLP has twice as many.
         flow_directions: Maximum number of principal components of the Gaussian that the flow starts from.
-        round_trips: How often the latents of a sample are decoded and encoded again before its image is decoded. Where
-            the prior drew half of a shape, the encoder reads a whole one. It helps with latents that hold few nats,
-            and costs variety.
+        round_trips: How many times the latents of a sample are decoded, and this image encoded, before the final image
+            is decoded. Where the prior drew half of a shape, the encoder reads a whole one. It helps with latents that
+            hold few nats, and costs a little variety.
         encoder_layers: The encoder layer by layer, see `hf_vae.models.listed_layers`. It replaces width, max_width,
             block, shortcut and latent_size.
         decoder_layers: The same for the decoder.

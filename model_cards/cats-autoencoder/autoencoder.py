@@ -2823,9 +2823,9 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
         flow_mlp_width: Features of the flow's MLP, for latents without a grid.
         flow_depth: Residual blocks at each scale of the flow's UNet; its MLP has twice as many.
         flow_directions: Maximum number of principal components of the Gaussian that the flow starts from.
-        round_trips: How often the latents of a sample are decoded and encoded again before its image is decoded. Where
-            the prior drew half of a shape, the encoder reads a whole one. It helps with latents that hold few nats,
-            and costs variety.
+        round_trips: How many times the latents of a sample are decoded, and this image encoded, before the final image
+            is decoded. Where the prior drew half of a shape, the encoder reads a whole one. It helps with latents that
+            hold few nats, and costs a little variety.
         encoder_layers: The encoder layer by layer, see `hf_vae.models.listed_layers`. It replaces width, max_width,
             block, shortcut and latent_size.
         decoder_layers: The same for the decoder.
@@ -3475,10 +3475,12 @@ class AutoGenerator:
 
 
 def _subclasses(model_class: type[ImageGenerator]) -> Iterator[type[ImageGenerator]]:
-    """Every family whose class is defined, in this package or elsewhere."""
+    """Every family whose class is defined, in this package or elsewhere. A subclass that has its parent's name is not
+    one: torch.export makes such classes, and they may outlive it."""
     for subclass in model_class.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
+        if subclass.__name__ != model_class.__name__:
+            yield subclass
+            yield from _subclasses(subclass)
 
 
 """The pipeline that diffusers makes of a published folder: from noise to images. It travels with the weights."""
