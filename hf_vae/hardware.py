@@ -42,7 +42,9 @@ class Choices:
         return f"precision {self.precision}, compile {self.compile_mode or 'no'}, {layout}"
 
 
-def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.Module) -> Choices:
+def choose(
+    config: TrainConfig, device: torch.device, num_steps: int, model: nn.Module, is_sharded: bool = False
+) -> Choices:
     """Resolves every "auto" in `config` except the batch size.
 
     - precision: the setting of `accelerate launch`, or else bf16 if the hardware supports it. Emulated bf16 is slower
@@ -50,7 +52,8 @@ def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.
     - compile: the default mode for long runs on a CPU without GroupNorm. On a GPU it gained nothing
       (docs/benchmarks.md).
     - channels_last: yes on NVIDIA, AMD and Intel GPUs, and on a CPU, unless the network has GroupNorm and computes in
-      bf16, which it makes slower there. No on other devices.
+      bf16, which it makes slower there. No on other devices, and for networks that FSDP shards (`is_sharded`), whose
+      weights must be contiguous.
 
     `num_steps` is the total number of updates, so a resumed run makes the same choices.
     """
@@ -63,7 +66,8 @@ def choose(config: TrainConfig, device: torch.device, num_steps: int, model: nn.
     channels_last = config.channels_last == "yes"
     if config.channels_last == "auto":
         is_slower = has_group_norm and precision == "bf16"
-        channels_last = device.type in CHANNELS_LAST_DEVICES or (on_cpu and not is_slower)
+        is_faster = device.type in CHANNELS_LAST_DEVICES or (on_cpu and not is_slower)
+        channels_last = is_faster and not is_sharded
     return Choices(precision, compile_mode, channels_last)
 
 

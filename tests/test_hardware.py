@@ -156,6 +156,14 @@ def test_choices_of_other_accelerators_are_those_of_a_gpu_except_channels_last_o
     assert choose(TrainConfig(channels_last="yes"), APPLE, 10, GROUP_NORM).channels_last
 
 
+@pytest.mark.parametrize("device", [CPU, GPU, INTEL])
+def test_weights_that_fsdp_shards_stay_contiguous(device, monkeypatch):
+    monkeypatch.setattr(hardware, "computes_in_bfloat16", lambda device: False)
+    for is_sharded in (False, True):
+        chosen = choose(TrainConfig(), device, 10, GROUP_NORM, is_sharded)
+        assert chosen.channels_last is not is_sharded
+
+
 @pytest.mark.parametrize("device", [APPLE, INTEL])
 def test_other_accelerators_change_no_setting_of_cuda_and_not_the_allocator(device, monkeypatch):
     monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: pytest.fail(f"{name} is opened"))

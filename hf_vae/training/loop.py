@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.distributed
 from accelerate import Accelerator, PartialState
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
+from accelerate.utils import DistributedType, ProjectConfiguration, broadcast_object_list, set_seed
 from PIL import Image
 from tqdm import tqdm
 
@@ -119,7 +119,8 @@ class Training:
         self.knows_start_split, self.length = knows_start_split, length
         self.output_dir = Path(run.train.output_dir)
         self.images_per_step, self.num_steps = _sizes(run, accelerator, images)
-        self.choices = choose(run.train, accelerator.device, self.num_steps, model)
+        is_sharded = accelerator.distributed_type == DistributedType.FSDP
+        self.choices = choose(run.train, accelerator.device, self.num_steps, model, is_sharded)
         self.trainees = prepare(accelerator, model, run.objective, run.train, self.choices, self.num_steps)
         self.progress = Progress()
         self.clock, self.aftermath = clock or Clock.from_now(), aftermath

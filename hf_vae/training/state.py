@@ -180,6 +180,8 @@ def _refuse_to_shard(objective: Objective, config: TrainConfig) -> None:
         )
     if not config.use_ema:
         raise ValueError("FSDP needs the running average, which is complete on every rank: leave out --no_use_ema.")
+    if config.channels_last == "yes":
+        raise ValueError("FSDP shards contiguous weights only: leave out --channels_last yes.")
 
 
 @torch.no_grad()

@@ -200,7 +200,9 @@ def test_sharded_networks_are_trained_as_whole_ones_are(picture_folder, tmp_path
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize(("family", "settings"), [("dcgan", {}), ("vae", {"use_ema": False})])
+@pytest.mark.parametrize(
+    ("family", "settings"), [("dcgan", {}), ("vae", {"use_ema": False}), ("vae", {"channels_last": "yes"})]
+)
 def test_what_cannot_be_sharded_is_refused(family, settings):
     with pytest.raises(ValueError, match="FSDP"):
         _refuse_to_shard(FAMILIES[family].objective(), TrainConfig(**settings))
