@@ -39,7 +39,8 @@ class Choices:
 
     def __str__(self) -> str:
         layout = "channels last" if self.channels_last else "channels first"
-        return f"precision {self.precision}, compile {self.compile_mode or 'no'}, {layout}"
+        precision = "fp32" if self.precision == "no" else self.precision
+        return f"precision {precision}, compile {self.compile_mode or 'no'}, {layout}"
 
 
 def choose(

@@ -156,6 +156,11 @@ def test_choices_of_other_accelerators_are_those_of_a_gpu_except_channels_last_o
     assert choose(TrainConfig(channels_last="yes"), APPLE, 10, GROUP_NORM).channels_last
 
 
+def test_choices_are_shown_in_words():
+    assert str(Choices("no", None, True)) == "precision fp32, compile no, channels last"
+    assert str(Choices("bf16", "default", False)) == "precision bf16, compile default, channels first"
+
+
 @pytest.mark.parametrize("device", [CPU, GPU, INTEL])
 def test_weights_that_fsdp_shards_stay_contiguous(device, monkeypatch):
     monkeypatch.setattr(hardware, "computes_in_bfloat16", lambda device: False)

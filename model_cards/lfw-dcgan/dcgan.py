@@ -1241,7 +1241,9 @@ class Flow(nn.Module):
     more, with the `mean` and `std` (Z,) that `calibrate` finds.
 
     What the network adds can be strengthened: `gaussian + guidance * added`, the guidance of a model by a weaker one
-    (Karras et al. 2024), in which the Gaussian is the weaker one and costs nothing. Samples are then more typical.
+    (Karras et al. 2024), in which the Gaussian is the weaker one and costs nothing. Samples are then more typical. But
+    some of the latents get too long. `guidance_rescale` gives those that the velocity points at the length that they
+    have without guidance (after Lin et al. 2024, section 3.4).
 
     A flow may have a condition: other latents `(B, Z)`, which its network sees beside the point.
 
@@ -1253,9 +1255,10 @@ class Flow(nn.Module):
         flow_depth: Residual blocks of the UNet at each scale; the MLP has twice as many.
         flow_directions: The most principal components of the Gaussian; K is the smaller of this and Z.
         has_condition: Whether it has a condition.
+        guidance_rescale: From 0, for guidance as it is, to 1, for the whole of this correction.
 
     Raises:
-        ValueError: If a size is not possible.
+        ValueError: If a size or `guidance_rescale` is not possible.
     """
 
     directions: torch.Tensor
@@ -1273,6 +1276,7 @@ class Flow(nn.Module):
         flow_depth: int = 2,
         flow_directions: int = 512,
         has_condition: bool = False,
+        guidance_rescale: float = 0.0,
     ):
         super().__init__()
         if not 1 <= flow_depth <= MAX_FLOW_DEPTH:
@@ -1283,7 +1287,10 @@ class Flow(nn.Module):
             raise ValueError(f"flow_mlp_width={flow_mlp_width} is not possible; it must be a multiple of 16.")
         if flow_directions < 1:
             raise ValueError(f"flow_directions={flow_directions} is not possible; it must be at least 1.")
+        if not 0 <= guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale={guidance_rescale} is not possible; it must be from 0 to 1.")
         self.latent_dim, self.latent_size, self.has_condition = latent_dim, latent_size, has_condition
+        self.guidance_rescale = guidance_rescale
         self.width, self.mlp_width, self.depth = flow_width, flow_mlp_width, flow_depth
         self.latent_shape = (
             (latent_dim // latent_size**2, latent_size, latent_size) if latent_size > 1 else (latent_dim,)
@@ -1310,7 +1317,12 @@ class Flow(nn.Module):
         guidance: float = 1.0,
     ) -> torch.Tensor:
         """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
-        return self.gaussian_velocity(points, times) + guidance * self.added_velocity(points, times, condition)
+        gaussian, added = self.gaussian_velocity(points, times), self.added_velocity(points, times, condition)
+        guided = gaussian + guidance * added
+        if self.guidance_rescale == 0 or guidance == 1:
+            return guided
+        longer = _lengthening(points, times[:, None], gaussian + added, guided)
+        return guided + (self.guidance_rescale * longer).to(points.dtype)
 
     def gaussian_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """The expectation of `noise - latents` if latents are the Gaussian, `(B, Z)`. Along a direction of the
@@ -1415,8 +1427,7 @@ class Flow(nn.Module):
 
 
 class FlowPrior(Flow, Prior):
-    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`,
-    1 if None."""
+    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`, 1 if None."""
 
     title = "flow (learned)"
     is_learned = True
@@ -1431,8 +1442,10 @@ class FlowPrior(Flow, Prior):
         flow_depth: int = 2,
         flow_directions: int = 512,
         guidance: float | None = None,
+        guidance_rescale: float = 0.0,
     ):
-        super().__init__(latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
+        sizes = (latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
+        super().__init__(*sizes, guidance_rescale=guidance_rescale)
         self.guidance = 1.0 if guidance is None else guidance
 
     @property
@@ -1605,6 +1618,16 @@ class FlowTraining(PriorTraining):
         }
 
 
+def _lengthening(points: torch.Tensor, time: torch.Tensor, plain: torch.Tensor, guided: torch.Tensor) -> torch.Tensor:
+    """What gives the latents that the velocity `guided` points at the length of those that `plain` points at, (B, Z)
+    each: it is to be added to `guided`. Latents x and lengths |x| give `(|guided x| - |plain x|) / (t |guided x|)`
+    times the guided x. Written so, it has no division by the time t (B, 1), which may be 0."""
+    plain_ends, guided_ends = points - time * plain, points - time * guided
+    plain_length, length = (torch.linalg.vector_norm(ends, dim=1, keepdim=True) for ends in (plain_ends, guided_ends))
+    gain = ((plain - guided) * (plain_ends + guided_ends)).sum(1, keepdim=True)  # (|guided x|^2 - |plain x|^2) / t
+    return gain / (length * (length + plain_length)).clamp(min=1e-12) * guided_ends
+
+
 def integrate(
     velocity: Velocity,
     points: torch.Tensor,
@@ -1736,7 +1759,9 @@ class CodePrior(Prior):
         rest_temperature: Scale of the flow's noise in samples. Below 1, what the code does not say is more typical.
         rest_limit: Root mean square of the rest above which code and rest of a sample are drawn a second time. The
             shorter rest stays: malformed samples have the longest. None draws every sample once.
+        rest_margin: Rings of cells at the edge of the grid that this length leaves out, as they show background.
         guidance: Strength of what the flow's network adds to its Gaussian, see `Flow`; 2.5 if None.
+        guidance_rescale: As in `Flow`.
         flow_width: As in `Flow`.
         flow_mlp_width: As in `Flow`; also the features of the code's networks for latents without a grid.
         flow_depth: As in `Flow`.
@@ -1761,7 +1786,9 @@ class CodePrior(Prior):
         code_width: int = 64,
         rest_temperature: float = REST_TEMPERATURE,
         rest_limit: float | None = None,
+        rest_margin: int = 0,
         guidance: float | None = None,
+        guidance_rescale: float = 0.0,
         flow_width: int = 48,
         flow_mlp_width: int = 512,
         flow_depth: int = 2,
@@ -1776,15 +1803,17 @@ class CodePrior(Prior):
             raise ValueError(f"rest_temperature={rest_temperature} is not possible; it must be at least 0.")
         if rest_limit is not None and not rest_limit > 0:
             raise ValueError(f"rest_limit={rest_limit} is not possible; it must be above 0.")
+        if not 0 <= rest_margin <= (latent_size - 1) // 2:
+            most = (latent_size - 1) // 2  # at least one cell is left
+            raise ValueError(f"rest_margin={rest_margin} is not possible; it must be from 0 to {most}.")
         if code_width < GROUPS or code_width % GROUPS:
             raise ValueError(f"code_width={code_width} is not possible; it must be a multiple of {GROUPS}.")
-        self.flow = Flow(
-            latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions, has_condition=True
-        )
+        sizes = (latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
+        self.flow = Flow(*sizes, has_condition=True, guidance_rescale=guidance_rescale)
         self.latent_dim, self.latent_shape, self.code_dim = latent_dim, self.flow.latent_shape, code_dim
         self.code_nats, self.code_width = code_nats, code_width
         self.guidance = GUIDANCE if guidance is None else guidance
-        self.rest_temperature, self.rest_limit = rest_temperature, rest_limit
+        self.rest_temperature, self.rest_limit, self.rest_margin = rest_temperature, rest_limit, rest_margin
         self.encoder, self.decoder = self._new_networks()
         self.code = PrincipalComponents(code_dim, code_dim)
         self.register_buffer("shift", torch.zeros(latent_dim))
@@ -1821,9 +1850,10 @@ class CodePrior(Prior):
     def no_softer(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """The noise `rest` (..., Z) between two images, a `share` (..., 1) of the way to one whose root mean square is
         at least 0.85. Encoded images have shorter noise: residual latents hold what it lacks. These fade between two
-        images, which would be soft."""
-        length = _length(rest).clamp(min=1e-6)
-        return rest * (1 + ((PATH_NOISE / length).clamp(min=1) - 1) * share)
+        images, which would be soft. Noise is in proportion to the calibration of the flow, so one that narrows latents
+        needs less."""
+        length, least = _length(rest).clamp(min=1e-6), PATH_NOISE * self.flow.std.mean().clamp(max=1)
+        return rest * (1 + ((least / length).clamp(min=1) - 1) * share)
 
     def from_noise(
         self,
@@ -1844,11 +1874,34 @@ class CodePrior(Prior):
 
         expected, rest = draw(*noise[:2])
         if self.rest_limit is not None and len(noise) > 2:
-            is_long = _length(rest) > self.rest_limit
-            expected, rest = _shorter(
-                (expected, rest), is_long, lambda rows: draw(*(part[rows] for part in noise[2:]))
+            expected, rest = self._shorter(
+                (expected, rest), self.rest_limit, lambda rows: draw(*(part[rows] for part in noise[2:]))
             )
         return components.denormalised(expected + self.shift + self.scale * rest)
+
+    def _shorter(self, first: Drawn, limit: float, draw_again: Callable[[torch.Tensor | slice], Drawn]) -> Drawn:
+        """Samples, of which those with a rest above the `limit` are drawn again, by their numbers `(B',)`. The shorter
+        rest stays."""
+        length = self._inner_length(first[1])
+        is_long = length > limit
+        rows: torch.Tensor | slice = slice(None)
+        if not torch.compiler.is_exporting():  # in a graph, whose shapes cannot depend on values, all are drawn again
+            rows = is_long[:, 0].nonzero()[:, 0]
+            if len(rows) == 0:
+                return first
+        second = draw_again(rows)
+        is_better = is_long[rows] & (self._inner_length(second[1]) < length[rows])
+        expected, rest = (part.clone() for part in first)
+        expected[rows] = torch.where(is_better, second[0], expected[rows])
+        rest[rows] = torch.where(is_better, second[1], rest[rows])
+        return expected, rest
+
+    def _inner_length(self, rest: torch.Tensor) -> torch.Tensor:
+        """The root mean square of `rest` (B, Z) without the rings of `rest_margin`: `(B, 1)`."""
+        margin = self.rest_margin
+        if margin:
+            rest = rest.unflatten(1, self.latent_shape)[..., margin:-margin, margin:-margin].flatten(1)
+        return _length(rest)
 
     def to_noise(
         self,
@@ -2071,22 +2124,6 @@ class CodeTraining(PriorTraining):
 def _length(rest: torch.Tensor) -> torch.Tensor:
     """The root mean square of `rest` (..., Z): `(..., 1)`."""
     return rest.square().mean(-1, keepdim=True).sqrt()
-
-
-def _shorter(first: Drawn, is_long: torch.Tensor, draw_again: Callable[[torch.Tensor | slice], Drawn]) -> Drawn:
-    """Samples, of which those that are `is_long` (B, 1) are drawn again, by their numbers `(B',)`. The shorter rest
-    stays."""
-    rows: torch.Tensor | slice = slice(None)
-    if not torch.compiler.is_exporting():  # in a graph, whose shapes cannot depend on values, all are drawn again
-        rows = is_long[:, 0].nonzero()[:, 0]
-        if len(rows) == 0:
-            return first
-    second = draw_again(rows)
-    is_better = is_long[rows] & (_length(second[1]) < _length(first[1][rows]))
-    expected, rest = (part.clone() for part in first)
-    expected[rows] = torch.where(is_better, second[0], expected[rows])
-    rest[rows] = torch.where(is_better, second[1], rest[rows])
-    return expected, rest
 
 
 def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
@@ -2570,7 +2607,7 @@ class LatentPrior(PrincipalComponents):
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
         the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
         of these, with a circle for the code and another for the noise of the rest. Midway, the root mean square of
-        this noise is at least 0.85. Guidance plays no part in it.
+        this noise is at least 0.85, or less if the flow narrows latents. Guidance plays no part in it.
 
         Args:
             starts: Latents.
@@ -2815,8 +2852,11 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             are whole more often, and softer.
         rest_limit: Root mean square of this rest, in standard deviations, above which a sample is drawn a second time.
             The shorter rest stays: malformed samples have the longest. None draws every sample once.
+        rest_margin: Rings of cells at the edge of the grid that this leaves out, as they show background.
         guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
             typical, below 1 more varied. None for the prior's own, 2.5 of "code" and 1 of "flow".
+        guidance_rescale: How much of the length that guidance adds to the latents of samples is taken away again, from
+            0 for none to 1 for all.
         num_directions: Maximum number of principal components, which sliders move along.
         num_gaussians: Maximum number of Gaussians in the mixture prior.
         flow_width: Channels of the flow's UNet at its finest scale, for latents on a grid.

@@ -55,7 +55,7 @@ NUM_COMPARED = 16  # samples, for the distance between two
 NAMED, LABELS, COMPONENTS = "By name", "By label", "Components"
 UNTOUCHED = "Move a slider."
 WITHOUT_PHOTO = "Without a photo, the sliders change a sample."
-WITH_LABELS = "**Draw a sample with {these}**"
+WITH_LABELS = "**Generate a sample with {these}**"
 BY_LABEL = "To change your photo by label, move the sliders under **By label**."
 LABEL_NOTE = """**Labels.** A linear probe found these directions from the labels of the dataset. The percentage is the
 probe's balanced accuracy on {each} held-out images; chance is 50%. {step} The labels are annotators' guesses, and a
@@ -476,7 +476,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
                 with gr.Row(visible=bool(first.labels), equal_height=False, elem_id="edit-labels") as asking_fields:
                     labels, *fields = label_fields(models, first.name)
                     labels = gr.Textbox(labels, label="Labels", visible=False)
-                    draw_anew = gr.Button("Draw a sample", elem_id="edit-draw", min_width=120)
+                    draw_anew = gr.Button("Generate a sample", elem_id="edit-draw", min_width=120)
                 sliders = widget("sliders", elem_id="sliders")
         with gr.Accordion("What the sliders mean", open=False):
             meaning = gr.Markdown(elem_id="edit-meaning")

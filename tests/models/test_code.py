@@ -143,6 +143,18 @@ def test_samples_with_a_long_rest_are_drawn_again_and_the_shorter_one_stays(prio
     torch.testing.assert_close(prior.sample(40, "code", torch.Generator().manual_seed(2)), drawn[0])
 
 
+def test_the_length_of_a_rest_leaves_out_the_edge_of_the_grid():
+    prior = fitted(*SHAPES[1])
+    own, (channels, size, _) = prior.code, prior.code.latent_shape
+    rest = torch.randn(6, channels, size, size, generator=torch.Generator().manual_seed(0))
+    for margin in range((size - 1) // 2 + 1):
+        own.rest_margin = margin
+        inner = rest[:, :, margin : size - margin, margin : size - margin]
+        expected = inner.square().mean((1, 2, 3)).sqrt()[:, None]
+        torch.testing.assert_close(own._inner_length(rest.flatten(1)), expected)
+    assert margin >= 1
+
+
 def test_the_second_draw_has_the_code_that_is_asked_for(prior):
     own, mean, root = prior.code, torch.full((4,), 1.5), torch.diag(torch.tensor([0.0, 0.1, 0.1, 0.1]))
     own.rest_limit = 1e-3  # every sample is drawn twice
@@ -169,6 +181,7 @@ def test_impossible_sizes_are_refused():
         ({"code_nats": 0.0}, "code_nats=0.0 is not possible; it must be above 0"),
         ({"rest_temperature": -1.0}, "rest_temperature=-1.0 is not possible; it must be at least 0"),
         ({"rest_limit": 0.0}, "rest_limit=0.0 is not possible; it must be above 0"),
+        ({"rest_margin": 4}, "rest_margin=4 is not possible; it must be from 0 to 3"),
         ({"code_width": 12}, "code_width=12 is not possible; it must be a multiple of 8"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -220,12 +233,17 @@ def test_guidance_does_not_change_a_path(prior):
 
 
 def test_noise_between_two_images_has_a_least_length(prior):
+    prior.code.flow.std.fill_(1.0)
     rest = torch.ones(4, 128) * torch.tensor([0.0, 0.5, 0.85, 1.5])[:, None]  # these are its root mean squares
     assert torch.equal(prior.code.no_softer(rest, torch.zeros(4, 1)), rest)
     midway = prior.code.no_softer(rest, torch.ones(4, 1))
     torch.testing.assert_close(midway[:, 0], torch.tensor([0.0, 0.85, 0.85, 1.5]))
     halfway = prior.code.no_softer(rest[1:2], torch.full((1, 1), 0.5))
     torch.testing.assert_close(halfway[0, 0], torch.tensor((0.5 + 0.85) / 2))
+    for std, least in ((0.8, 0.68), (1.4, 0.85)):  # of the calibration, to which the noise of images is in proportion
+        prior.code.flow.std.fill_(std)
+        midway = prior.code.no_softer(rest[1:2], torch.ones(1, 1))
+        torch.testing.assert_close(midway[0, 0], torch.tensor(least))
 
 
 def test_the_noise_of_a_path_is_lengthened_midway_and_not_at_its_ends(prior):

@@ -188,6 +188,33 @@ def test_a_flow_draws_in_half_precision(latent_dim, latent_size):
     assert flow.sample(torch.randn(3, latent_dim, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("rescale", [0.5, 1.0])
+def test_rescaled_guidance_keeps_the_length_of_the_latents_that_it_points_at(rescale):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain, rescaled = FlowPrior(8, flow_mlp_width=16), FlowPrior(8, flow_mlp_width=16, guidance_rescale=rescale)
+    rescaled.load_state_dict(plain.state_dict())
+    points, times = torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1e-3, 0.1, 0.5, 1])
+
+    def ends(flow: FlowPrior, guidance: float) -> torch.Tensor:
+        return points - times[:, None] * flow(points, times, guidance=guidance).detach()
+
+    unguided, guided, kept = ends(plain, 1.0), ends(plain, 3.0), ends(rescaled, 3.0)
+    lengths = [latents.norm(dim=1) for latents in (guided, unguided)]
+    assert (lengths[0] - lengths[1]).abs().max() > 0.1
+    torch.testing.assert_close(kept.norm(dim=1), torch.lerp(*lengths, rescale), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.nn.functional.normalize(kept), torch.nn.functional.normalize(guided))
+    assert torch.equal(ends(rescaled, 1.0), unguided)
+
+
+def test_rescaled_guidance_is_the_limit_at_the_time_0_and_draws_in_half_precision():
+    flow = FlowPrior(8, flow_mlp_width=16, guidance=3.0, guidance_rescale=1.0)
+    points = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    soon, now = (flow(points, torch.full((4,), time), guidance=3.0).detach() for time in (1e-6, 0.0))
+    torch.testing.assert_close(now, soon, rtol=1e-3, atol=1e-3)
+    assert flow.bfloat16().sample(points.bfloat16(), guidance=3.0).dtype == torch.bfloat16
+
+
 def test_one_gaussian_is_enough_for_latents_that_are_one(fitted_prior):
     fitted_prior.mixture.fit(gaussian_samples(2000), fitted_prior)
     samples = fitted_prior.sample(20_000, "mixture", torch.Generator().manual_seed(1))
@@ -394,6 +421,7 @@ def test_the_sizes_of_a_model_s_prior_are_those_of_its_configuration(images, tmp
         ({"flow_width": 40}, "flow_width=40 .* multiple of 16"),
         ({"flow_mlp_width": 8}, "flow_mlp_width=8 .* multiple of 16"),
         ({"flow_directions": -1}, "flow_directions=-1 .* at least 1"),
+        ({"guidance_rescale": 1.5}, "guidance_rescale=1.5 .* from 0 to 1"),
     ],
 )
 def test_an_impossible_size_of_a_prior_is_refused(sizes, named):

@@ -57,9 +57,10 @@ def test_the_files_compute_what_the_model_does_for_any_batch(family, images, tmp
     np.testing.assert_allclose(drawn, samples, atol=1e-4, rtol=0)
 
 
-def test_samples_that_are_drawn_twice_are_the_same_in_a_graph(tmp_path):
+@pytest.mark.parametrize("guidance_rescale", [0.0, 1.0])
+def test_samples_that_are_drawn_twice_are_the_same_in_a_graph(guidance_rescale, tmp_path):
     torch.manual_seed(0)
-    model = tiny_model("vae", prior="code", code_width=8, rest_limit=0.84)
+    model = tiny_model("vae", prior="code", code_width=8, rest_limit=0.84, guidance_rescale=guidance_rescale)
     fitted(model.latent_prior, TINY["latent_dim"])
     prior, noise = model.latent_prior, drawn_noise(model.latent_prior, "code", 12, seed=5)
     samples = prior.sample(12, "code", torch.Generator().manual_seed(5))

@@ -852,7 +852,7 @@ def test_labels_of_a_sample_are_beside_the_sliders_and_a_photo_has_sliders_for_t
         *_, note, fields = edit.start_edit(asked, model, 7, 1.0, "own", picture, "", 1, None)
         return note.value if note.visible else None, fields.visible
 
-    assert shown("faces-vae", None) == ("**Draw a sample with these labels**", True)
+    assert shown("faces-vae", None) == ("**Generate a sample with these labels**", True)
     assert shown("faces-vae", upload) == (edit.BY_LABEL, False)
     assert shown("plain-vae", None) == shown("plain-vae", upload) == (None, False)
     fields = [field.value for field in generate.label_fields(asked, "faces-vae", {"age": "50"})[1:]]

@@ -227,7 +227,7 @@ class LatentPrior(PrincipalComponents):
         deviations. The name of a prior, such as "flow", is the great circle between the noises that this prior makes
         the two from. Every point of it is as likely as the ends, and is not a double exposure of both. "code" is one
         of these, with a circle for the code and another for the noise of the rest. Midway, the root mean square of
-        this noise is at least 0.85. Guidance plays no part in it.
+        this noise is at least 0.85, or less if the flow narrows latents. Guidance plays no part in it.
 
         Args:
             starts: Latents.

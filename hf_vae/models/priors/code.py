@@ -52,7 +52,9 @@ class CodePrior(Prior):
         rest_temperature: Scale of the flow's noise in samples. Below 1, what the code does not say is more typical.
         rest_limit: Root mean square of the rest above which code and rest of a sample are drawn a second time. The
             shorter rest stays: malformed samples have the longest. None draws every sample once.
+        rest_margin: Rings of cells at the edge of the grid that this length leaves out, as they show background.
         guidance: Strength of what the flow's network adds to its Gaussian, see `Flow`; 2.5 if None.
+        guidance_rescale: As in `Flow`.
         flow_width: As in `Flow`.
         flow_mlp_width: As in `Flow`; also the features of the code's networks for latents without a grid.
         flow_depth: As in `Flow`.
@@ -77,7 +79,9 @@ class CodePrior(Prior):
         code_width: int = 64,
         rest_temperature: float = REST_TEMPERATURE,
         rest_limit: float | None = None,
+        rest_margin: int = 0,
         guidance: float | None = None,
+        guidance_rescale: float = 0.0,
         flow_width: int = 48,
         flow_mlp_width: int = 512,
         flow_depth: int = 2,
@@ -92,15 +96,17 @@ class CodePrior(Prior):
             raise ValueError(f"rest_temperature={rest_temperature} is not possible; it must be at least 0.")
         if rest_limit is not None and not rest_limit > 0:
             raise ValueError(f"rest_limit={rest_limit} is not possible; it must be above 0.")
+        if not 0 <= rest_margin <= (latent_size - 1) // 2:
+            most = (latent_size - 1) // 2  # at least one cell is left
+            raise ValueError(f"rest_margin={rest_margin} is not possible; it must be from 0 to {most}.")
         if code_width < GROUPS or code_width % GROUPS:
             raise ValueError(f"code_width={code_width} is not possible; it must be a multiple of {GROUPS}.")
-        self.flow = Flow(
-            latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions, has_condition=True
-        )
+        sizes = (latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
+        self.flow = Flow(*sizes, has_condition=True, guidance_rescale=guidance_rescale)
         self.latent_dim, self.latent_shape, self.code_dim = latent_dim, self.flow.latent_shape, code_dim
         self.code_nats, self.code_width = code_nats, code_width
         self.guidance = GUIDANCE if guidance is None else guidance
-        self.rest_temperature, self.rest_limit = rest_temperature, rest_limit
+        self.rest_temperature, self.rest_limit, self.rest_margin = rest_temperature, rest_limit, rest_margin
         self.encoder, self.decoder = self._new_networks()
         self.code = PrincipalComponents(code_dim, code_dim)
         self.register_buffer("shift", torch.zeros(latent_dim))
@@ -137,9 +143,10 @@ class CodePrior(Prior):
     def no_softer(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """The noise `rest` (..., Z) between two images, a `share` (..., 1) of the way to one whose root mean square is
         at least 0.85. Encoded images have shorter noise: residual latents hold what it lacks. These fade between two
-        images, which would be soft."""
-        length = _length(rest).clamp(min=1e-6)
-        return rest * (1 + ((PATH_NOISE / length).clamp(min=1) - 1) * share)
+        images, which would be soft. Noise is in proportion to the calibration of the flow, so one that narrows latents
+        needs less."""
+        length, least = _length(rest).clamp(min=1e-6), PATH_NOISE * self.flow.std.mean().clamp(max=1)
+        return rest * (1 + ((least / length).clamp(min=1) - 1) * share)
 
     def from_noise(
         self,
@@ -160,11 +167,34 @@ class CodePrior(Prior):
 
         expected, rest = draw(*noise[:2])
         if self.rest_limit is not None and len(noise) > 2:
-            is_long = _length(rest) > self.rest_limit
-            expected, rest = _shorter(
-                (expected, rest), is_long, lambda rows: draw(*(part[rows] for part in noise[2:]))
+            expected, rest = self._shorter(
+                (expected, rest), self.rest_limit, lambda rows: draw(*(part[rows] for part in noise[2:]))
             )
         return components.denormalised(expected + self.shift + self.scale * rest)
+
+    def _shorter(self, first: Drawn, limit: float, draw_again: Callable[[torch.Tensor | slice], Drawn]) -> Drawn:
+        """Samples, of which those with a rest above the `limit` are drawn again, by their numbers `(B',)`. The shorter
+        rest stays."""
+        length = self._inner_length(first[1])
+        is_long = length > limit
+        rows: torch.Tensor | slice = slice(None)
+        if not torch.compiler.is_exporting():  # in a graph, whose shapes cannot depend on values, all are drawn again
+            rows = is_long[:, 0].nonzero()[:, 0]
+            if len(rows) == 0:
+                return first
+        second = draw_again(rows)
+        is_better = is_long[rows] & (self._inner_length(second[1]) < length[rows])
+        expected, rest = (part.clone() for part in first)
+        expected[rows] = torch.where(is_better, second[0], expected[rows])
+        rest[rows] = torch.where(is_better, second[1], rest[rows])
+        return expected, rest
+
+    def _inner_length(self, rest: torch.Tensor) -> torch.Tensor:
+        """The root mean square of `rest` (B, Z) without the rings of `rest_margin`: `(B, 1)`."""
+        margin = self.rest_margin
+        if margin:
+            rest = rest.unflatten(1, self.latent_shape)[..., margin:-margin, margin:-margin].flatten(1)
+        return _length(rest)
 
     def to_noise(
         self,
@@ -387,22 +417,6 @@ class CodeTraining(PriorTraining):
 def _length(rest: torch.Tensor) -> torch.Tensor:
     """The root mean square of `rest` (..., Z): `(..., 1)`."""
     return rest.square().mean(-1, keepdim=True).sqrt()
-
-
-def _shorter(first: Drawn, is_long: torch.Tensor, draw_again: Callable[[torch.Tensor | slice], Drawn]) -> Drawn:
-    """Samples, of which those that are `is_long` (B, 1) are drawn again, by their numbers `(B',)`. The shorter rest
-    stays."""
-    rows: torch.Tensor | slice = slice(None)
-    if not torch.compiler.is_exporting():  # in a graph, whose shapes cannot depend on values, all are drawn again
-        rows = is_long[:, 0].nonzero()[:, 0]
-        if len(rows) == 0:
-            return first
-    second = draw_again(rows)
-    is_better = is_long[rows] & (_length(second[1]) < _length(first[1][rows]))
-    expected, rest = (part.clone() for part in first)
-    expected[rows] = torch.where(is_better, second[0], expected[rows])
-    rest[rows] = torch.where(is_better, second[1], rest[rows])
-    return expected, rest
 
 
 def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:

@@ -37,7 +37,9 @@ class Flow(nn.Module):
     more, with the `mean` and `std` (Z,) that `calibrate` finds.
 
     What the network adds can be strengthened: `gaussian + guidance * added`, the guidance of a model by a weaker one
-    (Karras et al. 2024), in which the Gaussian is the weaker one and costs nothing. Samples are then more typical.
+    (Karras et al. 2024), in which the Gaussian is the weaker one and costs nothing. Samples are then more typical. But
+    some of the latents get too long. `guidance_rescale` gives those that the velocity points at the length that they
+    have without guidance (after Lin et al. 2024, section 3.4).
 
     A flow may have a condition: other latents `(B, Z)`, which its network sees beside the point.
 
@@ -49,9 +51,10 @@ class Flow(nn.Module):
         flow_depth: Residual blocks of the UNet at each scale; the MLP has twice as many.
         flow_directions: The most principal components of the Gaussian; K is the smaller of this and Z.
         has_condition: Whether it has a condition.
+        guidance_rescale: From 0, for guidance as it is, to 1, for the whole of this correction.
 
     Raises:
-        ValueError: If a size is not possible.
+        ValueError: If a size or `guidance_rescale` is not possible.
     """
 
     directions: torch.Tensor
@@ -69,6 +72,7 @@ class Flow(nn.Module):
         flow_depth: int = 2,
         flow_directions: int = 512,
         has_condition: bool = False,
+        guidance_rescale: float = 0.0,
     ):
         super().__init__()
         if not 1 <= flow_depth <= MAX_FLOW_DEPTH:
@@ -79,7 +83,10 @@ class Flow(nn.Module):
             raise ValueError(f"flow_mlp_width={flow_mlp_width} is not possible; it must be a multiple of 16.")
         if flow_directions < 1:
             raise ValueError(f"flow_directions={flow_directions} is not possible; it must be at least 1.")
+        if not 0 <= guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale={guidance_rescale} is not possible; it must be from 0 to 1.")
         self.latent_dim, self.latent_size, self.has_condition = latent_dim, latent_size, has_condition
+        self.guidance_rescale = guidance_rescale
         self.width, self.mlp_width, self.depth = flow_width, flow_mlp_width, flow_depth
         self.latent_shape = (
             (latent_dim // latent_size**2, latent_size, latent_size) if latent_size > 1 else (latent_dim,)
@@ -106,7 +113,12 @@ class Flow(nn.Module):
         guidance: float = 1.0,
     ) -> torch.Tensor:
         """The velocity `(B, Z)` at `points` (B, Z) and `times` (B,) in [0, 1]."""
-        return self.gaussian_velocity(points, times) + guidance * self.added_velocity(points, times, condition)
+        gaussian, added = self.gaussian_velocity(points, times), self.added_velocity(points, times, condition)
+        guided = gaussian + guidance * added
+        if self.guidance_rescale == 0 or guidance == 1:
+            return guided
+        longer = _lengthening(points, times[:, None], gaussian + added, guided)
+        return guided + (self.guidance_rescale * longer).to(points.dtype)
 
     def gaussian_velocity(self, points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """The expectation of `noise - latents` if latents are the Gaussian, `(B, Z)`. Along a direction of the
@@ -211,8 +223,7 @@ class Flow(nn.Module):
 
 
 class FlowPrior(Flow, Prior):
-    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`,
-    1 if None."""
+    """A flow of the latents themselves. The arguments are those of `Flow`, and its usual `guidance`, 1 if None."""
 
     title = "flow (learned)"
     is_learned = True
@@ -227,8 +238,10 @@ class FlowPrior(Flow, Prior):
         flow_depth: int = 2,
         flow_directions: int = 512,
         guidance: float | None = None,
+        guidance_rescale: float = 0.0,
     ):
-        super().__init__(latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
+        sizes = (latent_dim, latent_size, flow_width, flow_mlp_width, flow_depth, flow_directions)
+        super().__init__(*sizes, guidance_rescale=guidance_rescale)
         self.guidance = 1.0 if guidance is None else guidance
 
     @property
@@ -399,6 +412,16 @@ class FlowTraining(PriorTraining):
             "optimizer": self._optimizer,
             "schedule": self._schedule,
         }
+
+
+def _lengthening(points: torch.Tensor, time: torch.Tensor, plain: torch.Tensor, guided: torch.Tensor) -> torch.Tensor:
+    """What gives the latents that the velocity `guided` points at the length of those that `plain` points at, (B, Z)
+    each: it is to be added to `guided`. Latents x and lengths |x| give `(|guided x| - |plain x|) / (t |guided x|)`
+    times the guided x. Written so, it has no division by the time t (B, 1), which may be 0."""
+    plain_ends, guided_ends = points - time * plain, points - time * guided
+    plain_length, length = (torch.linalg.vector_norm(ends, dim=1, keepdim=True) for ends in (plain_ends, guided_ends))
+    gain = ((plain - guided) * (plain_ends + guided_ends)).sum(1, keepdim=True)  # (|guided x|^2 - |plain x|^2) / t
+    return gain / (length * (length + plain_length)).clamp(min=1e-12) * guided_ends
 
 
 def integrate(
