@@ -112,7 +112,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             are whole more often, and softer.
         rest_limit: Root mean square of this rest, in standard deviations, above which a sample is drawn a second time.
             The shorter rest stays: malformed samples have the longest. None draws every sample once.
-        rest_margin: Rings of cells at the edge of the grid that this leaves out, as they show background.
+        rest_margin: Rings of cells at the edge of the grid that `rest_limit` leaves out, as they show background.
         guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
             typical, below 1 more varied. None for the prior's own, 2.5 of "code" and 1 of "flow".
         guidance_rescale: How much of the length that guidance adds to the latents of samples is taken away again, from

@@ -1242,8 +1242,8 @@ class Flow(nn.Module):
 
     What the network adds can be strengthened: `gaussian + guidance * added`, the guidance of a model by a weaker one
     (Karras et al. 2024), in which the Gaussian is the weaker one and costs nothing. Samples are then more typical. But
-    some of the latents get too long. `guidance_rescale` gives those that the velocity points at the length that they
-    have without guidance (after Lin et al. 2024, section 3.4).
+    some of the latents get too long. At each time, the velocity points at an estimate of the latents. With
+    `guidance_rescale`, this estimate has the length that it has without guidance (after Lin et al. 2024, section 3.4).
 
     A flow may have a condition: other latents `(B, Z)`, which its network sees beside the point.
 
@@ -2852,7 +2852,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             are whole more often, and softer.
         rest_limit: Root mean square of this rest, in standard deviations, above which a sample is drawn a second time.
             The shorter rest stays: malformed samples have the longest. None draws every sample once.
-        rest_margin: Rings of cells at the edge of the grid that this leaves out, as they show background.
+        rest_margin: Rings of cells at the edge of the grid that `rest_limit` leaves out, as they show background.
         guidance: Strength of what a flow's network adds to its Gaussian when samples are drawn. Above 1 they are more
             typical, below 1 more varied. None for the prior's own, 2.5 of "code" and 1 of "flow".
         guidance_rescale: How much of the length that guidance adds to the latents of samples is taken away again, from

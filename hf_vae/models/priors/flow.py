@@ -38,8 +38,8 @@ class Flow(nn.Module):
 
     What the network adds can be strengthened: `gaussian + guidance * added`, the guidance of a model by a weaker one
     (Karras et al. 2024), in which the Gaussian is the weaker one and costs nothing. Samples are then more typical. But
-    some of the latents get too long. `guidance_rescale` gives those that the velocity points at the length that they
-    have without guidance (after Lin et al. 2024, section 3.4).
+    some of the latents get too long. At each time, the velocity points at an estimate of the latents. With
+    `guidance_rescale`, this estimate has the length that it has without guidance (after Lin et al. 2024, section 3.4).
 
     A flow may have a condition: other latents `(B, Z)`, which its network sees beside the point.
 
