@@ -36,6 +36,7 @@ MODEL_RANGES: dict[str, dict[str, Any]] = {
     "detail_dim": {"least": 0},
     "code_dim": {"least": 1},
     "code_nats": {"above": 0},
+    "code_gaussians": {"least": 1},
     "code_width": {"least": 8},
     "rest_temperature": {"least": 0},
     "rest_limit": {"above": 0},

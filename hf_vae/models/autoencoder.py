@@ -33,6 +33,7 @@ class Autoencoder(ImageGenerator):
         prior: PriorKind = "code",
         code_dim: int = 128,
         code_nats: float = 60.0,
+        code_gaussians: int = 128,
         code_width: int = 64,
         rest_temperature: float = 0.85,
         rest_limit: float | None = None,

@@ -107,6 +107,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             draws the latents), "mixture" (of Gaussians) or "gaussian". "standard" is N(0, I) and is not fitted.
         code_dim: Numbers in the code.
         code_nats: Information of the code about an image, in nats.
+        code_gaussians: Maximum number of Gaussians that the code is drawn from. They share a covariance.
         code_width: Channels of the code's networks, at the scale of the grid.
         rest_temperature: Scale of the noise in samples that what the code does not say is drawn from. Below 1, samples
             are whole more often, and softer.

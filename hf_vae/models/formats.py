@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 VERSION_KEY = "format_version"  # in config.json; versions 1 to 4 did not write it
 
 
@@ -52,6 +52,8 @@ CHANGES: dict[int, FormatChange] = {
     5: FormatChange(),
     # 2026-11-27: the statistics of the latents in the configuration.
     6: FormatChange(),
+    # 2026-11-28: a mixture of Gaussians that the code is drawn from.
+    7: FormatChange(),
 }
 # The arguments that versions up to this one did not have, or did not write yet, and the values that they stood for.
 FIRST_VALUES: dict[int, dict[str, Any]] = {
@@ -66,6 +68,7 @@ FIRST_VALUES: dict[int, dict[str, Any]] = {
         "flow_directions": 512,
     },
     5: {"guidance": None},
+    7: {"code_gaussians": 1},
 }
 
 

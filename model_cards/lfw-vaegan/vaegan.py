@@ -190,7 +190,7 @@ from typing import Any
 import torch
 
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 VERSION_KEY = "format_version"  # in config.json; versions 1 to 4 did not write it
 
 
@@ -229,6 +229,8 @@ CHANGES: dict[int, FormatChange] = {
     5: FormatChange(),
     # 2026-11-27: the statistics of the latents in the configuration.
     6: FormatChange(),
+    # 2026-11-28: a mixture of Gaussians that the code is drawn from.
+    7: FormatChange(),
 }
 # The arguments that versions up to this one did not have, or did not write yet, and the values that they stood for.
 FIRST_VALUES: dict[int, dict[str, Any]] = {
@@ -243,6 +245,7 @@ FIRST_VALUES: dict[int, dict[str, Any]] = {
         "flow_directions": 512,
     },
     5: {"guidance": None},
+    7: {"code_gaussians": 1},
 }
 
 
@@ -810,7 +813,7 @@ class Prior(nn.Module):
     needs_encoder: ClassVar[bool] = True
     is_learned: ClassVar[bool] = False
     is_invertible: ClassVar[bool] = False
-    num_choices: ClassVar[int] = 0
+    num_choices: int = 0
     preview_kind: ClassVar[str] = "gaussian"
 
     @property
@@ -1203,6 +1206,314 @@ def move_average(
     torch._foreach_lerp_([averaged[name] for name in moving], [values[name] for name in moving], speed)
     for name in averaged.keys() - moving:
         averaged[name].copy_(values[name])
+
+
+"""A Gaussian along the principal components."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+
+class GaussianPrior(Prior):
+    """The Gaussian that the principal components describe. All of it is in these, so there is nothing more to fit."""
+
+    title = "Gaussian"
+    needs_encoder = False  # before it is fitted it is N(0, I)
+
+    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS):
+        super().__init__()
+        self.latent_dim, self.num_directions = latent_dim, min(latent_dim, num_directions)
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """Of the position along the directions, and of what the directions do not explain."""
+        return [self.num_directions, self.latent_dim]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        position, rest = noise
+        return components.mean + (position * components.stds) @ components.directions + rest * components.rest
+
+
+"""A mixture of Gaussians along the principal components."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+
+NUM_GAUSSIANS = 16
+HELDOUT = 0.1  # the share of the latents that the number of Gaussians is chosen on
+MAX_ROUNDS = 100  # of expectation and maximisation, and of k-means before these
+TOLERANCE = 1e-3  # rounds end when the mean log-likelihood rises by less
+MIN_MIXTURE_VARIANCE = 1e-6  # added to every variance, so that no Gaussian collapses onto one latent
+
+
+class MixturePrior(Prior):
+    """A mixture of up to `num_gaussians` Gaussians with diagonal covariances, over the coordinates along the
+    directions: `weights` (M,), `means` and `stds` (M, K). What the directions do not explain is drawn as in
+    `GaussianPrior`. Before it is fitted it is one Gaussian, the same as there."""
+
+    title = "mixture of Gaussians"
+    num_choices = 1
+    weights: torch.Tensor
+    means: torch.Tensor
+    stds: torch.Tensor
+
+    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS, num_gaussians: int = NUM_GAUSSIANS):
+        super().__init__()
+        if num_gaussians < 1:
+            raise ValueError(f"num_gaussians={num_gaussians} is not possible; it must be at least 1.")
+        self.gaussian = GaussianPrior(latent_dim, num_directions)
+        num_directions = min(latent_dim, num_directions)
+        self.register_buffer("weights", torch.eye(1, num_gaussians)[0])
+        self.register_buffer("means", torch.zeros(num_gaussians, num_directions))
+        self.register_buffer("stds", torch.ones(num_gaussians, num_directions))
+
+    @property
+    def noise_sizes(self) -> list[int]:
+        """Of the position within a Gaussian, of what the directions do not explain, and of what chooses the
+        Gaussian."""
+        return [*self.gaussian.noise_sizes, 1]
+
+    def from_noise(
+        self,
+        noise: Sequence[torch.Tensor],
+        components: PrincipalComponents,
+        num_steps: int = DEFAULT_STEPS,
+        while_loop: WhileLoop = run_while,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        position, rest, choice = noise
+        chosen = choose(self.weights, choice)
+        position = self.means[chosen] + position * self.stds[chosen]
+        return self.gaussian.from_noise([position, rest], components)
+
+    @torch.no_grad()
+    def fit(
+        self,
+        latents: torch.Tensor,
+        components: PrincipalComponents,
+        seed: int = 0,
+        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        """Fits mixtures of 1, 2, 4 and more Gaussians, up to `num_gaussians`, and keeps the one that gives the highest
+        likelihood to a tenth of the latents that none of them was fitted to."""
+        coordinates = components.coordinates(latents).cpu().double()
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(coordinates), generator=generator)
+        num_heldout = max(1, round(HELDOUT * len(order)))
+        heldout, fitted = coordinates[order[:num_heldout]], coordinates[order[num_heldout:]]
+        most = len(self.weights)
+        sizes = [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
+        mixtures = [fit_mixture(fitted, size, generator) for size in sizes if size <= len(fitted)]
+        self.set(*max(mixtures, key=lambda mixture: log_likelihoods(heldout, *mixture).mean()))
+
+    @torch.no_grad()
+    def set(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor) -> None:
+        """Stores a mixture of M <= `num_gaussians` Gaussians over coordinates: `weights` (M,) that sum to 1, `means`
+        and `stds` (M, K)."""
+        count = len(weights)
+        for buffer, values, unused in ((self.weights, weights, 0.0), (self.means, means, 0.0), (self.stds, stds, 1.0)):
+            buffer.fill_(unused)
+            buffer[:count] = values
+
+
+Gaussians = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def choose(weights: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
+    """The number of a Gaussian, from 0, for each `choice` (B, 1) of N(0, 1): `(B,)`. Each of the M is chosen as often
+    as its share of `weights` (M,) says."""
+    chance = torch.special.ndtr(choice)  # uniform on (0, 1)
+    return (chance > weights.cumsum(0)[:-1]).sum(1)
+
+
+def fit_mixture(points: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> Gaussians:
+    """Fits a mixture of M Gaussians with diagonal covariances to `points` (N, K), by expectation and maximisation
+    (Dempster et al. 1977) from the clusters of k-means. Returns weights (M,), means and standard deviations (M, K)."""
+    shares = torch.nn.functional.one_hot(clusters(points, num_gaussians, generator), num_gaussians).to(points.dtype)
+    mixture, before = _maximise(points, shares), -math.inf
+    for _ in range(MAX_ROUNDS):
+        joint = _joint_log_likelihoods(points, *mixture)
+        found = joint.logsumexp(1).mean().item()
+        if found - before < TOLERANCE:
+            break
+        mixture, before = _maximise(points, joint.softmax(1)), found
+    return mixture
+
+
+def log_likelihoods(
+    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
+) -> torch.Tensor:
+    """The natural logarithm of a mixture's density at `points` (N, K): `(N,)`."""
+    return _joint_log_likelihoods(points, weights, means, stds).logsumexp(1)
+
+
+def _joint_log_likelihoods(
+    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
+) -> torch.Tensor:
+    """The logarithm of each Gaussian's weight times its density at `points` (N, K): `(N, M)`."""
+    precisions = stds.reciprocal()
+    distances = torch.stack(
+        [((points - mean) * precision).square().sum(1) for mean, precision in zip(means, precisions, strict=True)], 1
+    )
+    return weights.log() + precisions.log().sum(1) - 0.5 * (points.shape[1] * math.log(2 * math.pi) + distances)
+
+
+def _maximise(points: torch.Tensor, shares: torch.Tensor) -> Gaussians:
+    """The mixture of highest likelihood for `points` (N, K) of which each Gaussian takes `shares` (N, M)."""
+    counts = shares.sum(0) + 10 * torch.finfo(points.dtype).eps  # (M,)
+    means = shares.T @ points / counts[:, None]
+    variances = (
+        torch.stack([share @ (points - mean).square() for share, mean in zip(shares.T, means, strict=True)])
+        / counts[:, None]
+    )
+    return counts / counts.sum(), means, (variances + MIN_MIXTURE_VARIANCE).sqrt()
+
+
+def clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator) -> torch.Tensor:
+    """The cluster of each of `points` (N, K), from 0, by k-means: Lloyd's rounds from the centres of k-means++
+    (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
+    before."""
+    centres = points[torch.randint(len(points), (1,), generator=generator)]
+    while len(centres) < num_clusters:
+        distances = torch.cdist(points, centres).square().amin(1)
+        chances = distances if distances.sum() > 0 else torch.ones_like(distances)  # all points are centres already
+        centres = torch.cat([centres, points[torch.multinomial(chances, 1, generator=generator)]])
+    clusters = torch.cdist(points, centres).argmin(1)
+    for _ in range(MAX_ROUNDS):
+        for number in clusters.unique().tolist():  # a cluster that lost all its points keeps its centre
+            centres[number] = points[clusters == number].mean(0)
+        before, clusters = clusters, torch.cdist(points, centres).argmin(1)
+        if torch.equal(before, clusters):
+            break
+    return clusters
+
+
+"""The mixture of Gaussians that codes are drawn from."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+
+HELDOUT = 0.1  # the share of the codes that the number of Gaussians is chosen on, where no others are held out
+MAX_CODES = 50_000  # that it is fitted to
+MIN_VARIANCE = 1e-6  # added to every variance, so that no direction is lost
+
+
+class CodeGaussians(NamedTuple):
+    """A mixture of M Gaussians of one covariance over codes `(N, C)`.
+
+    Args:
+        weights: Their shares `(M,)`, which sum to 1.
+        means: `(M, C)`.
+        root: A lower triangular R `(C, C)` of their covariance R R^T.
+    """
+
+    weights: torch.Tensor
+    means: torch.Tensor
+    root: torch.Tensor
+
+
+class CodeMixture(nn.Module):
+    """A mixture of up to M Gaussians that share a covariance, over codes `(N, C)`: `weights` (M,), `means` (M, C) and
+    `root` (C, C). Before it is fitted it is N(0, I).
+
+    With one covariance for all, M Gaussians need little more than their means. So many of them can be fitted to a few
+    thousand codes.
+
+    Args:
+        code_dim: Numbers C in a code.
+        num_gaussians: The most Gaussians M.
+    """
+
+    weights: torch.Tensor
+    means: torch.Tensor
+    root: torch.Tensor
+
+    def __init__(self, code_dim: int, num_gaussians: int):
+        super().__init__()
+        self.register_buffer("weights", torch.eye(1, num_gaussians)[0])
+        self.register_buffer("means", torch.zeros(num_gaussians, code_dim))
+        self.register_buffer("root", torch.eye(code_dim))
+
+    def forward(self, noise: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
+        """Codes `(B, C)` from noise of N(0, 1), `noise` (B, C) and `choice` (B, 1), which chooses the Gaussian."""
+        return self.means[choose(self.weights, choice)] + noise @ self.root.T
+
+    @torch.no_grad()
+    def fit(self, codes: torch.Tensor, heldout: torch.Tensor | None = None, seed: int = 0) -> None:
+        """Fits mixtures of 1, 4, 16 and more Gaussians, up to M, to `codes` (N, C). It keeps the one that gives the
+        highest likelihood to codes `heldout` (K, C); without these, to a tenth of the codes that none was fitted to.
+        Of more than 50,000 codes, it takes so many at random."""
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(codes), generator=generator)[:MAX_CODES]
+        fitted = codes.cpu().double()[order]
+        if heldout is None:
+            num_heldout = max(1, round(HELDOUT * len(fitted)))
+            known, fitted = fitted[:num_heldout], fitted[num_heldout:]
+        else:
+            known = heldout.cpu().double()
+        most = len(self.weights)
+        sizes = [*(4**power for power in range(most.bit_length()) if 4**power < most), most]
+        mixtures = [fit_code_mixture(fitted, size, generator) for size in sizes if size <= len(fitted)]
+        best = max(mixtures, key=lambda mixture: log_likelihoods(known, mixture).mean())
+        self.weights.zero_()[: len(best.weights)] = best.weights
+        self.means.zero_()[: len(best.means)] = best.means
+        self.root.copy_(best.root)
+
+
+def fit_code_mixture(codes: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> CodeGaussians:
+    """Fits a mixture of M Gaussians of one covariance to `codes` (N, C), by expectation and maximisation (Dempster et
+    al. 1977) from the clusters of k-means."""
+    shares = nn.functional.one_hot(clusters(codes, num_gaussians, generator), num_gaussians).to(codes.dtype)
+    mixture, before = _maximise(codes, shares), -math.inf
+    for _ in range(MAX_ROUNDS):
+        joint = _joint_log_likelihoods(codes, mixture)
+        found = joint.logsumexp(1).mean().item()
+        if found - before < TOLERANCE:
+            break
+        mixture, before = _maximise(codes, joint.softmax(1)), found
+    return mixture
+
+
+def log_likelihoods(codes: torch.Tensor, mixture: CodeGaussians) -> torch.Tensor:
+    """The natural logarithm of a mixture's density at `codes` (N, C): `(N,)`."""
+    return _joint_log_likelihoods(codes, mixture).logsumexp(1)
+
+
+def _joint_log_likelihoods(codes: torch.Tensor, mixture: CodeGaussians) -> torch.Tensor:
+    """The logarithm of each Gaussian's weight times its density at `codes` (N, C): `(N, M)`."""
+    weights, means, root = mixture
+    white_codes, white_means = (
+        torch.linalg.solve_triangular(root, points.T, upper=False).T for points in (codes, means)
+    )
+    scale = root.diagonal().log().sum() + 0.5 * codes.shape[1] * math.log(2 * math.pi)
+    return weights.log() - 0.5 * torch.cdist(white_codes, white_means).square() - scale
+
+
+def _maximise(codes: torch.Tensor, shares: torch.Tensor) -> CodeGaussians:
+    """The mixture of highest likelihood for `codes` (N, C) of which each Gaussian takes `shares` (N, M)."""
+    counts = shares.sum(0) + 10 * torch.finfo(codes.dtype).eps  # (M,)
+    means = shares.T @ codes / counts[:, None]
+    covariance = (codes.T @ codes - (means.T * counts) @ means) / len(codes)
+    covariance.diagonal().add_(MIN_VARIANCE)
+    return CodeGaussians(counts / counts.sum(), means, torch.linalg.cholesky(covariance))
 
 
 """The flow: a network that carries noise to latents, and the prior that is such a flow."""
@@ -1722,7 +2033,7 @@ from torch import nn
 
 
 
-CODE_DIM = 128
+CODE_DIM, CODE_GAUSSIANS = 128, 128
 GUIDANCE, REST_TEMPERATURE = 2.5, 0.85  # what LFWcrop looks best with: model_cards/EXPERIMENTS.md
 PATH_NOISE = 0.85  # least root mean square of the noise midway between two images: model_cards/EXPERIMENTS.md
 CODE_SHARE = 0.3  # of the training updates; the flow takes the others
@@ -1742,11 +2053,11 @@ Drawn = tuple[torch.Tensor, torch.Tensor]  # the latents that a code leads to ex
 
 
 class CodePrior(Prior):
-    """A code and a flow. A Gaussian draws the code `(B, code_dim)`, which says what the image as a whole is. A network
-    turns it into the latents that it leads to expect. Given these, a flow draws the rest of the latents.
+    """A code and a flow. A mixture of Gaussians draws the code `(B, code_dim)`, which says what the image as a whole
+    is. A network turns it into the latents that it leads to expect. Given these, a flow draws the rest of the latents.
 
     The code is that of a small VAE of the latents, whose error is measured in images. It is held at `code_nats` of
-    information, so that it keeps to what matters most, and so that a Gaussian suffices to draw it. What people move
+    information, so that it keeps to what matters most, and so that a mixture suffices to draw it. What people move
     along are the principal components of the code: the flow then draws the rest again, from the same noise. Latents
     are drawn given a code as in diffusion autoencoders (Preechakul et al. 2022).
 
@@ -1755,6 +2066,8 @@ class CodePrior(Prior):
         latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
         code_dim: Numbers in the code.
         code_nats: Information of the code about an image, in nats, that training holds it at.
+        code_gaussians: The most Gaussians that it is drawn from, see `CodeMixture`; with 1 it is drawn from N(0, I),
+            along its principal components in standard deviations.
         code_width: Channels of its networks at the grid's own scale, a multiple of 8. They double at each coarser one.
         rest_temperature: Scale of the flow's noise in samples. Below 1, what the code does not say is more typical.
         rest_limit: Root mean square of the rest above which code and rest of a sample are drawn a second time. The
@@ -1783,6 +2096,7 @@ class CodePrior(Prior):
         latent_size: int = 1,
         code_dim: int = CODE_DIM,
         code_nats: float = 60.0,
+        code_gaussians: int = CODE_GAUSSIANS,
         code_width: int = 64,
         rest_temperature: float = REST_TEMPERATURE,
         rest_limit: float | None = None,
@@ -1799,6 +2113,8 @@ class CodePrior(Prior):
             raise ValueError(f"code_dim={code_dim} is not possible; it must be at least 1.")
         if not code_nats > 0:
             raise ValueError(f"code_nats={code_nats} is not possible; it must be above 0.")
+        if code_gaussians < 1:
+            raise ValueError(f"code_gaussians={code_gaussians} is not possible; it must be at least 1.")
         if not rest_temperature >= 0:
             raise ValueError(f"rest_temperature={rest_temperature} is not possible; it must be at least 0.")
         if rest_limit is not None and not rest_limit > 0:
@@ -1816,6 +2132,7 @@ class CodePrior(Prior):
         self.rest_temperature, self.rest_limit, self.rest_margin = rest_temperature, rest_limit, rest_margin
         self.encoder, self.decoder = self._new_networks()
         self.code = PrincipalComponents(code_dim, code_dim)
+        self.mixture = CodeMixture(code_dim, code_gaussians) if code_gaussians > 1 else None
         self.register_buffer("shift", torch.zeros(latent_dim))
         self.register_buffer("scale", torch.ones(latent_dim))
 
@@ -1830,13 +2147,23 @@ class CodePrior(Prior):
         )
 
     @property
+    def num_draws(self) -> int:
+        """Of the code and the rest of each sample."""
+        return 1 if self.rest_limit is None else 2
+
+    @property
+    def num_choices(self) -> int:  # type: ignore[override]
+        """One for each draw, of a Gaussian of the mixture."""
+        return 0 if self.mixture is None else self.num_draws
+
+    @property
     def noise_sizes(self) -> list[int]:
-        """Of the code, along its principal components, and of the flow; with a limit, of a second draw of both."""
-        return [self.code_dim, self.latent_dim] * (1 if self.rest_limit is None else 2)
+        """Of the code and of the flow, for each draw, and then of what chooses the Gaussian of each draw."""
+        return [self.code_dim, self.latent_dim] * self.num_draws + [1] * self.num_choices
 
     @property
     def noise_scales(self) -> list[float]:
-        return [1.0, self.rest_temperature] * (1 if self.rest_limit is None else 2)
+        return [1.0, self.rest_temperature] * self.num_draws + [1.0] * self.num_choices
 
     def like_samples(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """The noise `rest` (..., Z) of images, a `share` (..., 1) of the way to noise of samples: with their
@@ -1863,20 +2190,27 @@ class CodePrior(Prior):
         while_loop: WhileLoop = run_while,
         guidance: float | None = None,
     ) -> torch.Tensor:
-        """The latents of noise: `(..., code_dim)` and `(..., Z)`, as `to_noise` gives them. Samples of a prior with a
-        `rest_limit` need two such pairs, `(B, code_dim)` and `(B, Z)`."""
-        guidance = self.guidance if guidance is None else guidance
+        """The latents of a code `(..., code_dim)`, along its principal components in standard deviations, and of the
+        flow's noise `(..., Z)`, as `to_noise` gives them.
 
-        def draw(position: torch.Tensor, rest: torch.Tensor) -> Drawn:
+        Samples of a prior with a `rest_limit` have two such pairs, `(B, code_dim)` and `(B, Z)`. If parts `(B, 1)`
+        follow, one for each pair, they choose Gaussians of the mixture, which make codes of noise of N(0, 1)."""
+        guidance = self.guidance if guidance is None else guidance
+        num_draws = 1 if len(noise) < 4 else 2
+        codes, rests, choices = noise[: 2 * num_draws : 2], noise[1 : 2 * num_draws : 2], noise[2 * num_draws :]
+
+        def draw(number: int, rows: torch.Tensor | slice = slice(None)) -> Drawn:
+            position, rest = codes[number][rows], rests[number][rows]
+            if choices:
+                assert self.mixture is not None
+                position = self.mixture(position, choices[number][rows])
             code = self.code.mean + (position * self.code.stds) @ self.code.directions
             expected = self.expected(code)
             return expected, self.flow.sample(rest, num_steps, while_loop, expected, guidance)
 
-        expected, rest = draw(*noise[:2])
-        if self.rest_limit is not None and len(noise) > 2:
-            expected, rest = self._shorter(
-                (expected, rest), self.rest_limit, lambda rows: draw(*(part[rows] for part in noise[2:]))
-            )
+        expected, rest = draw(0)
+        if self.rest_limit is not None and num_draws > 1:
+            expected, rest = self._shorter((expected, rest), self.rest_limit, lambda rows: draw(1, rows))
         return components.denormalised(expected + self.shift + self.scale * rest)
 
     def _shorter(self, first: Drawn, limit: float, draw_again: Callable[[torch.Tensor | slice], Drawn]) -> Drawn:
@@ -2058,6 +2392,7 @@ class CodeTraining(PriorTraining):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         codes = mean + torch.exp(0.5 * logvar) * noise
         prior.code.fit(codes)
+        self._fit_mixture(codes)
         rests = torch.cat(
             [
                 latents - prior.expected(code)
@@ -2069,6 +2404,19 @@ class CodeTraining(PriorTraining):
         prior.shift.copy_(rests.mean(0))
         prior.scale.copy_(rests.std(0).clamp(min=1e-6))
         prior.flow.start_from((rests - prior.shift) / prior.scale)
+
+    @torch.no_grad()
+    def _fit_mixture(self, codes: torch.Tensor) -> None:
+        """Fits the mixture to codes `(N, code_dim)`. Held-out latents choose its number of Gaussians."""
+        prior = self.prior
+        if prior.mixture is None:
+            return
+        known = None
+        if self._heldout is not None:
+            mean, logvar = prior.posterior(self._heldout)
+            noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(self._seed)).to(mean.device)
+            known = prior.code.coordinates(mean + torch.exp(0.5 * logvar) * noise)
+        prior.mixture.fit(prior.code.coordinates(codes), known, self._seed)
 
     @torch.no_grad()
     def _draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -2162,193 +2510,6 @@ def _grid_decoder(channels: int, size: int, inputs: int, width: int) -> nn.Seque
         width = fine
     layers += [nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)]
     return nn.Sequential(*layers)
-
-
-"""A Gaussian along the principal components."""
-
-from collections.abc import Sequence
-
-import torch
-
-
-
-class GaussianPrior(Prior):
-    """The Gaussian that the principal components describe. All of it is in these, so there is nothing more to fit."""
-
-    title = "Gaussian"
-    needs_encoder = False  # before it is fitted it is N(0, I)
-
-    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS):
-        super().__init__()
-        self.latent_dim, self.num_directions = latent_dim, min(latent_dim, num_directions)
-
-    @property
-    def noise_sizes(self) -> list[int]:
-        """Of the position along the directions, and of what the directions do not explain."""
-        return [self.num_directions, self.latent_dim]
-
-    def from_noise(
-        self,
-        noise: Sequence[torch.Tensor],
-        components: PrincipalComponents,
-        num_steps: int = DEFAULT_STEPS,
-        while_loop: WhileLoop = run_while,
-        guidance: float | None = None,
-    ) -> torch.Tensor:
-        position, rest = noise
-        return components.mean + (position * components.stds) @ components.directions + rest * components.rest
-
-
-"""A mixture of Gaussians along the principal components."""
-
-import math
-from collections.abc import Sequence
-
-import torch
-
-
-
-NUM_GAUSSIANS = 16
-HELDOUT = 0.1  # the share of the latents that the number of Gaussians is chosen on
-MAX_ROUNDS = 100  # of expectation and maximisation, and of k-means before these
-TOLERANCE = 1e-3  # rounds end when the mean log-likelihood rises by less
-MIN_MIXTURE_VARIANCE = 1e-6  # added to every variance, so that no Gaussian collapses onto one latent
-
-
-class MixturePrior(Prior):
-    """A mixture of up to `num_gaussians` Gaussians with diagonal covariances, over the coordinates along the
-    directions: `weights` (M,), `means` and `stds` (M, K). What the directions do not explain is drawn as in
-    `GaussianPrior`. Before it is fitted it is one Gaussian, the same as there."""
-
-    title = "mixture of Gaussians"
-    num_choices = 1
-    weights: torch.Tensor
-    means: torch.Tensor
-    stds: torch.Tensor
-
-    def __init__(self, latent_dim: int, num_directions: int = NUM_DIRECTIONS, num_gaussians: int = NUM_GAUSSIANS):
-        super().__init__()
-        if num_gaussians < 1:
-            raise ValueError(f"num_gaussians={num_gaussians} is not possible; it must be at least 1.")
-        self.gaussian = GaussianPrior(latent_dim, num_directions)
-        num_directions = min(latent_dim, num_directions)
-        self.register_buffer("weights", torch.eye(1, num_gaussians)[0])
-        self.register_buffer("means", torch.zeros(num_gaussians, num_directions))
-        self.register_buffer("stds", torch.ones(num_gaussians, num_directions))
-
-    @property
-    def noise_sizes(self) -> list[int]:
-        """Of the position within a Gaussian, of what the directions do not explain, and of what chooses the
-        Gaussian."""
-        return [*self.gaussian.noise_sizes, 1]
-
-    def from_noise(
-        self,
-        noise: Sequence[torch.Tensor],
-        components: PrincipalComponents,
-        num_steps: int = DEFAULT_STEPS,
-        while_loop: WhileLoop = run_while,
-        guidance: float | None = None,
-    ) -> torch.Tensor:
-        position, rest, choice = noise
-        chance = torch.special.ndtr(choice)  # uniform on (0, 1)
-        chosen = (chance > self.weights.cumsum(0)[:-1]).sum(1)
-        position = self.means[chosen] + position * self.stds[chosen]
-        return self.gaussian.from_noise([position, rest], components)
-
-    @torch.no_grad()
-    def fit(
-        self,
-        latents: torch.Tensor,
-        components: PrincipalComponents,
-        seed: int = 0,
-        learning: Learning = Learning(),  # noqa: B008 (it is frozen)
-    ) -> None:
-        """Fits mixtures of 1, 2, 4 and more Gaussians, up to `num_gaussians`, and keeps the one that gives the highest
-        likelihood to a tenth of the latents that none of them was fitted to."""
-        coordinates = components.coordinates(latents).cpu().double()
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(coordinates), generator=generator)
-        num_heldout = max(1, round(HELDOUT * len(order)))
-        heldout, fitted = coordinates[order[:num_heldout]], coordinates[order[num_heldout:]]
-        most = len(self.weights)
-        sizes = [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
-        mixtures = [fit_mixture(fitted, size, generator) for size in sizes if size <= len(fitted)]
-        self.set(*max(mixtures, key=lambda mixture: log_likelihoods(heldout, *mixture).mean()))
-
-    @torch.no_grad()
-    def set(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor) -> None:
-        """Stores a mixture of M <= `num_gaussians` Gaussians over coordinates: `weights` (M,) that sum to 1, `means`
-        and `stds` (M, K)."""
-        count = len(weights)
-        for buffer, values, unused in ((self.weights, weights, 0.0), (self.means, means, 0.0), (self.stds, stds, 1.0)):
-            buffer.fill_(unused)
-            buffer[:count] = values
-
-
-Gaussians = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-def fit_mixture(points: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> Gaussians:
-    """Fits a mixture of M Gaussians with diagonal covariances to `points` (N, K), by expectation and maximisation
-    (Dempster et al. 1977) from the clusters of k-means. Returns weights (M,), means and standard deviations (M, K)."""
-    shares = torch.nn.functional.one_hot(_clusters(points, num_gaussians, generator), num_gaussians).to(points.dtype)
-    mixture, before = _maximise(points, shares), -math.inf
-    for _ in range(MAX_ROUNDS):
-        joint = _joint_log_likelihoods(points, *mixture)
-        found = joint.logsumexp(1).mean().item()
-        if found - before < TOLERANCE:
-            break
-        mixture, before = _maximise(points, joint.softmax(1)), found
-    return mixture
-
-
-def log_likelihoods(
-    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
-) -> torch.Tensor:
-    """The natural logarithm of a mixture's density at `points` (N, K): `(N,)`."""
-    return _joint_log_likelihoods(points, weights, means, stds).logsumexp(1)
-
-
-def _joint_log_likelihoods(
-    points: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor
-) -> torch.Tensor:
-    """The logarithm of each Gaussian's weight times its density at `points` (N, K): `(N, M)`."""
-    precisions = stds.reciprocal()
-    distances = torch.stack(
-        [((points - mean) * precision).square().sum(1) for mean, precision in zip(means, precisions, strict=True)], 1
-    )
-    return weights.log() + precisions.log().sum(1) - 0.5 * (points.shape[1] * math.log(2 * math.pi) + distances)
-
-
-def _maximise(points: torch.Tensor, shares: torch.Tensor) -> Gaussians:
-    """The mixture of highest likelihood for `points` (N, K) of which each Gaussian takes `shares` (N, M)."""
-    counts = shares.sum(0) + 10 * torch.finfo(points.dtype).eps  # (M,)
-    means = shares.T @ points / counts[:, None]
-    variances = (
-        torch.stack([share @ (points - mean).square() for share, mean in zip(shares.T, means, strict=True)])
-        / counts[:, None]
-    )
-    return counts / counts.sum(), means, (variances + MIN_MIXTURE_VARIANCE).sqrt()
-
-
-def _clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator) -> torch.Tensor:
-    """The cluster of each of `points` (N, K), from 0, by k-means: Lloyd's rounds from the centres of k-means++
-    (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
-    before."""
-    centres = points[torch.randint(len(points), (1,), generator=generator)]
-    while len(centres) < num_clusters:
-        distances = torch.cdist(points, centres).square().amin(1)
-        chances = distances if distances.sum() > 0 else torch.ones_like(distances)  # all points are centres already
-        centres = torch.cat([centres, points[torch.multinomial(chances, 1, generator=generator)]])
-    clusters = torch.cdist(points, centres).argmin(1)
-    for _ in range(MAX_ROUNDS):
-        for number in clusters.unique().tolist():  # a cluster that lost all its points keeps its centre
-            centres[number] = points[clusters == number].mean(0)
-        before, clusters = clusters, torch.cdist(points, centres).argmin(1)
-        if torch.equal(before, clusters):
-            break
-    return clusters
 
 
 """The standard normal distribution."""
@@ -2539,8 +2700,9 @@ class LatentPrior(PrincipalComponents):
             num_steps: Number of steps of a flow. Other priors ignore it.
             guidance: Strength of what a flow's network adds to its Gaussian; the model's own if None. Other priors
                 ignore it.
-            code: The Gaussian to draw the code from, along its principal components in standard deviations: its mean
-                `(code_dim,)`, and a root R `(code_dim, code_dim)` of its covariance R R^T. N(0, I) if None.
+            code: The Gaussian to draw the code from, in place of its mixture: its mean `(code_dim,)` and a root R
+                `(code_dim, code_dim)` of its covariance R R^T, along the principal components of the code, in
+                standard deviations.
 
         Raises:
             ValueError: If the model has no prior of this kind, `num_samples` or `num_steps` is below 1, or there is a
@@ -2559,6 +2721,7 @@ class LatentPrior(PrincipalComponents):
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
         if code is not None:
             mean, root = (part.to(noise[0]) for part in code)
+            noise = noise[:num_scaled]  # no Gaussian of the mixture is chosen
             noise[::2] = [mean + position @ root.T for position in noise[::2]]  # of each draw
         return prior.from_noise(noise, self, num_steps, guidance=guidance)
 
@@ -2847,6 +3010,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             draws the latents), "mixture" (of Gaussians) or "gaussian". "standard" is N(0, I) and is not fitted.
         code_dim: Numbers in the code.
         code_nats: Information of the code about an image, in nats.
+        code_gaussians: Maximum number of Gaussians that the code is drawn from. They share a covariance.
         code_width: Channels of the code's networks, at the scale of the grid.
         rest_temperature: Scale of the noise in samples that what the code does not say is drawn from. Below 1, samples
             are whole more often, and softer.
@@ -3475,6 +3639,7 @@ class VAE(ImageGenerator):
         prior: PriorKind = "code",
         code_dim: int = 128,
         code_nats: float = 60.0,
+        code_gaussians: int = 128,
         code_width: int = 64,
         rest_temperature: float = 0.85,
         rest_limit: float | None = None,

@@ -8,9 +8,18 @@ import torch
 from hf_vae.models import LatentPrior
 from hf_vae.models.priors.base import Learning
 from hf_vae.models.priors.code import CODE_SHARE, CodePrior
+from hf_vae.models.priors.code_mixture import CodeMixture, fit_code_mixture, log_likelihoods
 
 
-SIZES = {"code_dim": 4, "code_nats": 3.0, "code_width": 8, "flow_width": 16, "flow_mlp_width": 32, "flow_depth": 1}
+SIZES = {
+    "code_dim": 4,
+    "code_nats": 3.0,
+    "code_gaussians": 4,
+    "code_width": 8,
+    "flow_width": 16,
+    "flow_mlp_width": 32,
+    "flow_depth": 1,
+}
 SHAPES = [(6, 1), (128, 8)]  # latents without a grid, and on one
 
 
@@ -130,8 +139,11 @@ def rest_lengths(prior: LatentPrior, code: torch.Tensor, latents: torch.Tensor) 
 def test_samples_with_a_long_rest_are_drawn_again_and_the_shorter_one_stays(prior):
     own = prior.code
     own.rest_limit = 1.0
-    first_code, first, second_code, second = prior.draw_noise(40, "code", torch.Generator().manual_seed(2))
-    noise = [(first_code, own.rest_temperature * first), (second_code, own.rest_temperature * second)]
+    *pairs, first_choice, second_choice = prior.draw_noise(40, "code", torch.Generator().manual_seed(2))
+    noise = [
+        (own.mixture(code, choice), own.rest_temperature * rest)
+        for code, rest, choice in zip(pairs[::2], pairs[1::2], (first_choice, second_choice), strict=True)
+    ]
     drawn = [own.from_noise(pair, prior) for pair in noise]  # without a second pair, nothing is drawn again
     lengths = [rest_lengths(prior, pair[0], latents) for pair, latents in zip(noise, drawn, strict=True)]
     is_replaced = (lengths[0] > 1.0) & (lengths[1] < lengths[0])
@@ -158,7 +170,7 @@ def test_the_length_of_a_rest_leaves_out_the_edge_of_the_grid():
 def test_the_second_draw_has_the_code_that_is_asked_for(prior):
     own, mean, root = prior.code, torch.full((4,), 1.5), torch.diag(torch.tensor([0.0, 0.1, 0.1, 0.1]))
     own.rest_limit = 1e-3  # every sample is drawn twice
-    first_code, first, second_code, second = prior.draw_noise(20, "code", torch.Generator().manual_seed(3))
+    first_code, first, second_code, second, *_ = prior.draw_noise(20, "code", torch.Generator().manual_seed(3))
     drawn = [
         own.from_noise([mean + code @ root, own.rest_temperature * rest], prior)
         for code, rest in ((first_code, first), (second_code, second))
@@ -166,6 +178,76 @@ def test_the_second_draw_has_the_code_that_is_asked_for(prior):
     samples = prior.sample(20, "code", torch.Generator().manual_seed(3), code=(mean, root))
     distance = [(samples - latents).abs().amax(1) for latents in drawn]
     assert torch.minimum(*distance).max() < 1e-4 and 3 <= (distance[1] < distance[0]).sum() <= 17
+
+
+def groups(num_codes: int, seed: int) -> torch.Tensor:
+    """Codes of two groups around (2, 0, 0) and (-2, 0, 0), with one covariance: `(num_codes, 3)`."""
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.tensor([[0.5, 0.0, 0.0], [0.3, 1.0, 0.0], [0.0, 0.0, 0.2]])
+    centres = torch.tensor([[2.0, 0.0, 0.0], [-2.0, 0.0, 0.0]]).repeat(num_codes // 2, 1)
+    return centres + torch.randn(num_codes, 3, generator=generator) @ root.T
+
+
+@pytest.mark.parametrize(("most", "heldout"), [(2, groups(2000, 1)), (2, None)])
+def test_a_mixture_finds_the_groups_of_codes_and_their_covariance(most, heldout):
+    mixture = CodeMixture(3, most)
+    mixture.fit(groups(4000, 0), heldout)
+    assert (mixture.weights > 0).sum() == 2
+    torch.testing.assert_close(mixture.weights[:2], torch.full((2,), 0.5), atol=0.01, rtol=0)
+    assert sorted(mixture.means[:2, 0].round().tolist()) == [-2, 2]
+    torch.testing.assert_close(mixture.root, torch.tensor([[0.5, 0, 0], [0.3, 1, 0], [0, 0, 0.2]]), atol=0.03, rtol=0)
+    generator = torch.Generator().manual_seed(2)
+    drawn = mixture(torch.randn(4000, 3, generator=generator), torch.randn(4000, 1, generator=generator))
+    torch.testing.assert_close(drawn.T.cov(), groups(4000, 0).T.cov(), atol=0.1, rtol=0.05)
+    assert (drawn[:, 0].abs() < 0.5).float().mean() < 0.01  # none lies between the groups
+
+
+def test_the_density_of_a_mixture_is_that_of_pytorch_s_own():
+    codes = groups(200, 3).double()
+    mixture = fit_code_mixture(codes, 3, torch.Generator().manual_seed(0))
+    own = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(mixture.weights),
+        torch.distributions.MultivariateNormal(mixture.means, scale_tril=mixture.root.expand(3, 3, 3)),
+    )
+    torch.testing.assert_close(log_likelihoods(codes, mixture), own.log_prob(codes))
+
+
+def test_a_mixture_of_large_numbers_of_codes_is_fitted_to_some_of_them(monkeypatch):
+    monkeypatch.setattr("hf_vae.models.priors.code_mixture.MAX_CODES", 300)
+    few, many = CodeMixture(3, 2), CodeMixture(3, 2)
+    codes = groups(4000, 0)
+    order = torch.randperm(4000, generator=torch.Generator().manual_seed(0))
+    many.fit(codes, groups(100, 1))
+    few.weights.copy_(fit_code_mixture(codes[order[:300]].double(), 2, torch.Generator().manual_seed(0)).weights)
+    torch.testing.assert_close(many.weights.sort().values, few.weights.sort().values, atol=1e-3, rtol=0)
+
+
+def test_heldout_codes_choose_the_number_of_gaussians():
+    torch.manual_seed(0)
+    mixture = CodeMixture(3, 16)
+    mixture.fit(torch.randn(60, 3), torch.randn(1000, 3))
+    assert (mixture.weights > 0).sum() == 1 and mixture.means.abs().max() < 0.5
+
+
+def test_with_one_gaussian_the_code_is_noise_of_unit_variance(prior):
+    one = CodePrior(
+        prior.latent_dim,
+        prior.code.latent_shape[-1] if len(prior.code.latent_shape) > 1 else 1,
+        **{**SIZES, "code_gaussians": 1},
+    )
+    assert one.mixture is None and one.num_choices == 0 and one.noise_sizes == [4, prior.latent_dim]
+    assert prior.code.num_choices == 1 and prior.code.noise_sizes == [4, prior.latent_dim, 1]
+
+
+def test_a_temperature_of_zero_gives_a_mean_of_the_mixture(prior):
+    own = prior.code
+    own.mixture.means.copy_(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))
+    own.mixture.weights.fill_(0.25)
+    samples = prior.sample(12, "code", torch.Generator().manual_seed(1), temperature=0.0)
+    rest = torch.zeros(4, prior.latent_dim)
+    means = own.from_noise([own.mixture.means, rest], prior)
+    nearest = torch.cdist(samples, means).min(1)
+    assert nearest.values.max() < 1e-3 and len(nearest.indices.unique()) > 1
 
 
 def test_a_temperature_above_one_lengthens_no_noise_of_an_image(prior):
@@ -179,6 +261,7 @@ def test_impossible_sizes_are_refused():
     for sizes, message in (
         ({"code_dim": 0}, "code_dim=0 is not possible; it must be at least 1"),
         ({"code_nats": 0.0}, "code_nats=0.0 is not possible; it must be above 0"),
+        ({"code_gaussians": 0}, "code_gaussians=0 is not possible; it must be at least 1"),
         ({"rest_temperature": -1.0}, "rest_temperature=-1.0 is not possible; it must be at least 0"),
         ({"rest_limit": 0.0}, "rest_limit=0.0 is not possible; it must be above 0"),
         ({"rest_margin": 4}, "rest_margin=4 is not possible; it must be from 0 to 3"),

@@ -159,8 +159,9 @@ class LatentPrior(PrincipalComponents):
             num_steps: Number of steps of a flow. Other priors ignore it.
             guidance: Strength of what a flow's network adds to its Gaussian; the model's own if None. Other priors
                 ignore it.
-            code: The Gaussian to draw the code from, along its principal components in standard deviations: its mean
-                `(code_dim,)`, and a root R `(code_dim, code_dim)` of its covariance R R^T. N(0, I) if None.
+            code: The Gaussian to draw the code from, in place of its mixture: its mean `(code_dim,)` and a root R
+                `(code_dim, code_dim)` of its covariance R R^T, along the principal components of the code, in
+                standard deviations.
 
         Raises:
             ValueError: If the model has no prior of this kind, `num_samples` or `num_steps` is below 1, or there is a
@@ -179,6 +180,7 @@ class LatentPrior(PrincipalComponents):
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
         if code is not None:
             mean, root = (part.to(noise[0]) for part in code)
+            noise = noise[:num_scaled]  # no Gaussian of the mixture is chosen
             noise[::2] = [mean + position @ root.T for position in noise[::2]]  # of each draw
         return prior.from_noise(noise, self, num_steps, guidance=guidance)
 

@@ -104,7 +104,7 @@ class Prior(nn.Module):
     needs_encoder: ClassVar[bool] = True
     is_learned: ClassVar[bool] = False
     is_invertible: ClassVar[bool] = False
-    num_choices: ClassVar[int] = 0
+    num_choices: int = 0
     preview_kind: ClassVar[str] = "gaussian"
 
     @property

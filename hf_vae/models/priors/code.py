@@ -12,10 +12,11 @@ from ..blocks import GROUPS, ResidualBlock, upsampling
 from ..principal_components import PrincipalComponents
 from ..running_average import move_average
 from .base import DEFAULT_STEPS, Learning, Prior, PriorTraining, WhileLoop, learn, run_while
+from .code_mixture import CodeMixture
 from .flow import Flow, FlowTraining
 
 
-CODE_DIM = 128
+CODE_DIM, CODE_GAUSSIANS = 128, 128
 GUIDANCE, REST_TEMPERATURE = 2.5, 0.85  # what LFWcrop looks best with: model_cards/EXPERIMENTS.md
 PATH_NOISE = 0.85  # least root mean square of the noise midway between two images: model_cards/EXPERIMENTS.md
 CODE_SHARE = 0.3  # of the training updates; the flow takes the others
@@ -35,11 +36,11 @@ Drawn = tuple[torch.Tensor, torch.Tensor]  # the latents that a code leads to ex
 
 
 class CodePrior(Prior):
-    """A code and a flow. A Gaussian draws the code `(B, code_dim)`, which says what the image as a whole is. A network
-    turns it into the latents that it leads to expect. Given these, a flow draws the rest of the latents.
+    """A code and a flow. A mixture of Gaussians draws the code `(B, code_dim)`, which says what the image as a whole
+    is. A network turns it into the latents that it leads to expect. Given these, a flow draws the rest of the latents.
 
     The code is that of a small VAE of the latents, whose error is measured in images. It is held at `code_nats` of
-    information, so that it keeps to what matters most, and so that a Gaussian suffices to draw it. What people move
+    information, so that it keeps to what matters most, and so that a mixture suffices to draw it. What people move
     along are the principal components of the code: the flow then draws the rest again, from the same noise. Latents
     are drawn given a code as in diffusion autoencoders (Preechakul et al. 2022).
 
@@ -48,6 +49,8 @@ class CodePrior(Prior):
         latent_size: Edge of the grid that they lie on; 1 for latents without a grid.
         code_dim: Numbers in the code.
         code_nats: Information of the code about an image, in nats, that training holds it at.
+        code_gaussians: The most Gaussians that it is drawn from, see `CodeMixture`; with 1 it is drawn from N(0, I),
+            along its principal components in standard deviations.
         code_width: Channels of its networks at the grid's own scale, a multiple of 8. They double at each coarser one.
         rest_temperature: Scale of the flow's noise in samples. Below 1, what the code does not say is more typical.
         rest_limit: Root mean square of the rest above which code and rest of a sample are drawn a second time. The
@@ -76,6 +79,7 @@ class CodePrior(Prior):
         latent_size: int = 1,
         code_dim: int = CODE_DIM,
         code_nats: float = 60.0,
+        code_gaussians: int = CODE_GAUSSIANS,
         code_width: int = 64,
         rest_temperature: float = REST_TEMPERATURE,
         rest_limit: float | None = None,
@@ -92,6 +96,8 @@ class CodePrior(Prior):
             raise ValueError(f"code_dim={code_dim} is not possible; it must be at least 1.")
         if not code_nats > 0:
             raise ValueError(f"code_nats={code_nats} is not possible; it must be above 0.")
+        if code_gaussians < 1:
+            raise ValueError(f"code_gaussians={code_gaussians} is not possible; it must be at least 1.")
         if not rest_temperature >= 0:
             raise ValueError(f"rest_temperature={rest_temperature} is not possible; it must be at least 0.")
         if rest_limit is not None and not rest_limit > 0:
@@ -109,6 +115,7 @@ class CodePrior(Prior):
         self.rest_temperature, self.rest_limit, self.rest_margin = rest_temperature, rest_limit, rest_margin
         self.encoder, self.decoder = self._new_networks()
         self.code = PrincipalComponents(code_dim, code_dim)
+        self.mixture = CodeMixture(code_dim, code_gaussians) if code_gaussians > 1 else None
         self.register_buffer("shift", torch.zeros(latent_dim))
         self.register_buffer("scale", torch.ones(latent_dim))
 
@@ -123,13 +130,23 @@ class CodePrior(Prior):
         )
 
     @property
+    def num_draws(self) -> int:
+        """Of the code and the rest of each sample."""
+        return 1 if self.rest_limit is None else 2
+
+    @property
+    def num_choices(self) -> int:  # type: ignore[override]
+        """One for each draw, of a Gaussian of the mixture."""
+        return 0 if self.mixture is None else self.num_draws
+
+    @property
     def noise_sizes(self) -> list[int]:
-        """Of the code, along its principal components, and of the flow; with a limit, of a second draw of both."""
-        return [self.code_dim, self.latent_dim] * (1 if self.rest_limit is None else 2)
+        """Of the code and of the flow, for each draw, and then of what chooses the Gaussian of each draw."""
+        return [self.code_dim, self.latent_dim] * self.num_draws + [1] * self.num_choices
 
     @property
     def noise_scales(self) -> list[float]:
-        return [1.0, self.rest_temperature] * (1 if self.rest_limit is None else 2)
+        return [1.0, self.rest_temperature] * self.num_draws + [1.0] * self.num_choices
 
     def like_samples(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """The noise `rest` (..., Z) of images, a `share` (..., 1) of the way to noise of samples: with their
@@ -156,20 +173,27 @@ class CodePrior(Prior):
         while_loop: WhileLoop = run_while,
         guidance: float | None = None,
     ) -> torch.Tensor:
-        """The latents of noise: `(..., code_dim)` and `(..., Z)`, as `to_noise` gives them. Samples of a prior with a
-        `rest_limit` need two such pairs, `(B, code_dim)` and `(B, Z)`."""
-        guidance = self.guidance if guidance is None else guidance
+        """The latents of a code `(..., code_dim)`, along its principal components in standard deviations, and of the
+        flow's noise `(..., Z)`, as `to_noise` gives them.
 
-        def draw(position: torch.Tensor, rest: torch.Tensor) -> Drawn:
+        Samples of a prior with a `rest_limit` have two such pairs, `(B, code_dim)` and `(B, Z)`. If parts `(B, 1)`
+        follow, one for each pair, they choose Gaussians of the mixture, which make codes of noise of N(0, 1)."""
+        guidance = self.guidance if guidance is None else guidance
+        num_draws = 1 if len(noise) < 4 else 2
+        codes, rests, choices = noise[: 2 * num_draws : 2], noise[1 : 2 * num_draws : 2], noise[2 * num_draws :]
+
+        def draw(number: int, rows: torch.Tensor | slice = slice(None)) -> Drawn:
+            position, rest = codes[number][rows], rests[number][rows]
+            if choices:
+                assert self.mixture is not None
+                position = self.mixture(position, choices[number][rows])
             code = self.code.mean + (position * self.code.stds) @ self.code.directions
             expected = self.expected(code)
             return expected, self.flow.sample(rest, num_steps, while_loop, expected, guidance)
 
-        expected, rest = draw(*noise[:2])
-        if self.rest_limit is not None and len(noise) > 2:
-            expected, rest = self._shorter(
-                (expected, rest), self.rest_limit, lambda rows: draw(*(part[rows] for part in noise[2:]))
-            )
+        expected, rest = draw(0)
+        if self.rest_limit is not None and num_draws > 1:
+            expected, rest = self._shorter((expected, rest), self.rest_limit, lambda rows: draw(1, rows))
         return components.denormalised(expected + self.shift + self.scale * rest)
 
     def _shorter(self, first: Drawn, limit: float, draw_again: Callable[[torch.Tensor | slice], Drawn]) -> Drawn:
@@ -351,6 +375,7 @@ class CodeTraining(PriorTraining):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         codes = mean + torch.exp(0.5 * logvar) * noise
         prior.code.fit(codes)
+        self._fit_mixture(codes)
         rests = torch.cat(
             [
                 latents - prior.expected(code)
@@ -362,6 +387,19 @@ class CodeTraining(PriorTraining):
         prior.shift.copy_(rests.mean(0))
         prior.scale.copy_(rests.std(0).clamp(min=1e-6))
         prior.flow.start_from((rests - prior.shift) / prior.scale)
+
+    @torch.no_grad()
+    def _fit_mixture(self, codes: torch.Tensor) -> None:
+        """Fits the mixture to codes `(N, code_dim)`. Held-out latents choose its number of Gaussians."""
+        prior = self.prior
+        if prior.mixture is None:
+            return
+        known = None
+        if self._heldout is not None:
+            mean, logvar = prior.posterior(self._heldout)
+            noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(self._seed)).to(mean.device)
+            known = prior.code.coordinates(mean + torch.exp(0.5 * logvar) * noise)
+        prior.mixture.fit(prior.code.coordinates(codes), known, self._seed)
 
     @torch.no_grad()
     def _draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -53,8 +53,7 @@ class MixturePrior(Prior):
         guidance: float | None = None,
     ) -> torch.Tensor:
         position, rest, choice = noise
-        chance = torch.special.ndtr(choice)  # uniform on (0, 1)
-        chosen = (chance > self.weights.cumsum(0)[:-1]).sum(1)
+        chosen = choose(self.weights, choice)
         position = self.means[chosen] + position * self.stds[chosen]
         return self.gaussian.from_noise([position, rest], components)
 
@@ -91,10 +90,17 @@ class MixturePrior(Prior):
 Gaussians = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
+def choose(weights: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
+    """The number of a Gaussian, from 0, for each `choice` (B, 1) of N(0, 1): `(B,)`. Each of the M is chosen as often
+    as its share of `weights` (M,) says."""
+    chance = torch.special.ndtr(choice)  # uniform on (0, 1)
+    return (chance > weights.cumsum(0)[:-1]).sum(1)
+
+
 def fit_mixture(points: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> Gaussians:
     """Fits a mixture of M Gaussians with diagonal covariances to `points` (N, K), by expectation and maximisation
     (Dempster et al. 1977) from the clusters of k-means. Returns weights (M,), means and standard deviations (M, K)."""
-    shares = torch.nn.functional.one_hot(_clusters(points, num_gaussians, generator), num_gaussians).to(points.dtype)
+    shares = torch.nn.functional.one_hot(clusters(points, num_gaussians, generator), num_gaussians).to(points.dtype)
     mixture, before = _maximise(points, shares), -math.inf
     for _ in range(MAX_ROUNDS):
         joint = _joint_log_likelihoods(points, *mixture)
@@ -134,7 +140,7 @@ def _maximise(points: torch.Tensor, shares: torch.Tensor) -> Gaussians:
     return counts / counts.sum(), means, (variances + MIN_MIXTURE_VARIANCE).sqrt()
 
 
-def _clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator) -> torch.Tensor:
+def clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator) -> torch.Tensor:
     """The cluster of each of `points` (N, K), from 0, by k-means: Lloyd's rounds from the centres of k-means++
     (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
     before."""

@@ -1,0 +1,114 @@
+"""The mixture of Gaussians that codes are drawn from."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from .mixture import MAX_ROUNDS, TOLERANCE, choose, clusters
+
+
+HELDOUT = 0.1  # the share of the codes that the number of Gaussians is chosen on, where no others are held out
+MAX_CODES = 50_000  # that it is fitted to
+MIN_VARIANCE = 1e-6  # added to every variance, so that no direction is lost
+
+
+class CodeGaussians(NamedTuple):
+    """A mixture of M Gaussians of one covariance over codes `(N, C)`.
+
+    Args:
+        weights: Their shares `(M,)`, which sum to 1.
+        means: `(M, C)`.
+        root: A lower triangular R `(C, C)` of their covariance R R^T.
+    """
+
+    weights: torch.Tensor
+    means: torch.Tensor
+    root: torch.Tensor
+
+
+class CodeMixture(nn.Module):
+    """A mixture of up to M Gaussians that share a covariance, over codes `(N, C)`: `weights` (M,), `means` (M, C) and
+    `root` (C, C). Before it is fitted it is N(0, I).
+
+    With one covariance for all, M Gaussians need little more than their means. So many of them can be fitted to a few
+    thousand codes.
+
+    Args:
+        code_dim: Numbers C in a code.
+        num_gaussians: The most Gaussians M.
+    """
+
+    weights: torch.Tensor
+    means: torch.Tensor
+    root: torch.Tensor
+
+    def __init__(self, code_dim: int, num_gaussians: int):
+        super().__init__()
+        self.register_buffer("weights", torch.eye(1, num_gaussians)[0])
+        self.register_buffer("means", torch.zeros(num_gaussians, code_dim))
+        self.register_buffer("root", torch.eye(code_dim))
+
+    def forward(self, noise: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
+        """Codes `(B, C)` from noise of N(0, 1), `noise` (B, C) and `choice` (B, 1), which chooses the Gaussian."""
+        return self.means[choose(self.weights, choice)] + noise @ self.root.T
+
+    @torch.no_grad()
+    def fit(self, codes: torch.Tensor, heldout: torch.Tensor | None = None, seed: int = 0) -> None:
+        """Fits mixtures of 1, 4, 16 and more Gaussians, up to M, to `codes` (N, C). It keeps the one that gives the
+        highest likelihood to codes `heldout` (K, C); without these, to a tenth of the codes that none was fitted to.
+        Of more than 50,000 codes, it takes so many at random."""
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(codes), generator=generator)[:MAX_CODES]
+        fitted = codes.cpu().double()[order]
+        if heldout is None:
+            num_heldout = max(1, round(HELDOUT * len(fitted)))
+            known, fitted = fitted[:num_heldout], fitted[num_heldout:]
+        else:
+            known = heldout.cpu().double()
+        most = len(self.weights)
+        sizes = [*(4**power for power in range(most.bit_length()) if 4**power < most), most]
+        mixtures = [fit_code_mixture(fitted, size, generator) for size in sizes if size <= len(fitted)]
+        best = max(mixtures, key=lambda mixture: log_likelihoods(known, mixture).mean())
+        self.weights.zero_()[: len(best.weights)] = best.weights
+        self.means.zero_()[: len(best.means)] = best.means
+        self.root.copy_(best.root)
+
+
+def fit_code_mixture(codes: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> CodeGaussians:
+    """Fits a mixture of M Gaussians of one covariance to `codes` (N, C), by expectation and maximisation (Dempster et
+    al. 1977) from the clusters of k-means."""
+    shares = nn.functional.one_hot(clusters(codes, num_gaussians, generator), num_gaussians).to(codes.dtype)
+    mixture, before = _maximise(codes, shares), -math.inf
+    for _ in range(MAX_ROUNDS):
+        joint = _joint_log_likelihoods(codes, mixture)
+        found = joint.logsumexp(1).mean().item()
+        if found - before < TOLERANCE:
+            break
+        mixture, before = _maximise(codes, joint.softmax(1)), found
+    return mixture
+
+
+def log_likelihoods(codes: torch.Tensor, mixture: CodeGaussians) -> torch.Tensor:
+    """The natural logarithm of a mixture's density at `codes` (N, C): `(N,)`."""
+    return _joint_log_likelihoods(codes, mixture).logsumexp(1)
+
+
+def _joint_log_likelihoods(codes: torch.Tensor, mixture: CodeGaussians) -> torch.Tensor:
+    """The logarithm of each Gaussian's weight times its density at `codes` (N, C): `(N, M)`."""
+    weights, means, root = mixture
+    white_codes, white_means = (
+        torch.linalg.solve_triangular(root, points.T, upper=False).T for points in (codes, means)
+    )
+    scale = root.diagonal().log().sum() + 0.5 * codes.shape[1] * math.log(2 * math.pi)
+    return weights.log() - 0.5 * torch.cdist(white_codes, white_means).square() - scale
+
+
+def _maximise(codes: torch.Tensor, shares: torch.Tensor) -> CodeGaussians:
+    """The mixture of highest likelihood for `codes` (N, C) of which each Gaussian takes `shares` (N, M)."""
+    counts = shares.sum(0) + 10 * torch.finfo(codes.dtype).eps  # (M,)
+    means = shares.T @ codes / counts[:, None]
+    covariance = (codes.T @ codes - (means.T * counts) @ means) / len(codes)
+    covariance.diagonal().add_(MIN_VARIANCE)
+    return CodeGaussians(counts / counts.sum(), means, torch.linalg.cholesky(covariance))
