@@ -1335,8 +1335,8 @@ Gaussians = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def choose(weights: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
     """The number of a Gaussian, from 0, for each `choice` (B, 1) of N(0, 1): `(B,)`. Each of the M is chosen as often
     as its share of `weights` (M,) says."""
-    chance = torch.special.ndtr(choice)  # uniform on (0, 1)
-    return (chance > weights.cumsum(0)[:-1]).sum(1)
+    chance = torch.special.ndtr(choice.float())  # uniform on (0, 1); half precision is too coarse for many Gaussians
+    return (chance > weights.float().cumsum(0)[:-1]).sum(1)
 
 
 def fit_mixture(points: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> Gaussians:
@@ -1387,8 +1387,9 @@ def clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator
     (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
     before."""
     centres = points[torch.randint(len(points), (1,), generator=generator)]
+    distances = torch.full_like(points[:, 0], math.inf)  # (N,), squared, to the nearest centre
     while len(centres) < num_clusters:
-        distances = torch.cdist(points, centres).square().amin(1)
+        distances = torch.minimum(distances, torch.cdist(points, centres[-1:])[:, 0].square())
         chances = distances if distances.sum() > 0 else torch.ones_like(distances)  # all points are centres already
         centres = torch.cat([centres, points[torch.multinomial(chances, 1, generator=generator)]])
     clusters = torch.cdist(points, centres).argmin(1)
@@ -1411,9 +1412,8 @@ from torch import nn
 
 
 
-HELDOUT = 0.1  # the share of the codes that the number of Gaussians is chosen on, where no others are held out
 MAX_CODES = 50_000  # that it is fitted to
-MIN_VARIANCE = 1e-6  # added to every variance, so that no direction is lost
+MIN_CODE_VARIANCE = 1e-6  # added to every variance, so that no direction is lost
 
 
 class CodeGaussians(NamedTuple):
@@ -1428,6 +1428,41 @@ class CodeGaussians(NamedTuple):
     weights: torch.Tensor
     means: torch.Tensor
     root: torch.Tensor
+
+    @classmethod
+    def fitted(cls, codes: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> "CodeGaussians":
+        """The mixture of M Gaussians that expectation and maximisation (Dempster et al. 1977) fit to `codes` (N, C),
+        from the clusters of k-means."""
+        shares = nn.functional.one_hot(clusters(codes, num_gaussians, generator), num_gaussians).to(codes.dtype)
+        mixture, before = cls.of_shares(codes, shares), -math.inf
+        for _ in range(MAX_ROUNDS):
+            joint = mixture.joint_log_likelihoods(codes)
+            found = joint.logsumexp(1).mean().item()
+            if found - before < TOLERANCE:
+                break
+            mixture, before = cls.of_shares(codes, joint.softmax(1)), found
+        return mixture
+
+    @classmethod
+    def of_shares(cls, codes: torch.Tensor, shares: torch.Tensor) -> "CodeGaussians":
+        """The mixture of highest likelihood for `codes` (N, C) of which each Gaussian takes `shares` (N, M)."""
+        counts = shares.sum(0) + 10 * torch.finfo(codes.dtype).eps  # (M,)
+        means = shares.T @ codes / counts[:, None]
+        covariance = (codes.T @ codes - (means.T * counts) @ means) / len(codes)
+        covariance.diagonal().add_(MIN_CODE_VARIANCE)
+        return cls(counts / counts.sum(), means, torch.linalg.cholesky(covariance))
+
+    def log_likelihoods(self, codes: torch.Tensor) -> torch.Tensor:
+        """The natural logarithm of the density at `codes` (N, C): `(N,)`."""
+        return self.joint_log_likelihoods(codes).logsumexp(1)
+
+    def joint_log_likelihoods(self, codes: torch.Tensor) -> torch.Tensor:
+        """The logarithm of each Gaussian's weight times its density at `codes` (N, C): `(N, M)`."""
+        white_codes, white_means = (
+            torch.linalg.solve_triangular(self.root, points.T, upper=False).T for points in (codes, self.means)
+        )
+        scale = self.root.diagonal().log().sum() + 0.5 * codes.shape[1] * math.log(2 * math.pi)
+        return self.weights.log() - 0.5 * torch.cdist(white_codes, white_means).square() - scale
 
 
 class CodeMixture(nn.Module):
@@ -1463,7 +1498,7 @@ class CodeMixture(nn.Module):
         Of more than 50,000 codes, it takes so many at random."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(codes), generator=generator)[:MAX_CODES]
-        fitted = codes.cpu().double()[order]
+        fitted = codes[order.to(codes.device)].cpu().double()
         if heldout is None:
             num_heldout = max(1, round(HELDOUT * len(fitted)))
             known, fitted = fitted[:num_heldout], fitted[num_heldout:]
@@ -1471,49 +1506,11 @@ class CodeMixture(nn.Module):
             known = heldout.cpu().double()
         most = len(self.weights)
         sizes = [*(4**power for power in range(most.bit_length()) if 4**power < most), most]
-        mixtures = [fit_code_mixture(fitted, size, generator) for size in sizes if size <= len(fitted)]
-        best = max(mixtures, key=lambda mixture: log_likelihoods(known, mixture).mean())
+        mixtures = [CodeGaussians.fitted(fitted, size, generator) for size in sizes if size <= len(fitted)]
+        best = max(mixtures, key=lambda mixture: mixture.log_likelihoods(known).mean())
         self.weights.zero_()[: len(best.weights)] = best.weights
         self.means.zero_()[: len(best.means)] = best.means
         self.root.copy_(best.root)
-
-
-def fit_code_mixture(codes: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> CodeGaussians:
-    """Fits a mixture of M Gaussians of one covariance to `codes` (N, C), by expectation and maximisation (Dempster et
-    al. 1977) from the clusters of k-means."""
-    shares = nn.functional.one_hot(clusters(codes, num_gaussians, generator), num_gaussians).to(codes.dtype)
-    mixture, before = _maximise(codes, shares), -math.inf
-    for _ in range(MAX_ROUNDS):
-        joint = _joint_log_likelihoods(codes, mixture)
-        found = joint.logsumexp(1).mean().item()
-        if found - before < TOLERANCE:
-            break
-        mixture, before = _maximise(codes, joint.softmax(1)), found
-    return mixture
-
-
-def log_likelihoods(codes: torch.Tensor, mixture: CodeGaussians) -> torch.Tensor:
-    """The natural logarithm of a mixture's density at `codes` (N, C): `(N,)`."""
-    return _joint_log_likelihoods(codes, mixture).logsumexp(1)
-
-
-def _joint_log_likelihoods(codes: torch.Tensor, mixture: CodeGaussians) -> torch.Tensor:
-    """The logarithm of each Gaussian's weight times its density at `codes` (N, C): `(N, M)`."""
-    weights, means, root = mixture
-    white_codes, white_means = (
-        torch.linalg.solve_triangular(root, points.T, upper=False).T for points in (codes, means)
-    )
-    scale = root.diagonal().log().sum() + 0.5 * codes.shape[1] * math.log(2 * math.pi)
-    return weights.log() - 0.5 * torch.cdist(white_codes, white_means).square() - scale
-
-
-def _maximise(codes: torch.Tensor, shares: torch.Tensor) -> CodeGaussians:
-    """The mixture of highest likelihood for `codes` (N, C) of which each Gaussian takes `shares` (N, M)."""
-    counts = shares.sum(0) + 10 * torch.finfo(codes.dtype).eps  # (M,)
-    means = shares.T @ codes / counts[:, None]
-    covariance = (codes.T @ codes - (means.T * counts) @ means) / len(codes)
-    covariance.diagonal().add_(MIN_VARIANCE)
-    return CodeGaussians(counts / counts.sum(), means, torch.linalg.cholesky(covariance))
 
 
 """The flow: a network that carries noise to latents, and the prior that is such a flow."""
@@ -2374,10 +2371,10 @@ class CodeTraining(PriorTraining):
     @torch.no_grad()
     def _known(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """The rest and the condition of the held-out latents, as `_draw` gives them."""
-        if self._heldout is None:
+        codes = self._heldout_codes()
+        if self._heldout is None or codes is None:
             return None
-        mean, logvar = self.prior.posterior(self._heldout)
-        return self._rest_given(self._heldout, self._drawn(mean, logvar))
+        return self._rest_given(self._heldout, codes)
 
     @torch.no_grad()
     def _finish_code(self) -> None:
@@ -2411,12 +2408,20 @@ class CodeTraining(PriorTraining):
         prior = self.prior
         if prior.mixture is None:
             return
-        known = None
-        if self._heldout is not None:
-            mean, logvar = prior.posterior(self._heldout)
-            noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(self._seed)).to(mean.device)
-            known = prior.code.coordinates(mean + torch.exp(0.5 * logvar) * noise)
+        known = self._heldout_codes()
+        known = None if known is None else prior.code.coordinates(known)
         prior.mixture.fit(prior.code.coordinates(codes), known, self._seed)
+
+    @torch.no_grad()
+    def _heldout_codes(self) -> torch.Tensor | None:
+        """A draw of the code of each held-out image `(M, code_dim)`. Its noise is not that of any training image, and
+        is the same in a training that is resumed."""
+        if self._heldout is None:
+            return None
+        mean, logvar = self.prior.posterior(self._heldout)
+        generator = torch.Generator(mean.device).manual_seed(self._seed + 1)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + torch.exp(0.5 * logvar) * noise
 
     @torch.no_grad()
     def _draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

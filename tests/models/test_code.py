@@ -8,7 +8,8 @@ import torch
 from hf_vae.models import LatentPrior
 from hf_vae.models.priors.base import Learning
 from hf_vae.models.priors.code import CODE_SHARE, CodePrior
-from hf_vae.models.priors.code_mixture import CodeMixture, fit_code_mixture, log_likelihoods
+from hf_vae.models.priors.code_mixture import CodeGaussians, CodeMixture
+from hf_vae.models.priors.mixture import choose
 
 
 SIZES = {
@@ -204,12 +205,12 @@ def test_a_mixture_finds_the_groups_of_codes_and_their_covariance(most, heldout)
 
 def test_the_density_of_a_mixture_is_that_of_pytorch_s_own():
     codes = groups(200, 3).double()
-    mixture = fit_code_mixture(codes, 3, torch.Generator().manual_seed(0))
+    mixture = CodeGaussians.fitted(codes, 3, torch.Generator().manual_seed(0))
     own = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(mixture.weights),
         torch.distributions.MultivariateNormal(mixture.means, scale_tril=mixture.root.expand(3, 3, 3)),
     )
-    torch.testing.assert_close(log_likelihoods(codes, mixture), own.log_prob(codes))
+    torch.testing.assert_close(mixture.log_likelihoods(codes), own.log_prob(codes))
 
 
 def test_a_mixture_of_large_numbers_of_codes_is_fitted_to_some_of_them(monkeypatch):
@@ -218,8 +219,35 @@ def test_a_mixture_of_large_numbers_of_codes_is_fitted_to_some_of_them(monkeypat
     codes = groups(4000, 0)
     order = torch.randperm(4000, generator=torch.Generator().manual_seed(0))
     many.fit(codes, groups(100, 1))
-    few.weights.copy_(fit_code_mixture(codes[order[:300]].double(), 2, torch.Generator().manual_seed(0)).weights)
+    few.weights.copy_(CodeGaussians.fitted(codes[order[:300]].double(), 2, torch.Generator().manual_seed(0)).weights)
     torch.testing.assert_close(many.weights.sort().values, few.weights.sort().values, atol=1e-3, rtol=0)
+
+
+def test_the_error_on_heldout_latents_is_the_same_in_a_training_that_is_resumed(monkeypatch):
+    monkeypatch.setattr("hf_vae.models.priors.flow.HELDOUT_UPDATES", 2)
+    heldout = grouped_latents(60, 6)
+    states = []
+    fitted(6, 1, 20, heldout=heldout, after_update=lambda training: states.append(copy.deepcopy(training.state())))
+    again = []
+    for done in (3, 9):
+        state = copy.deepcopy(states[done])
+        fitted(6, 1, 20, heldout=heldout, state=state, after_update=lambda training: again.append(training.state()))
+        assert again[-1]["flow"]["lowest"] == states[-1]["flow"]["lowest"]
+        assert again[-1]["flow"]["kept"] == states[-1]["flow"]["kept"] and states[-1]["flow"]["kept"]
+
+
+def test_codes_of_one_gaussian_are_drawn_from_one():
+    """With the noise of training codes on them, held-out codes would ask for more."""
+    prior = fitted(6, 1, 40, heldout=grouped_latents(800, 6)[400:])
+    assert (prior.code.mixture.weights > 0).sum() == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_gaussians_are_chosen_by_their_shares_in_any_precision(dtype):
+    weights = torch.full((128,), 1 / 128, dtype=dtype)
+    choice = torch.randn(100_000, 1, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(choose(weights, choice), minlength=128)
+    assert counts.min() > 0.8 * 781 and counts.max() < 1.2 * 781
 
 
 def test_heldout_codes_choose_the_number_of_gaussians():

@@ -357,10 +357,10 @@ class CodeTraining(PriorTraining):
     @torch.no_grad()
     def _known(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """The rest and the condition of the held-out latents, as `_draw` gives them."""
-        if self._heldout is None:
+        codes = self._heldout_codes()
+        if self._heldout is None or codes is None:
             return None
-        mean, logvar = self.prior.posterior(self._heldout)
-        return self._rest_given(self._heldout, self._drawn(mean, logvar))
+        return self._rest_given(self._heldout, codes)
 
     @torch.no_grad()
     def _finish_code(self) -> None:
@@ -394,12 +394,20 @@ class CodeTraining(PriorTraining):
         prior = self.prior
         if prior.mixture is None:
             return
-        known = None
-        if self._heldout is not None:
-            mean, logvar = prior.posterior(self._heldout)
-            noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(self._seed)).to(mean.device)
-            known = prior.code.coordinates(mean + torch.exp(0.5 * logvar) * noise)
+        known = self._heldout_codes()
+        known = None if known is None else prior.code.coordinates(known)
         prior.mixture.fit(prior.code.coordinates(codes), known, self._seed)
+
+    @torch.no_grad()
+    def _heldout_codes(self) -> torch.Tensor | None:
+        """A draw of the code of each held-out image `(M, code_dim)`. Its noise is not that of any training image, and
+        is the same in a training that is resumed."""
+        if self._heldout is None:
+            return None
+        mean, logvar = self.prior.posterior(self._heldout)
+        generator = torch.Generator(mean.device).manual_seed(self._seed + 1)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + torch.exp(0.5 * logvar) * noise
 
     @torch.no_grad()
     def _draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

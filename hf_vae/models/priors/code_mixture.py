@@ -6,12 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .mixture import MAX_ROUNDS, TOLERANCE, choose, clusters
+from .mixture import HELDOUT, MAX_ROUNDS, TOLERANCE, choose, clusters
 
 
-HELDOUT = 0.1  # the share of the codes that the number of Gaussians is chosen on, where no others are held out
 MAX_CODES = 50_000  # that it is fitted to
-MIN_VARIANCE = 1e-6  # added to every variance, so that no direction is lost
+MIN_CODE_VARIANCE = 1e-6  # added to every variance, so that no direction is lost
 
 
 class CodeGaussians(NamedTuple):
@@ -26,6 +25,41 @@ class CodeGaussians(NamedTuple):
     weights: torch.Tensor
     means: torch.Tensor
     root: torch.Tensor
+
+    @classmethod
+    def fitted(cls, codes: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> "CodeGaussians":
+        """The mixture of M Gaussians that expectation and maximisation (Dempster et al. 1977) fit to `codes` (N, C),
+        from the clusters of k-means."""
+        shares = nn.functional.one_hot(clusters(codes, num_gaussians, generator), num_gaussians).to(codes.dtype)
+        mixture, before = cls.of_shares(codes, shares), -math.inf
+        for _ in range(MAX_ROUNDS):
+            joint = mixture.joint_log_likelihoods(codes)
+            found = joint.logsumexp(1).mean().item()
+            if found - before < TOLERANCE:
+                break
+            mixture, before = cls.of_shares(codes, joint.softmax(1)), found
+        return mixture
+
+    @classmethod
+    def of_shares(cls, codes: torch.Tensor, shares: torch.Tensor) -> "CodeGaussians":
+        """The mixture of highest likelihood for `codes` (N, C) of which each Gaussian takes `shares` (N, M)."""
+        counts = shares.sum(0) + 10 * torch.finfo(codes.dtype).eps  # (M,)
+        means = shares.T @ codes / counts[:, None]
+        covariance = (codes.T @ codes - (means.T * counts) @ means) / len(codes)
+        covariance.diagonal().add_(MIN_CODE_VARIANCE)
+        return cls(counts / counts.sum(), means, torch.linalg.cholesky(covariance))
+
+    def log_likelihoods(self, codes: torch.Tensor) -> torch.Tensor:
+        """The natural logarithm of the density at `codes` (N, C): `(N,)`."""
+        return self.joint_log_likelihoods(codes).logsumexp(1)
+
+    def joint_log_likelihoods(self, codes: torch.Tensor) -> torch.Tensor:
+        """The logarithm of each Gaussian's weight times its density at `codes` (N, C): `(N, M)`."""
+        white_codes, white_means = (
+            torch.linalg.solve_triangular(self.root, points.T, upper=False).T for points in (codes, self.means)
+        )
+        scale = self.root.diagonal().log().sum() + 0.5 * codes.shape[1] * math.log(2 * math.pi)
+        return self.weights.log() - 0.5 * torch.cdist(white_codes, white_means).square() - scale
 
 
 class CodeMixture(nn.Module):
@@ -61,7 +95,7 @@ class CodeMixture(nn.Module):
         Of more than 50,000 codes, it takes so many at random."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(codes), generator=generator)[:MAX_CODES]
-        fitted = codes.cpu().double()[order]
+        fitted = codes[order.to(codes.device)].cpu().double()
         if heldout is None:
             num_heldout = max(1, round(HELDOUT * len(fitted)))
             known, fitted = fitted[:num_heldout], fitted[num_heldout:]
@@ -69,46 +103,8 @@ class CodeMixture(nn.Module):
             known = heldout.cpu().double()
         most = len(self.weights)
         sizes = [*(4**power for power in range(most.bit_length()) if 4**power < most), most]
-        mixtures = [fit_code_mixture(fitted, size, generator) for size in sizes if size <= len(fitted)]
-        best = max(mixtures, key=lambda mixture: log_likelihoods(known, mixture).mean())
+        mixtures = [CodeGaussians.fitted(fitted, size, generator) for size in sizes if size <= len(fitted)]
+        best = max(mixtures, key=lambda mixture: mixture.log_likelihoods(known).mean())
         self.weights.zero_()[: len(best.weights)] = best.weights
         self.means.zero_()[: len(best.means)] = best.means
         self.root.copy_(best.root)
-
-
-def fit_code_mixture(codes: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> CodeGaussians:
-    """Fits a mixture of M Gaussians of one covariance to `codes` (N, C), by expectation and maximisation (Dempster et
-    al. 1977) from the clusters of k-means."""
-    shares = nn.functional.one_hot(clusters(codes, num_gaussians, generator), num_gaussians).to(codes.dtype)
-    mixture, before = _maximise(codes, shares), -math.inf
-    for _ in range(MAX_ROUNDS):
-        joint = _joint_log_likelihoods(codes, mixture)
-        found = joint.logsumexp(1).mean().item()
-        if found - before < TOLERANCE:
-            break
-        mixture, before = _maximise(codes, joint.softmax(1)), found
-    return mixture
-
-
-def log_likelihoods(codes: torch.Tensor, mixture: CodeGaussians) -> torch.Tensor:
-    """The natural logarithm of a mixture's density at `codes` (N, C): `(N,)`."""
-    return _joint_log_likelihoods(codes, mixture).logsumexp(1)
-
-
-def _joint_log_likelihoods(codes: torch.Tensor, mixture: CodeGaussians) -> torch.Tensor:
-    """The logarithm of each Gaussian's weight times its density at `codes` (N, C): `(N, M)`."""
-    weights, means, root = mixture
-    white_codes, white_means = (
-        torch.linalg.solve_triangular(root, points.T, upper=False).T for points in (codes, means)
-    )
-    scale = root.diagonal().log().sum() + 0.5 * codes.shape[1] * math.log(2 * math.pi)
-    return weights.log() - 0.5 * torch.cdist(white_codes, white_means).square() - scale
-
-
-def _maximise(codes: torch.Tensor, shares: torch.Tensor) -> CodeGaussians:
-    """The mixture of highest likelihood for `codes` (N, C) of which each Gaussian takes `shares` (N, M)."""
-    counts = shares.sum(0) + 10 * torch.finfo(codes.dtype).eps  # (M,)
-    means = shares.T @ codes / counts[:, None]
-    covariance = (codes.T @ codes - (means.T * counts) @ means) / len(codes)
-    covariance.diagonal().add_(MIN_VARIANCE)
-    return CodeGaussians(counts / counts.sum(), means, torch.linalg.cholesky(covariance))

@@ -93,8 +93,8 @@ Gaussians = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def choose(weights: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
     """The number of a Gaussian, from 0, for each `choice` (B, 1) of N(0, 1): `(B,)`. Each of the M is chosen as often
     as its share of `weights` (M,) says."""
-    chance = torch.special.ndtr(choice)  # uniform on (0, 1)
-    return (chance > weights.cumsum(0)[:-1]).sum(1)
+    chance = torch.special.ndtr(choice.float())  # uniform on (0, 1); half precision is too coarse for many Gaussians
+    return (chance > weights.float().cumsum(0)[:-1]).sum(1)
 
 
 def fit_mixture(points: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> Gaussians:
@@ -145,8 +145,9 @@ def clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator
     (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
     before."""
     centres = points[torch.randint(len(points), (1,), generator=generator)]
+    distances = torch.full_like(points[:, 0], math.inf)  # (N,), squared, to the nearest centre
     while len(centres) < num_clusters:
-        distances = torch.cdist(points, centres).square().amin(1)
+        distances = torch.minimum(distances, torch.cdist(points, centres[-1:])[:, 0].square())
         chances = distances if distances.sum() > 0 else torch.ones_like(distances)  # all points are centres already
         centres = torch.cat([centres, points[torch.multinomial(chances, 1, generator=generator)]])
     clusters = torch.cdist(points, centres).argmin(1)
