@@ -1382,7 +1382,9 @@ def _maximise(points: torch.Tensor, shares: torch.Tensor) -> Gaussians:
     return counts / counts.sum(), means, (variances + MIN_MIXTURE_VARIANCE).sqrt()
 
 
-def clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator) -> torch.Tensor:
+def clusters(
+    points: torch.Tensor, num_clusters: int, generator: torch.Generator, max_rounds: int = MAX_ROUNDS
+) -> torch.Tensor:
     """The cluster of each of `points` (N, K), from 0, by k-means: Lloyd's rounds from the centres of k-means++
     (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
     before."""
@@ -1393,7 +1395,7 @@ def clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator
         chances = distances if distances.sum() > 0 else torch.ones_like(distances)  # all points are centres already
         centres = torch.cat([centres, points[torch.multinomial(chances, 1, generator=generator)]])
     clusters = torch.cdist(points, centres).argmin(1)
-    for _ in range(MAX_ROUNDS):
+    for _ in range(max_rounds):
         for number in clusters.unique().tolist():  # a cluster that lost all its points keeps its centre
             centres[number] = points[clusters == number].mean(0)
         before, clusters = clusters, torch.cdist(points, centres).argmin(1)
@@ -1413,6 +1415,8 @@ from torch import nn
 
 
 MAX_CODES = 50_000  # that it is fitted to
+CODE_ROUNDS = 20  # of expectation and maximisation, and of k-means before these: more take long and gain 0.1 nats
+CODE_TOLERANCE = 1e-2  # rounds end when the mean log-likelihood rises by less
 MIN_CODE_VARIANCE = 1e-6  # added to every variance, so that no direction is lost
 
 
@@ -1433,12 +1437,13 @@ class CodeGaussians(NamedTuple):
     def fitted(cls, codes: torch.Tensor, num_gaussians: int, generator: torch.Generator) -> "CodeGaussians":
         """The mixture of M Gaussians that expectation and maximisation (Dempster et al. 1977) fit to `codes` (N, C),
         from the clusters of k-means."""
-        shares = nn.functional.one_hot(clusters(codes, num_gaussians, generator), num_gaussians).to(codes.dtype)
+        groups = clusters(codes, num_gaussians, generator, CODE_ROUNDS)
+        shares = nn.functional.one_hot(groups, num_gaussians).to(codes.dtype)
         mixture, before = cls.of_shares(codes, shares), -math.inf
-        for _ in range(MAX_ROUNDS):
+        for _ in range(CODE_ROUNDS):
             joint = mixture.joint_log_likelihoods(codes)
             found = joint.logsumexp(1).mean().item()
-            if found - before < TOLERANCE:
+            if found - before < CODE_TOLERANCE:
                 break
             mixture, before = cls.of_shares(codes, joint.softmax(1)), found
         return mixture

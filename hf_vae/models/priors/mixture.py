@@ -140,7 +140,9 @@ def _maximise(points: torch.Tensor, shares: torch.Tensor) -> Gaussians:
     return counts / counts.sum(), means, (variances + MIN_MIXTURE_VARIANCE).sqrt()
 
 
-def clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator) -> torch.Tensor:
+def clusters(
+    points: torch.Tensor, num_clusters: int, generator: torch.Generator, max_rounds: int = MAX_ROUNDS
+) -> torch.Tensor:
     """The cluster of each of `points` (N, K), from 0, by k-means: Lloyd's rounds from the centres of k-means++
     (Arthur and Vassilvitskii 2007), which draws each next centre in proportion to the squared distance from those
     before."""
@@ -151,7 +153,7 @@ def clusters(points: torch.Tensor, num_clusters: int, generator: torch.Generator
         chances = distances if distances.sum() > 0 else torch.ones_like(distances)  # all points are centres already
         centres = torch.cat([centres, points[torch.multinomial(chances, 1, generator=generator)]])
     clusters = torch.cdist(points, centres).argmin(1)
-    for _ in range(MAX_ROUNDS):
+    for _ in range(max_rounds):
         for number in clusters.unique().tolist():  # a cluster that lost all its points keeps its centre
             centres[number] = points[clusters == number].mean(0)
         before, clusters = clusters, torch.cdist(points, centres).argmin(1)
