@@ -2339,7 +2339,7 @@ class CodeTraining(PriorTraining):
         latents = self._latents[chosen]
         with torch.autocast(device.type, torch.bfloat16, enabled=learning.in_bfloat16):
             mean, logvar = prior.posterior(latents)
-            code = self._drawn(mean, logvar)
+            code = _drawn(mean, logvar, self._generator)
             expected = prior.expected(code)
             error = LATENTS_WEIGHT * (expected - latents).square().mean(1)
             if learning.image_error is not None:
@@ -2357,11 +2357,6 @@ class CodeTraining(PriorTraining):
             self._log_weight += WEIGHT_RATE * (1 - kl / prior.code_nats).clamp(-1, 1)
         move_average(self._averaged.state_dict(), self._networks.state_dict(), len(self.losses), CODE_AVERAGE_DECAY)
         self.losses.append(loss.detach() / prior.latent_dim)
-
-    def _drawn(self, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-        """A draw from N(mean, exp(logvar)), `(B, code_dim)`."""
-        noise = torch.randn(mean.shape, generator=self._generator, device=mean.device)
-        return mean + torch.exp(0.5 * logvar) * noise
 
     def _flow(self) -> FlowTraining:
         """The training of the flow, which starts when the code is learned."""
@@ -2390,9 +2385,7 @@ class CodeTraining(PriorTraining):
         parts = [prior.posterior(some) for some in self._latents.split(CODE_ENCODE_BATCH)]
         mean, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
         self._codes = mean, logvar
-        generator = torch.Generator(mean.device).manual_seed(self._seed)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        codes = mean + torch.exp(0.5 * logvar) * noise
+        codes = _drawn(mean, logvar, torch.Generator(mean.device).manual_seed(self._seed))
         prior.code.fit(codes)
         self._fit_mixture(codes)
         rests = torch.cat(
@@ -2424,9 +2417,7 @@ class CodeTraining(PriorTraining):
         if self._heldout is None:
             return None
         mean, logvar = self.prior.posterior(self._heldout)
-        generator = torch.Generator(mean.device).manual_seed(self._seed + 1)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + torch.exp(0.5 * logvar) * noise
+        return _drawn(mean, logvar, torch.Generator(mean.device).manual_seed(self._seed + 1))
 
     @torch.no_grad()
     def _draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -2435,8 +2426,7 @@ class CodeTraining(PriorTraining):
         device = self._latents.device
         chosen = torch.randint(len(self._latents), (count,), generator=generator, device=device)
         mean, logvar = (part[chosen] for part in self._codes)
-        code = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator, device=device)
-        return self._rest_given(self._latents[chosen], code)
+        return self._rest_given(self._latents[chosen], _drawn(mean, logvar, generator))
 
     def _rest_given(self, latents: torch.Tensor, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What normalised `latents` (B, Z) have beyond those that their `code` leads to expect, normalised, and
@@ -2477,6 +2467,12 @@ class CodeTraining(PriorTraining):
         self.losses = list(state["losses"].to(self._latents.device))
         if state["flow"] is not None:
             self._flow().restore(state["flow"])
+
+
+def _drawn(mean: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A draw from N(mean, exp(logvar)), `(B, code_dim)`."""
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+    return mean + torch.exp(0.5 * logvar) * noise
 
 
 def _length(rest: torch.Tensor) -> torch.Tensor:
