@@ -174,6 +174,7 @@ class ImagePipeline:
         labels: Mapping[str, Any] | None = None,
         label_guidance: float = LABEL_GUIDANCE,
         skip: int = 0,
+        rest_temperature: float | None = None,
     ) -> PicturesOutput:
         """Generates images: those that `model.sample` gives for a `torch.Generator` with this seed. They are the same
         on any device, and however many of them are generated. `skip` leaves out as many at the start, so that
@@ -197,7 +198,9 @@ class ImagePipeline:
         if skip:
             self.model.latent_prior.draw_noise(skip, prior or self.model.config.prior, generator)
         return self.decode(
-            self.model.sample_latents(num_images, generator, temperature, prior, num_steps, guidance, code)
+            self.model.sample_latents(
+                num_images, generator, temperature, prior, num_steps, guidance, code, rest_temperature
+            )
         )
 
     def _code_given(self, labels: Mapping[str, Any], label_guidance: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,6 +12,7 @@ from PIL import Image
 from hf_vae import FAMILIES, ImagePipeline
 from hf_vae.latents.directions import write_directions
 from hf_vae.latents.labelled_codes import LabelledCodes
+from hf_vae.models.diffusers_pipeline import ImageGenerationPipeline
 from hf_vae.pictures import MAX_PIXELS, open_image, to_pil_images
 
 
@@ -158,6 +159,17 @@ def test_samples_are_drawn_around_the_code_of_the_labels(family, codes):
     torch.testing.assert_close(
         still[:1], pipe.model.latent_prior.get("code").from_noise(wanted, pipe.model.latent_prior)
     )
+
+
+def test_every_way_to_sample_takes_a_temperature_of_the_rest():
+    pipe = ImagePipeline(tiny_model("vae", code_dim=6))
+    expected = pipe.sample(2, seed=0, rest_temperature=0.3).tensors
+    assert not torch.equal(expected, pipe.sample(2, seed=0).tensors)
+    settings = {"rest_temperature": 0.3}
+    torch.testing.assert_close(pipe.model.sample(2, torch.Generator().manual_seed(0), **settings), expected)
+    diffusers_pipe = ImageGenerationPipeline(pipe.model)
+    images = diffusers_pipe(2, torch.Generator().manual_seed(0), output_type="pt", **settings).images
+    torch.testing.assert_close(images * 2 - 1, expected)
 
 
 def test_labels_that_a_model_does_not_have_are_refused(codes):

@@ -23,6 +23,7 @@ def sample(
     prior: PriorKind | None = None,
     num_steps: Annotated[int, limited(least=1)] = DEFAULT_STEPS,
     guidance: Annotated[float | None, limited(least=0)] = None,
+    rest_temperature: Annotated[float | None, limited(least=0)] = None,
     label: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")]] = (),
     label_guidance: Annotated[float, limited(least=0)] = LABEL_GUIDANCE,
     columns: Annotated[int, limited(least=1)] = GRID_COLUMNS,
@@ -42,6 +43,8 @@ def sample(
         num_steps: Steps of a flow from noise to latents. Other priors ignore it.
         guidance: Strength of the flow's network. Images are more typical above 1, more varied below (default: the
             model's own). Other priors ignore it.
+        rest_temperature: Scale of the noise of what the code does not say, such as skin and hair (default: the model's
+            own). At 0.7, fewer images are malformed, and all are softer.
         label: A label that the images should have, such as age=60 or gender=female. Repeat it for several labels. The
             model needs those of `hf-vae directions`.
         label_guidance: How clearly labels show. 1 is as clearly as in the training images.
@@ -52,7 +55,8 @@ def sample(
     refuse_output(output, overwrite)
     labels = _labels(label)
     pipeline = _open_model(model)
-    samples = pipeline.sample(num, seed, temperature, prior, num_steps, guidance, labels, label_guidance).images
+    settings = (temperature, prior, num_steps, guidance, labels, label_guidance)
+    samples = pipeline.sample(num, seed, *settings, rest_temperature=rest_temperature).images
     save_picture(picture_grid(samples, columns), output)
 
 

@@ -57,6 +57,7 @@ class ImageGenerationPipeline(DiffusionPipeline):
         prior: str | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        rest_temperature: float | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generates images.
 
@@ -70,13 +71,16 @@ class ImageGenerationPipeline(DiffusionPipeline):
             output_type: "pil" (PIL images of the model's `output_size`), "np" or "pt": an array `(B, H, W, C)` or a
                 tensor `(B, C, H, W)` of the network's own size, in [0, 1].
             return_dict: Return an output with `images`, not a tuple.
+            rest_temperature: Scale of the noise of what the code does not say; the model's own if None.
 
         Raises:
             ValueError: If an argument is not possible, see `ImageGenerator.sample`.
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type={output_type!r} is not possible; choose pil, np or pt.")
-        samples = self.model.sample(batch_size, generator, temperature, prior, num_inference_steps, guidance_scale)
+        samples = self.model.sample(
+            batch_size, generator, temperature, prior, num_inference_steps, guidance_scale, rest_temperature
+        )
         images = self.image_processor.postprocess(samples, output_type)
         size = self.model.output_size
         if output_type == "pil" and size != images[0].width:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..models import FITTED_PARTS, ImageGenerator
+from . import losses
 from .batch import Batch
 
 
@@ -75,3 +76,9 @@ def draw_latents(networks: Networks, batch: Batch) -> torch.Tensor:
     model = networks["model"]
     unwrapped: Any = getattr(model, "module", model)
     return batch.normal(unwrapped.config.latent_dim)
+
+
+def weight_of_kl(kl: torch.Tensor, batch: Batch, weight: float, target: float | None) -> float | torch.Tensor:
+    """The weight of the divergences `kl` (B,) of a batch: `weight`, or what holds their mean near a `target`, see
+    `losses.kl_weight_for`."""
+    return weight if target is None else losses.kl_weight_for(batch.mean_over_ranks(kl.detach().mean()), target)

@@ -11,7 +11,7 @@ from ..models.vae import VAEOutput
 from ..ranges import limited
 from . import losses
 from .adversarial import ADVERSARIAL_LEGEND, AdversarialObjective
-from .base import ERRORS, Logs, Networks, draw_latents
+from .base import ERRORS, Logs, Networks, draw_latents, weight_of_kl
 from .batch import Batch
 from .perceptual import perceptual_error
 
@@ -28,6 +28,9 @@ class VAEGANObjective(AdversarialObjective):
         reconstruction_loss: Reconstruction error: "mse" (squared) or "l1" (absolute).
         kl_weight: Weight of the KL divergence to N(0, I).
         calibrated_kl: Scale the KL weight with the reconstruction error.
+        target_kl: Nats per image that training holds the KL divergence at, in place of a `kl_weight`: it has no weight
+            below. What a prior has to learn about an image is then known beforehand; a few hundred nats give samples
+            that are whole. It needs `calibrated_kl`.
         adversarial_weight: Weight of the adversarial loss after the ramp.
         feature_weight: Weight, after the ramp, of the distance between the discriminator's features of an image and
             those of its reconstruction.
@@ -40,6 +43,9 @@ class VAEGANObjective(AdversarialObjective):
             decoded from N(0, I) "noise", as in the publication.
         train_encoder: Train the encoder too. Without it, the latent space of the starting model does not change, and
             its prior stays valid.
+
+    Raises:
+        ValueError: If there is a `target_kl` without `calibrated_kl`.
     """
 
     # a slower running average lags behind: sharpness comes last, see model_cards/EXPERIMENTS.md
@@ -48,6 +54,7 @@ class VAEGANObjective(AdversarialObjective):
     reconstruction_loss: Literal["mse", "l1"] = "l1"
     kl_weight: Annotated[float, limited(least=0)] = 1.0
     calibrated_kl: bool = True
+    target_kl: Annotated[float | None, limited(above=0)] = None
     adversarial_weight: Annotated[float, limited(least=0)] = 0.1
     feature_weight: Annotated[float, limited(least=0)] = 1.0
     perceptual_weight: Annotated[float, limited(least=0)] = 0.0
@@ -55,6 +62,13 @@ class VAEGANObjective(AdversarialObjective):
     adversarial_ramp: Annotated[int, limited(least=0)] = 1000
     other_fakes: Literal["none", "noise"] = "none"
     train_encoder: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target_kl is not None and not self.calibrated_kl:
+            raise ValueError(
+                f"target_kl={self.target_kl} needs calibrated_kl. Leave out --no_calibrated_kl, or pass --kl_weight alone."
+            )
 
     @property
     def legend(self) -> str:
@@ -88,7 +102,7 @@ class VAEGANObjective(AdversarialObjective):
                 batch.mean_over_ranks(error.detach()) * (2 if self.reconstruction_loss == "mse" else 1) / num_values
             )
         kl = losses.gaussian_kl(output.mean, output.logvar).mean()
-        loss = error + self.kl_weight * scale * kl
+        loss = error + weight_of_kl(kl, batch, self.kl_weight, self.target_kl) * scale * kl
         mse = losses.squared_error(output.sample.detach(), batch.images).mean() / num_values
         logs = {"mse": mse, "kl": kl.detach()}
         if self.perceptual_weight:

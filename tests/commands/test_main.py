@@ -64,6 +64,14 @@ def test_sample_writes_a_grid_and_overwrites_only_when_told(family, hf_vae, publ
     assert (tmp_path / "grid.png").read_bytes() != first
 
 
+def test_sample_takes_a_temperature_of_the_rest(hf_vae, published_models, tmp_path):
+    folder = published_models / "faces-vae"
+    flags = ["--num", "4", "--rest_temperature", "0.4", "--output", str(tmp_path / "grid.png")]
+    hf_vae("sample", str(folder), *flags)
+    expected = ImagePipeline.from_pretrained(folder).sample(4, seed=0, rest_temperature=0.4).images
+    assert Image.open(tmp_path / "grid.png").tobytes() == picture_grid(expected).tobytes()
+
+
 def test_seed_0_draws_the_same_images_in_python_the_command_line_and_the_space(
     family, hf_vae, published_models, tmp_path
 ):

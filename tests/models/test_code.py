@@ -130,6 +130,23 @@ def test_samples_are_what_the_code_leads_to_expect_where_the_rest_has_no_noise(p
     assert (parts[1] - noise[1]).square().mean() < 0.3  # encoded latents keep all of their noise
 
 
+def test_the_temperature_of_the_rest_can_be_chosen_for_each_sample(prior):
+    def draw(**settings) -> torch.Tensor:
+        return prior.sample(4, "code", torch.Generator().manual_seed(0), **settings)
+
+    chosen, own = draw(rest_temperature=0.5), draw()
+    still = [draw(rest_temperature=0, temperature=temperature) for temperature in (0.5, 1)]
+    prior.code.rest_temperature = 0.5
+    assert torch.equal(draw(), chosen) and not torch.equal(own, chosen)
+    assert not torch.equal(*still)  # the code has a temperature of its own
+    with pytest.raises(ValueError, match="rest_temperature=-0.5 is not possible; it must be at least 0"):
+        draw(rest_temperature=-0.5)
+    with pytest.raises(
+        ValueError, match="rest_temperature=0.5 .* prior='gaussian', which draws no code.* temperature"
+    ):
+        prior.sample(4, "gaussian", rest_temperature=0.5)
+
+
 def rest_lengths(prior: LatentPrior, code: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     """Root mean square of what latents `(B, Z)` have beyond those that their code `(B, 4)` leads to expect: `(B,)`."""
     own = prior.code

@@ -73,6 +73,11 @@ def test_gaussian_kl_agrees_with_torch_distributions():
     torch.testing.assert_close(losses.gaussian_kl(mean, logvar), expected)
 
 
+def test_a_kl_below_its_target_has_no_weight_and_one_above_has_more_the_higher_it_is():
+    weights = [losses.kl_weight_for(torch.tensor(kl), 250.0).item() for kl in (0.0, 250.0, 275.0, 300.0, 500.0, 9e9)]
+    assert weights == pytest.approx([0, 0, 300, 600, 3000, 3000], rel=1e-4)
+
+
 def test_relativistic_is_low_where_an_image_looks_more_real_than_its_partner():
     loss = RELATIVISTIC.discriminator(torch.tensor([2.0, 30.0, -30.0]), torch.tensor([2.0, 0.0, 0.0]))
     torch.testing.assert_close(loss, torch.tensor([math.log(2), 0.0, 30.0]))

@@ -133,6 +133,30 @@ def test_the_calibrated_kl_weight_of_a_vae_gan_follows_its_error(loss, scale, im
     torch.testing.assert_close(whole - without, scale * without.detach() * logs["kl"] / images[0].numel())
 
 
+@pytest.mark.parametrize("family", ["vae", "vaegan"])
+def test_the_nats_of_latents_are_held_at_their_target(family, images):
+    torch.manual_seed(0)
+    objective = FAMILIES[family].objective(target_kl=20.0)
+    networks = networks_of(family, objective)
+    optimizer = torch.optim.Adam(networks["model"].parameters(), 2e-3)
+    found = []
+    for number in range(300):
+        loss, logs = objective.model_step(networks, Batch(images, number=number))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(logs["kl"].item())
+    assert 19 < sum(found[-50:]) / 50 < 23
+
+
+def test_nats_are_held_only_where_the_error_is_calibrated():
+    with pytest.raises(ValueError, match="target_kl=9.* needs the calibrated loss.* l1"):
+        VAEObjective("l1", target_kl=9.0)
+    with pytest.raises(ValueError, match="target_kl=9.* needs calibrated_kl"):
+        VAEGANObjective(target_kl=9.0, calibrated_kl=False)
+    assert "with the KL held at 9 nats" in VAEObjective(target_kl=9.0).legend
+
+
 def test_other_fakes_are_told_from_pictures_too_where_they_are_asked_for(images):
     objective = VAEGANObjective(other_fakes="noise", adversarial_start=0, adversarial_ramp=0)
     networks = networks_of("vaegan", objective)

@@ -147,6 +147,7 @@ class LatentPrior(PrincipalComponents):
         num_steps: int = DEFAULT_STEPS,
         guidance: float | None = None,
         code: tuple[torch.Tensor, torch.Tensor] | None = None,
+        rest_temperature: float | None = None,
     ) -> torch.Tensor:
         """Draws latents `(num_samples, Z)`.
 
@@ -162,10 +163,11 @@ class LatentPrior(PrincipalComponents):
             code: The Gaussian to draw the code from, in place of its mixture: its mean `(code_dim,)` and a root R
                 `(code_dim, code_dim)` of its covariance R R^T, along the principal components of the code, in
                 standard deviations.
+            rest_temperature: Scale of the noise of what the code does not say; the model's own if None.
 
         Raises:
-            ValueError: If the model has no prior of this kind, `num_samples` or `num_steps` is below 1, or there is a
-                `code` and another kind.
+            ValueError: If the model has no prior of this kind, `num_samples` or `num_steps` is below 1, or
+                `rest_temperature` is below 0. If there is a `code` or a `rest_temperature` and another kind.
         """
         if code is not None and kind != CODE:
             raise ValueError(f"prior={kind!r} draws no code, which labels are given by; draw from the prior {CODE!r}.")
@@ -174,8 +176,16 @@ class LatentPrior(PrincipalComponents):
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps} is not possible; it must be at least 1.")
         prior = self.get(kind)
+        scales = prior.noise_scales
+        if rest_temperature is not None:
+            if not isinstance(prior, CodePrior):
+                raise ValueError(
+                    f"rest_temperature={rest_temperature} is not possible with prior={kind!r}, which draws no code; "
+                    f"draw from the prior {CODE!r}, or set temperature."
+                )
+            scales = prior.noise_scales_at(rest_temperature)
         parts = self.draw_noise(num_samples, kind, generator)
-        noise = [scale * part for part, scale in zip(parts, prior.noise_scales, strict=True)]
+        noise = [scale * part for part, scale in zip(parts, scales, strict=True)]
         num_scaled = len(noise) - prior.num_choices
         noise = [temperature * part for part in noise[:num_scaled]] + noise[num_scaled:]
         if code is not None:

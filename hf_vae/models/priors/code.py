@@ -98,8 +98,6 @@ class CodePrior(Prior):
             raise ValueError(f"code_nats={code_nats} is not possible; it must be above 0.")
         if code_gaussians < 1:
             raise ValueError(f"code_gaussians={code_gaussians} is not possible; it must be at least 1.")
-        if not rest_temperature >= 0:
-            raise ValueError(f"rest_temperature={rest_temperature} is not possible; it must be at least 0.")
         if rest_limit is not None and not rest_limit > 0:
             raise ValueError(f"rest_limit={rest_limit} is not possible; it must be above 0.")
         if not 0 <= rest_margin <= (latent_size - 1) // 2:
@@ -116,6 +114,7 @@ class CodePrior(Prior):
         self.encoder, self.decoder = self._new_networks()
         self.code = PrincipalComponents(code_dim, code_dim)
         self.mixture = CodeMixture(code_dim, code_gaussians) if code_gaussians > 1 else None
+        self.noise_scales_at(rest_temperature)  # refuses one that is not possible
         self.register_buffer("shift", torch.zeros(latent_dim))
         self.register_buffer("scale", torch.ones(latent_dim))
 
@@ -146,7 +145,17 @@ class CodePrior(Prior):
 
     @property
     def noise_scales(self) -> list[float]:
-        return [1.0, self.rest_temperature] * self.num_draws + [1.0] * self.num_choices
+        return self.noise_scales_at(self.rest_temperature)
+
+    def noise_scales_at(self, rest_temperature: float) -> list[float]:
+        """The `noise_scales` with another temperature of the rest.
+
+        Raises:
+            ValueError: If it is below 0.
+        """
+        if not rest_temperature >= 0:
+            raise ValueError(f"rest_temperature={rest_temperature} is not possible; it must be at least 0.")
+        return [1.0, rest_temperature] * self.num_draws + [1.0] * self.num_choices
 
     def like_samples(self, rest: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """The noise `rest` (..., Z) of images, a `share` (..., 1) of the way to noise of samples: with their
