@@ -17,6 +17,7 @@ from uploads import UploadError, open_upload
 
 
 MAX_SEED = 2**32 - 1
+MAX_TEMPERATURE = 2.0
 MAX_GUIDANCE = 10.0
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)  # such as https: or data:
 
@@ -58,6 +59,17 @@ def prior(model: PublishedModel, value: Any) -> str:
 def guidance(value: Any) -> float | None:
     """The strength of a flow's network, or None for the model's own."""
     return None if value is None else number("The guidance", value, 0, MAX_GUIDANCE)
+
+
+def rest_temperature(model: PublishedModel, prior: str, value: Any) -> float | None:
+    """The temperature of what the code of a model does not say, or None for the model's own and for a prior without a
+    code."""
+    if value is None:
+        return None
+    if model.rest_temperature is None:
+        raise refusal(f"The model {model.name} has no code; leave the rest temperature empty.")
+    chosen = number("The rest temperature", value, 0, MAX_TEMPERATURE)
+    return chosen if prior == CODE else None
 
 
 def labels(model: PublishedModel, value: Any, prior: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ from hf_vae.models import ImageGenerator
 from hf_vae.models.auto import AutoGenerator
 from hf_vae.models.loading import checked_folder, find_folder, read_config
 from hf_vae.models.priors import LatentPrior, priors_of
+from hf_vae.models.priors.base import Prior
 from hf_vae.pipeline import ImagePipeline, PicturesOutput
 from hf_vae.run_folder import (
     CARD_FILE,
@@ -126,11 +127,19 @@ class PublishedModel:
         return [own, *(prior for prior in priors_of(own, self.has_encoder) if prior != own)]
 
     @cached_property
+    def _own_prior(self) -> Prior:
+        with torch.device("meta"):  # without weights: the model is loaded on first use
+            return LatentPrior(self.config["latent_dim"], kind=self.priors[0], sizes=self.config).get(self.priors[0])
+
+    @property
     def guidance(self) -> float | None:
         """The strength of what its flow's network adds to the flow's Gaussian; None if its own prior has no flow."""
-        with torch.device("meta"):  # without weights: the model is loaded on first use
-            prior = LatentPrior(self.config["latent_dim"], kind=self.priors[0], sizes=self.config).get(self.priors[0])
-        return getattr(prior, "guidance", None)
+        return getattr(self._own_prior, "guidance", None)
+
+    @property
+    def rest_temperature(self) -> float | None:
+        """The scale of the noise of what its code does not say; None if its own prior has no code."""
+        return getattr(self._own_prior, "rest_temperature", None)
 
     @cached_property
     def directions(self) -> list[Direction]:

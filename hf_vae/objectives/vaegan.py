@@ -67,7 +67,8 @@ class VAEGANObjective(AdversarialObjective):
         super().__post_init__()
         if self.target_kl is not None and not self.calibrated_kl:
             raise ValueError(
-                f"target_kl={self.target_kl} needs calibrated_kl. Leave out --no_calibrated_kl, or pass --kl_weight alone."
+                f"target_kl={self.target_kl} needs calibrated_kl. Leave out --no_calibrated_kl, or pass --kl_weight "
+                "alone."
             )
 
     @property

@@ -52,6 +52,7 @@ PARAMETERS = {
     "prior": "The distribution that latents are sampled from; own is the model's default",
     "labels": "What samples are asked for, such as age=60, gender=female, where the model has labels; empty for none",
     "guidance": "0 to 10, for models with a flow; higher is more typical; none for the model's own",
+    "rest_temperature": "0 to 2, for models with a code; lower is softer and more often whole; none for its own",
     "picture": "An uploaded image; where it may be missing, a sample takes its place",
     "cut": "How the image is cropped: face, centre (the largest square) or none (the whole image)",
     "start": "An uploaded image to start from; without images, samples of two seeds are used",

@@ -32,7 +32,6 @@ from tabs import (
 )
 from tabs.generate import (
     MAX_COUNT,
-    MAX_TEMPERATURE,
     NUM_LABELS,
     Captioned,
     Drawn,
@@ -129,11 +128,12 @@ def latent_pca(
     labels: str = "",
     image: int = 1,
     guidance: float | None = None,
+    rest_temperature: float | None = None,
 ) -> Image.Image:
     """Moves an image along the first ten principal components of the latent space, in standard deviations of the
     training set, and along the directions learned from labels if the model has any. The image is the upload. If there
     is none, it is a sample: number `image` of this seed, from 1, with `labels` such as "age=60, gender=female"."""
-    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance)
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance, rest_temperature)
     shifts = [component_1, component_2, component_3, component_4, component_5]
     shifts += [component_6, component_7, component_8, component_9, component_10]
     shifts = [checks.number(f"Component {each}", shift, -REACH, REACH) for each, shift in enumerate(shifts, 1)]
@@ -158,10 +158,11 @@ def pca_sweep(
     labels: str = "",
     image: int = 1,
     guidance: float | None = None,
+    rest_temperature: float | None = None,
 ) -> Captioned:
     """Moves an image along each of the first ten principal components, and along each direction learned from labels,
     from -3 to 3 standard deviations, or steps of a label. Returns a row of seven images for each."""
-    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance)
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance, rest_temperature)
     count, directions = _num_components(chosen), chosen.directions[:NUM_DIRECTIONS]
     labelled = [Handle(LABELS, "", label=number) for number in range(len(directions))]
     images = _swept(chosen, start, _components(chosen) + labelled, SWEEP)
@@ -183,10 +184,11 @@ def edit(
     labels: str = "",
     image: int = 1,
     guidance: float | None = None,
+    rest_temperature: float | None = None,
 ) -> Image.Image:
     """Moves an image along sliders by their names, such as "smile=2, component 3=-1". Names are those on the page, in
     upper or lower case; positions are -3 to 3. The other values are those of `/latent_pca`."""
-    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance)
+    chosen, start = _start(models, model, seed, temperature, prior, picture, labels, image, guidance, rest_temperature)
     handles = handles_of(chosen)
     places = {handle.name.casefold(): place for place, handle in enumerate(handles)}
     positions = [0.0] * len(handles)
@@ -258,16 +260,17 @@ def _start(
     labels: str,
     image: int,
     guidance: float | None,
+    rest_temperature: float | None = None,
 ) -> tuple[PublishedModel, torch.Tensor]:
     chosen = checks.choice("The model", model, models)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
     image = checks.whole_number("The number of the image", image, 1, MAX_COUNT)
-    temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
+    temperature = checks.number("The temperature", temperature, 0, checks.MAX_TEMPERATURE)
     prior = checks.prior(chosen, prior)
     if picture is None:
         wanted = checks.labels(chosen, labels, prior)
-        guidance = checks.guidance(guidance)
-        return chosen, _sampled(chosen, seed, image, temperature, prior, tuple(wanted.items()), guidance)
+        scales = (checks.guidance(guidance), checks.rest_temperature(chosen, prior, rest_temperature))
+        return chosen, _sampled(chosen, seed, image, temperature, prior, tuple(wanted.items()), *scales)
     if not chosen.has_encoder:
         raise checks.refusal(f"The model {chosen.title} has no encoder; remove the image, or choose a model with one.")
     return chosen, _encoded(chosen, checks.uploaded_file("The image", picture))
@@ -282,8 +285,9 @@ def _sampled(
     prior: str,
     labels: tuple[tuple[str, str], ...],
     guidance: float | None,
+    rest_temperature: float | None,
 ) -> torch.Tensor:
-    settings = {"labels": dict(labels), "guidance": guidance, "skip": image - 1}
+    settings = {"labels": dict(labels), "guidance": guidance, "rest_temperature": rest_temperature, "skip": image - 1}
     return model.pipeline.sample(1, seed, temperature, prior, **settings).latents
 
 
@@ -423,9 +427,9 @@ def another_seed(models: dict[str, PublishedModel], model: str, *fields: Any) ->
 
 def clicked(models: dict[str, PublishedModel], drawn: list[Drawn], event: gr.SelectData) -> list:
     """Starts from the sample that was clicked, and opens this tab."""
-    model, seed, image, temperature, prior, _, guidance = drawn[event.index]
+    model, seed, image, temperature, prior, _, guidance, rest = drawn[event.index]
     priors = gr.Dropdown(prior_choices(models[model].priors), value=prior)
-    return [model, seed, temperature, priors, None, image, guidance, gr.Tabs(selected="edit")]
+    return [model, seed, temperature, priors, None, image, guidance, rest, gr.Tabs(selected="edit")]
 
 
 def start_fields(models: dict[str, PublishedModel], model: str, labels: str = "") -> list:
@@ -462,10 +466,11 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
                     with gr.Row():
                         seed = gr.Number(0, label="Seed", precision=0, min_width=80)
                         image = gr.Number(1, label="Image", precision=0, minimum=1, maximum=MAX_COUNT, min_width=80)
-                    temperature = gr.Slider(0, MAX_TEMPERATURE, 1, step=0.05, label="Temperature")
+                    temperature = gr.Slider(0, checks.MAX_TEMPERATURE, 1, step=0.05, label="Temperature")
                     prior = gr.Dropdown(prior_choices(first.priors), value="own", label="Prior")
                     # hidden, because an empty field with limits shows 0
                     guidance = gr.Number(None, label="Guidance", visible=False)
+                    rest = gr.Number(None, label="Rest temperature", visible=False)
         with gr.Row(equal_height=False, elem_classes="edit-work"):
             with gr.Column(elem_classes="edit-result", min_width=260):
                 result = widget("before_after", elem_id="edited")
@@ -481,7 +486,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
         with gr.Accordion("What the sliders mean", open=False):
             meaning = gr.Markdown(elem_id="edit-meaning")
         start = [model, seed, temperature, prior, picture]
-        settings = [*start, labels, image, guidance]
+        settings = [*start, labels, image, guidance, rest]
         _build_endpoints(models, settings)
     shown_first = [result, sliders, sentence, meaning, note, asking_fields]
     opening = {"inputs": settings, "outputs": shown_first, "show_progress": "minimal"}
@@ -498,7 +503,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
         return [*clicked(models, drawn, event), *start_fields(models, chosen.model, chosen.labels)[1:]]
 
     picked = samples.pictures.select(
-        click, samples.drawn, [*start, image, guidance, tabs, labels, *fields], **INTERNAL_EVENT
+        click, samples.drawn, [*start, image, guidance, rest, tabs, labels, *fields], **INTERNAL_EVENT
     )
     open_after(picked.then)
 
@@ -523,7 +528,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs, models: dict[str, PublishedModel], sam
 
 def _build_endpoints(models: dict[str, PublishedModel], settings: list) -> None:
     """The endpoints for programs."""
-    model, seed, temperature, prior, picture, labels, image, guidance = settings
+    model, seed, temperature, prior, picture, *drawn = settings
     start = [model, seed, temperature, prior, picture]
     names = [f"Component {each}" for each in range(1, NUM_COMPONENTS + 1)]
     names += [f"Label {each}" for each in range(1, NUM_DIRECTIONS + 1)]
@@ -531,6 +536,6 @@ def _build_endpoints(models: dict[str, PublishedModel], settings: list) -> None:
     sliders = gr.Textbox("", label="Sliders", visible=False)
     moved = gr.Image(label="Result", format="png", visible=False)
     swept = gr.Gallery(label="Sweeps", visible=False, **THUMBNAILS | {"columns": len(SWEEP)})
-    api_endpoint(latent_pca, models, "latent_pca", [*start, *shifts, labels, image, guidance], moved)
-    api_endpoint(edit, models, "edit", [*start, sliders, labels, image, guidance], moved)
-    api_endpoint(pca_sweep, models, "pca_sweep", [*start, labels, image, guidance], swept)
+    api_endpoint(latent_pca, models, "latent_pca", [*start, *shifts, *drawn], moved)
+    api_endpoint(edit, models, "edit", [*start, sliders, *drawn], moved)
+    api_endpoint(pca_sweep, models, "pca_sweep", [*start, *drawn], swept)

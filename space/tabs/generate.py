@@ -28,15 +28,16 @@ from tabs import (
 
 
 MAX_COUNT, START_COUNT = 64, 16
-MAX_TEMPERATURE = 2.0
 ROW_TEMPERATURES = [0.25 * step for step in range(1, 9)]
 ROW_COLUMNS = 8
 ANY = ("any", "")
+NUM_LINKED = 10  # values that a link restores, beside the labels
 NUM_LABELS = 4  # fields for the labels that samples can be asked for by; a model may have none
 
-LINK_JS = """(model, count, seed, temperature, prior, labels, guidance) =>
+LINK_JS = """(model, count, seed, temperature, prior, labels, guidance, rest_temperature) =>
     location.origin + location.pathname + "?" + new URLSearchParams({model, count, seed, temperature, prior,
-        ...(labels ? {labels} : {}), ...(guidance === null ? {} : {guidance})})"""
+        ...(labels ? {labels} : {}), ...(guidance === null ? {} : {guidance}),
+        ...(rest_temperature === null ? {} : {rest_temperature})})"""
 
 
 class Drawn(NamedTuple):
@@ -49,6 +50,7 @@ class Drawn(NamedTuple):
     prior: str
     labels: str = ""
     guidance: float | None = None  # the model's own
+    rest_temperature: float | None = None  # the model's own
 
     @property
     def caption(self) -> str:
@@ -60,6 +62,7 @@ class Drawn(NamedTuple):
         """All but the model, in words."""
         settings = f"seed {self.seed}, image {self.image}, temperature {self.temperature:g}"
         settings += "" if self.guidance is None else f", guidance {self.guidance:g}"
+        settings += "" if self.rest_temperature is None else f", rest temperature {self.rest_temperature:g}"
         return f"{settings}, {self.labels}" if self.labels else settings
 
 
@@ -75,20 +78,23 @@ def draw(
     prior: str,
     labels: str = "",
     guidance: float | None = None,
+    rest_temperature: float | None = None,
 ) -> tuple[Captioned, list[Drawn]]:
     """Generates `count` images with a model, each with a caption: the first images of the seed, which
     `ImagePipeline.sample` gives too. `labels` such as "age=60, gender=female" asks for images of that kind, if the
-    model has such labels. `guidance` is the strength of a flow's network: higher is more typical; None for the model's
-    own."""
+    model has such labels. `guidance` is the strength of a flow's network: higher is more typical. `rest_temperature`
+    is the scale of the noise of what a code does not say: lower is softer. Each is the model's own if None."""
     chosen = checks.choice("The model", model, models)
     count = checks.whole_number("The number of images", count, 1, MAX_COUNT)
     seed = checks.whole_number("The seed", seed, 0, checks.MAX_SEED)
-    temperature = checks.number("The temperature", temperature, 0, MAX_TEMPERATURE)
+    temperature = checks.number("The temperature", temperature, 0, checks.MAX_TEMPERATURE)
     prior = checks.prior(chosen, prior)
     wanted = checks.labels(chosen, labels, prior)
-    guidance = checks.guidance(guidance)
-    pictures = chosen.pipeline.sample(count, seed, temperature, prior, guidance=guidance, labels=wanted).images
-    drawn = [Drawn(model, seed, number, temperature, prior, _text(wanted), guidance) for number in range(1, count + 1)]
+    scales = {"guidance": checks.guidance(guidance)}
+    scales["rest_temperature"] = checks.rest_temperature(chosen, prior, rest_temperature)
+    pictures = chosen.pipeline.sample(count, seed, temperature, prior, labels=wanted, **scales).images
+    first = Drawn(model, seed, 1, temperature, prior, _text(wanted), **scales)
+    drawn = [first._replace(image=number) for number in range(1, count + 1)]
     return [(picture, each.caption) for picture, each in zip(pictures, drawn, strict=True)], drawn
 
 
@@ -116,24 +122,28 @@ def next_seed(seed: int, is_new: bool) -> int:
 
 
 def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
-    """The settings in a link to the page: model, number of images, seed, temperature, prior, guidance (for `draw`, and
-    on the slider), and whether the next seed is new. A link with none of them changes nothing."""
+    """The settings in a link to the page: model, number of images, seed, temperature, prior, guidance and rest
+    temperature (each for `draw`, and on the slider), and whether the next seed is new. A link with none of them
+    changes nothing."""
     query = dict(request.query_params) if request else {}
-    if not query.keys() & {"model", "count", "seed", "temperature", "prior", "guidance"}:
-        return [gr.skip()] * 8
+    if not query.keys() & {"model", "count", "seed", "temperature", "prior", "guidance", "rest_temperature"}:
+        return [gr.skip()] * NUM_LINKED
     model = query.get("model", next(iter(models)))
     chosen = checks.choice("The model", model, models)
     count = checks.whole_number("The number of images", _read(query, "count", 16), 1, MAX_COUNT)
     seed = checks.whole_number("The seed", _read(query, "seed", 0), 0, checks.MAX_SEED)
-    temperature = checks.number("The temperature", _read(query, "temperature", 1.0), 0, MAX_TEMPERATURE)
+    temperature = checks.number("The temperature", _read(query, "temperature", 1.0), 0, checks.MAX_TEMPERATURE)
     prior = query.get("prior", "own")
     checks.prior(chosen, prior)
-    guidance = checks.guidance(_read(query, "guidance", 0.0) if "guidance" in query else None)
+    guidance, rest = (_read(query, name, 0.0) if name in query else None for name in ("guidance", "rest_temperature"))
+    guidance, rest = checks.guidance(guidance), checks.rest_temperature(chosen, CODE, rest)
     priors = gr.Dropdown(prior_choices(chosen.priors), value=prior)
-    shown = strength(models, model)
+    strong, detailed = own_scales(models, model)
     if guidance is not None:
-        shown = gr.Slider(value=guidance, visible=shown.visible)
-    return [model, count, seed, temperature, priors, guidance, shown, False]
+        strong = gr.Slider(value=guidance, visible=strong.visible)
+    if rest is not None:
+        detailed = gr.Slider(value=rest, visible=detailed.visible)
+    return [model, count, seed, temperature, priors, guidance, strong, rest, detailed, False]
 
 
 def linked_labels(models: dict[str, PublishedModel], request: gr.Request | None) -> list:
@@ -188,19 +198,23 @@ def _read(query: dict[str, str], name: str, default: float) -> float | str:
 
 
 def own_fields(models: dict[str, PublishedModel], model: str) -> list:
-    """What `own_prior` offers for a newly chosen model, its guidance, and its labels, none of which is asked for."""
-    return [own_prior(models, model), None, strength(models, model), *label_fields(models, model)]
+    """What `own_prior` offers for a newly chosen model, its guidance and rest temperature, and its labels, none of
+    which is asked for."""
+    strong, detailed = own_scales(models, model)
+    return [own_prior(models, model), None, strong, None, detailed, *label_fields(models, model)]
 
 
-def strength(models: dict[str, PublishedModel], model: str) -> gr.Slider:
-    """The slider for the guidance of a model, at the model's own; hidden if none of its priors has any."""
-    own = checks.choice("The model", model, models).guidance
-    return gr.Slider(value=own or 0, visible=own is not None)
+def own_scales(models: dict[str, PublishedModel], model: str) -> list[gr.Slider]:
+    """The sliders for the guidance and the rest temperature of a model, at the model's own; hidden if it has none."""
+    chosen = checks.choice("The model", model, models)
+    return [gr.Slider(value=own or 0, visible=own is not None) for own in (chosen.guidance, chosen.rest_temperature)]
 
 
-def asked_guidance(models: dict[str, PublishedModel], model: str, guidance: float) -> float | None:
-    """What `draw` takes for the guidance on the slider: None for the model's own."""
-    return None if guidance == models[model].guidance or models[model].guidance is None else guidance
+def asked_scale(models: dict[str, PublishedModel], name: str, model: str, position: float) -> float | None:
+    """What `draw` takes for a position on the slider of `name`, "guidance" or "rest_temperature": None for the
+    model's own."""
+    own = getattr(models[model], name)
+    return None if own is None or position == own else position
 
 
 class SampleTab(NamedTuple):
@@ -235,7 +249,7 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
         with gr.Row():
             temperature = gr.Slider(
                 0,
-                MAX_TEMPERATURE,
+                checks.MAX_TEMPERATURE,
                 1,
                 step=0.05,
                 label="Temperature",
@@ -251,8 +265,19 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
                 visible=first.guidance is not None,
                 elem_id="guidance",
             )
+            detailed = gr.Slider(
+                0,
+                checks.MAX_TEMPERATURE,
+                first.rest_temperature or 0,
+                step=0.05,
+                label="Detail",
+                info="Lower is softer, and more images are whole",
+                visible=first.rest_temperature is not None,
+                elem_id="detail",
+            )
             # hidden, because an empty field with limits shows 0
             guidance = gr.Number(None, label="Guidance", visible=False)
+            rest = gr.Number(None, label="Rest temperature", visible=False)
         with gr.Row():
             labels, *fields = label_fields(models, first.name)
             labels = gr.Textbox(labels, label="Labels", visible=False)
@@ -272,7 +297,7 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
                 rows = gr.Button("Compare temperatures from 0.25 to 2.0", elem_id="rows")
                 link = gr.Textbox(label="Link to these images", interactive=False, buttons=["copy"], elem_id="link")
         drawn = gr.State([])
-        settings = [model, count, seed, temperature, prior, labels, guidance]
+        settings = [model, count, seed, temperature, prior, labels, guidance, rest]
         row_settings = [model, seed, prior, labels]
         _build_endpoints(models, settings, row_settings)
     drawing = {"inputs": settings, "outputs": [pictures, drawn], **model_event(partial(show, draw), models)}
@@ -283,9 +308,9 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
             return [*linked_view(models, request), *linked_labels(models, request)]
         except gr.Error as reason:  # the visitor still gets a page
             gr.Warning(f"This link cannot be followed. {reason.message}")
-            return [gr.skip()] * 8 + label_fields(models, first.name)
+            return [gr.skip()] * NUM_LINKED + label_fields(models, first.name)
 
-    restored = [model, count, seed, temperature, prior, guidance, strong, is_new, labels, *fields]
+    restored = [model, count, seed, temperature, prior, guidance, strong, rest, detailed, is_new, labels, *fields]
     # queued: a warning of an event that is not queued is not shown
     linked = demo.load(restore, None, restored, **INTERNAL_EVENT | {"queue": True})
     seedings = [event(next_seed, [seed, is_new], seed, **INTERNAL_EVENT) for event in (another.click, linked.then)]
@@ -295,14 +320,14 @@ def build(demo: gr.Blocks, models: dict[str, PublishedModel]) -> SampleTab:
 
     def draw_anew(event: Any) -> None:
         """After an event that chose another model, shows its samples."""
-        fitting = event(
-            partial(own_fields, models), model, [prior, guidance, strong, labels, *fields], **INTERNAL_EVENT
-        )
+        fields_of_own = [prior, guidance, strong, rest, detailed, labels, *fields]
+        fitting = event(partial(own_fields, models), model, fields_of_own, **INTERNAL_EVENT)
         fitting.then(**drawing).then(**linking)
 
     draw_anew(model.input)
-    guided = strong.release(partial(asked_guidance, models), [model, strong], guidance, **INTERNAL_EVENT)
-    guided.then(**drawing).then(**linking)
+    for name, slider, scale in (("guidance", strong, guidance), ("rest_temperature", detailed, rest)):
+        asked = slider.release(partial(asked_scale, models, name), [model, slider], scale, **INTERNAL_EVENT)
+        asked.then(**drawing).then(**linking)
     changed = [count.release, temperature.release, seed.submit, prior.input]
     gr.on(changed, **drawing).then(**linking)
     count.change(_button_text, count, another, **INTERNAL_EVENT)

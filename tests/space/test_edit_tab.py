@@ -17,7 +17,7 @@ from published import PublishedModel, open_models
 from tabs import edit
 
 
-SETTINGS = (7, 1.0, "own", None, "", 1, None)  # seed, temperature, prior, picture, labels, image, guidance
+SETTINGS = (7, 1.0, "own", None, "", 1, None, None)  # as `edit.pca_sweep` takes them after the model
 
 
 @pytest.fixture(scope="module")

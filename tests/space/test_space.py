@@ -348,7 +348,7 @@ def test_captions_tell_how_to_get_the_picture_again(models) -> None:
     assert [caption for _, caption in pictures] == [
         f"{ENCODER}, seed 7, image {image}, temperature 0.5" for image in (1, 2)
     ]
-    assert how == [(ENCODER, 7, image, 0.5, "gaussian", "", None) for image in (1, 2)]
+    assert how == [(ENCODER, 7, image, 0.5, "gaussian", "", None, None) for image in (1, 2)]
 
 
 def test_captions_on_the_page_have_titles(models) -> None:
@@ -376,6 +376,25 @@ def test_guidance_changes_what_a_flow_generates_and_is_in_the_caption(asked) -> 
         assert "The guidance" in refusal_of(generate.draw, asked, *settings, value)
 
 
+def test_less_detail_changes_what_a_code_generates_and_is_in_the_caption(asked) -> None:
+    settings = ("faces-vae", 2, 7, 1.0)
+    own, (pictures, how) = drawn(asked, *settings, "own"), generate.draw(asked, *settings, "own", "", None, 0.5)
+    assert [picture.tobytes() for picture, _ in pictures] != own
+    assert pictures[1][1] == "faces-vae, seed 7, image 2, temperature 1, rest temperature 0.5"
+    start = edit.latent_pca(asked, "faces-vae", 7, 1.0, "own", None, image=2, rest_temperature=how[1].rest_temperature)
+    assert is_nearly(start, pictures[1][0])
+    _, [first, *_] = generate.draw(asked, *settings, "gaussian", "", None, 0.5)
+    assert first.rest_temperature is None  # another prior has no such noise, and the caption says so
+    assert "The rest temperature" in refusal_of(generate.draw, asked, *settings, "own", "", None, 3)
+
+
+def test_detail_is_only_for_models_with_a_code(models) -> None:
+    assert "has no code" in refusal_of(generate.draw, models, NO_ENCODER, 1, 7, 1.0, "own", "", None, 0.5)
+    assert generate.asked_scale(models, "rest_temperature", NO_ENCODER, 0.5) is None
+    own = models[ENCODER].rest_temperature
+    assert [generate.asked_scale(models, "rest_temperature", ENCODER, each) for each in (own, 0.1)] == [None, 0.1]
+
+
 def test_rows_are_the_same_pictures_with_more_and_more_noise(models) -> None:
     pictures, how = generate.draw_rows(models, ENCODER, 7, "own")
     assert [each.temperature for each in how] == [0.25 * (1 + number // 8) for number in range(64)]
@@ -399,14 +418,15 @@ def linked(models, query: str) -> list:
 
 
 def test_a_link_restores_the_view(models) -> None:
-    model, count, seed, temperature, prior, guidance, strength, is_new = linked(
+    model, count, seed, temperature, prior, guidance, strength, rest, detail, is_new = linked(
         models, f"model={ENCODER}&count=4&seed=9&temperature=0.5&prior=gaussian"
     )
     assert guidance is None and strength.value == models[ENCODER].guidance
-    *_, guidance, strength, _ = linked(models, f"model={ENCODER}&guidance=4")
-    assert guidance == strength.value == 4
-    *_, strength, _ = linked(models, f"model={NO_ENCODER}")
-    assert not strength.visible
+    assert rest is None and detail.value == models[ENCODER].rest_temperature
+    *_, guidance, strength, rest, detail, _ = linked(models, f"model={ENCODER}&guidance=4&rest_temperature=0.7")
+    assert guidance == strength.value == 4 and rest == detail.value == 0.7
+    *_, strength, _, detail, _ = linked(models, f"model={NO_ENCODER}")
+    assert not strength.visible and not detail.visible
     assert (model, count, seed, temperature, prior.value, is_new) == (ENCODER, 4, 9, 0.5, "gaussian", False)
     assert linked(models, f"model={NO_ENCODER}&seed=3")[:4] == [NO_ENCODER, 16, 3, 1.0]
     assert all(isinstance(value, dict) and "value" not in value for value in linked(models, "utm_source=mail"))
@@ -773,7 +793,7 @@ def asked(folders, tmp_path_factory: pytest.TempPathFactory):
 
 def test_samples_are_drawn_with_the_labels_that_are_asked_for(asked) -> None:
     pictures, how = generate.draw(asked, "faces-vae", 2, 7, 1.0, "own", "age=50, tone=bright")
-    assert how == [("faces-vae", 7, image, 1.0, "code", "age=50,tone=bright", None) for image in (1, 2)]
+    assert how == [("faces-vae", 7, image, 1.0, "code", "age=50,tone=bright", None, None) for image in (1, 2)]
     assert pictures[0][1] == "faces-vae, seed 7, image 1, temperature 1, age=50,tone=bright"
     wanted = asked["faces-vae"].pipeline.sample(2, 7, labels={"age": 50, "tone": "bright"}).images
     assert [picture.tobytes() for picture, _ in pictures] == [picture.tobytes() for picture in wanted]
@@ -889,9 +909,9 @@ def test_a_damaged_part_for_labels_leaves_a_model_out(asked, tmp_path: Path) -> 
 def test_a_click_on_a_sample_leads_to_the_sliders(models) -> None:
     pictures, how = generate.draw(models, ENCODER, 3, 7, 0.5, "gaussian")
     event = gr.SelectData(None, {"index": 2, "value": None})
-    model, seed, temperature, prior, picture, image, guidance, tabs = edit.clicked(models, how, event)
+    model, seed, temperature, prior, picture, image, guidance, rest, tabs = edit.clicked(models, how, event)
     assert (model, seed, temperature, prior.value, picture, image) == (ENCODER, 7, 0.5, "gaussian", None, 3)
-    assert guidance is None
+    assert guidance is None and rest is None
     assert tabs.selected == "edit"
     start = edit.latent_pca(models, model, seed, temperature, prior.value, None, image=image)
     assert is_nearly(start, pictures[2][0])

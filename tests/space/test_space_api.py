@@ -52,7 +52,7 @@ MODELS = [
     ["x"] * 10**4,
 ]
 META = {"meta": {"_type": "gradio.FileData"}}
-KINDS = {"models": MODELS, "temperature": NUMBERS, "guidance": NUMBERS[1:]}
+KINDS = {"models": MODELS, "temperature": NUMBERS, "guidance": NUMBERS[1:], "rest_temperature": NUMBERS[1:]}
 KINDS |= dict.fromkeys(["model", "data_set", "cut", "path", "file_format", "prior"], CHOICES)
 KINDS |= dict.fromkeys(["count", "seed", "image", "start_seed", "end_seed", "frames", "speed"], WHOLE_NUMBERS)
 SHIFTS = [f"component_{each}" for each in range(1, 11)] + [f"label_{each}" for each in range(1, 5)]
@@ -79,7 +79,7 @@ class Space(NamedTuple):
         picture = {"picture": None if endpoint in ("latent_pca", "edit", "pca_sweep") else self.upload}
         morph = {"models": ["faces-vae"], "start": None, "end": None, "start_seed": 0, "end_seed": 1, "path": "lerp"}
         others = {"count": 1, "data_set": "faces", "cut": "face", "frames": 4, "speed": 16, "file_format": "webp"}
-        others |= {"labels": "", "image": 1, "guidance": None, "sliders": "component 1=2"}
+        others |= {"labels": "", "image": 1, "guidance": None, "rest_temperature": None, "sliders": "component 1=2"}
         values = SAMPLED | picture | morph | others | dict.fromkeys(SHIFTS, 0)
         return {name: values[name] for name in self.parameters[endpoint]}
 
