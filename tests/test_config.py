@@ -57,7 +57,9 @@ def test_every_setting_of_the_objective_is_a_flag(family):
         else:
             choices = get_args(get_type_hints(type(defaults))[field.name])
             expected = value + 8 if isinstance(value, int | float) else choices[1] if value else ("tanh",)
-            flag = f"--{field.name} {expected}" if value is not None else f"--{field.name} tanh"
+            if value is None and float in choices:
+                expected = 8.0
+            flag = f"--{field.name} {'tanh' if expected == ('tanh',) else expected}"
         assert getattr(parse(family, flag).objective, field.name) == expected
 
 

@@ -27,8 +27,7 @@ class VAEObjective(Objective):
             "bce" or "ms_ssim".
         kl_weight: Weight of the KL divergence to N(0, I). With the calibrated loss, 1 gives the evidence lower bound.
         target_kl: Nats per image that training holds the KL divergence at, in place of a `kl_weight`: it has no weight
-            below. What a prior has to learn about an image is then known beforehand; a few hundred nats give samples
-            that are whole. It needs the calibrated loss.
+            below. So what a prior has to learn about an image is known beforehand. It needs the calibrated loss.
         perceptual_weight: Weight of the error between an image and its reconstruction in the features of
             EfficientNet-Lite0 (`PerceptualError`), which was trained on ImageNet. It is added to the mean error over
             the values of an image. Distances that are measured in the same features then flatter the model.

@@ -29,8 +29,7 @@ class VAEGANObjective(AdversarialObjective):
         kl_weight: Weight of the KL divergence to N(0, I).
         calibrated_kl: Scale the KL weight with the reconstruction error.
         target_kl: Nats per image that training holds the KL divergence at, in place of a `kl_weight`: it has no weight
-            below. What a prior has to learn about an image is then known beforehand; a few hundred nats give samples
-            that are whole. It needs `calibrated_kl`.
+            below. So what a prior has to learn about an image is known beforehand. It needs `calibrated_kl`.
         adversarial_weight: Weight of the adversarial loss after the ramp.
         feature_weight: Weight, after the ramp, of the distance between the discriminator's features of an image and
             those of its reconstruction.
