@@ -128,8 +128,9 @@ class PublishedModel:
 
     @cached_property
     def _own_prior(self) -> Prior:
+        kind, sizes = self.priors[0], (self.config["latent_dim"], self.config.get("latent_size", 1))
         with torch.device("meta"):  # without weights: the model is loaded on first use
-            return LatentPrior(self.config["latent_dim"], kind=self.priors[0], sizes=self.config).get(self.priors[0])
+            return LatentPrior(*sizes, kind, self.config).get(kind)
 
     @property
     def guidance(self) -> float | None:

@@ -57,6 +57,7 @@ ENDPOINTS = {
     "/edit",
     "/pca_sweep",
 }
+SHIPPED = sorted(path.parent for path in (REPOSITORY / "model_cards").glob("*/config.json"))
 NO_ENCODER = next(f"faces-{name}" for name, family in FAMILIES.items() if not family.model.has_encoder)
 
 
@@ -374,6 +375,21 @@ def test_guidance_changes_what_a_flow_generates_and_is_in_the_caption(asked) -> 
     assert is_nearly(start, pictures[1][0])
     for value in (-1, 11, "x"):
         assert "The guidance" in refusal_of(generate.draw, asked, *settings, value)
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_every_shipped_model_can_be_chosen_on_the_page(folder) -> None:
+    opened = open_models({folder.name: folder})
+    assert not opened.broken
+    config = json.loads((folder / "config.json").read_text())
+    own, none, strong, _, detailed, *_ = generate.own_fields(opened.models, folder.name)
+    assert none is None and own.value == "own"
+    for slider, name in ((strong, "guidance"), (detailed, "rest_temperature")):
+        has_code = config.get("prior") == "code"
+        assert slider.visible == (has_code or (name == "guidance" and config.get("prior") == "flow"))
+        if has_code:
+            assert slider.value == config[name]
+    assert len(edit.start_fields(opened.models, folder.name)) > 1
 
 
 def test_less_detail_changes_what_a_code_generates_and_is_in_the_caption(asked) -> None:
