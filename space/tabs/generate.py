@@ -90,10 +90,10 @@ def draw(
     temperature = checks.number("The temperature", temperature, 0, checks.MAX_TEMPERATURE)
     prior = checks.prior(chosen, prior)
     wanted = checks.labels(chosen, labels, prior)
-    scales = {"guidance": checks.guidance(guidance)}
-    scales["rest_temperature"] = checks.rest_temperature(chosen, prior, rest_temperature)
-    pictures = chosen.pipeline.sample(count, seed, temperature, prior, labels=wanted, **scales).images
-    first = Drawn(model, seed, 1, temperature, prior, _text(wanted), **scales)
+    asked = {"guidance": checks.guidance(guidance)}
+    asked["rest_temperature"] = checks.rest_temperature(chosen, prior, rest_temperature)
+    pictures = chosen.pipeline.sample(count, seed, temperature, prior, labels=wanted, **asked).images
+    first = Drawn(model, seed, 1, temperature, prior, _text(wanted), **asked)
     drawn = [first._replace(image=number) for number in range(1, count + 1)]
     return [(picture, each.caption) for picture, each in zip(pictures, drawn, strict=True)], drawn
 
@@ -138,11 +138,7 @@ def linked_view(models: dict[str, PublishedModel], request: gr.Request | None) -
     guidance, rest = (_read(query, name, 0.0) if name in query else None for name in ("guidance", "rest_temperature"))
     guidance, rest = checks.guidance(guidance), checks.rest_temperature(chosen, CODE, rest)
     priors = gr.Dropdown(prior_choices(chosen.priors), value=prior)
-    strong, detailed = own_scales(models, model)
-    if guidance is not None:
-        strong = gr.Slider(value=guidance, visible=strong.visible)
-    if rest is not None:
-        detailed = gr.Slider(value=rest, visible=detailed.visible)
+    strong, detailed = scales(models, model, guidance, rest)
     return [model, count, seed, temperature, priors, guidance, strong, rest, detailed, False]
 
 
@@ -200,14 +196,18 @@ def _read(query: dict[str, str], name: str, default: float) -> float | str:
 def own_fields(models: dict[str, PublishedModel], model: str) -> list:
     """What `own_prior` offers for a newly chosen model, its guidance and rest temperature, and its labels, none of
     which is asked for."""
-    strong, detailed = own_scales(models, model)
+    strong, detailed = scales(models, model)
     return [own_prior(models, model), None, strong, None, detailed, *label_fields(models, model)]
 
 
-def own_scales(models: dict[str, PublishedModel], model: str) -> list[gr.Slider]:
-    """The sliders for the guidance and the rest temperature of a model, at the model's own; hidden if it has none."""
+def scales(
+    models: dict[str, PublishedModel], model: str, guidance: float | None = None, rest_temperature: float | None = None
+) -> list[gr.Slider]:
+    """The sliders for the guidance and the rest temperature of a model, at the model's own where none is asked for;
+    hidden if it has none."""
     chosen = checks.choice("The model", model, models)
-    return [gr.Slider(value=own or 0, visible=own is not None) for own in (chosen.guidance, chosen.rest_temperature)]
+    pairs = ((chosen.guidance, guidance), (chosen.rest_temperature, rest_temperature))
+    return [gr.Slider(value=(own if asked is None else asked) or 0, visible=own is not None) for own, asked in pairs]
 
 
 def asked_scale(models: dict[str, PublishedModel], name: str, model: str, position: float) -> float | None:

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import REPOSITORY, draw_picture, tiny_model
+from gradio.context import LocalContext
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -446,6 +447,11 @@ def test_a_link_restores_the_view(models) -> None:
     assert (model, count, seed, temperature, prior.value, is_new) == (ENCODER, 4, 9, 0.5, "gaussian", False)
     assert linked(models, f"model={NO_ENCODER}&seed=3")[:4] == [NO_ENCODER, 16, 3, 1.0]
     assert all(isinstance(value, dict) and "value" not in value for value in linked(models, "utm_source=mail"))
+    during = LocalContext.in_event_listener.set(True)  # where components are updates, and have no attributes
+    try:
+        assert len(linked(models, f"model={ENCODER}&guidance=4&rest_temperature=0.7")) == generate.NUM_LINKED
+    finally:
+        LocalContext.in_event_listener.reset(during)
 
 
 @pytest.mark.parametrize("query", ["model=../secrets", "seed=-1", "seed=x", "count=1e9", "temperature=nan", "prior=x"])
