@@ -44,7 +44,7 @@ def sample(
         guidance: Strength of the flow's network. Images are more typical above 1, more varied below (default: the
             model's own). Other priors ignore it.
         rest_temperature: Scale of the noise of what the code does not say, such as skin and hair (default: the model's
-            own). At 0.7, fewer images are malformed, and all are softer.
+            own). At 0.7, images are softer, and fewer faces are malformed.
         label: A label that the images should have, such as age=60 or gender=female. Repeat it for several labels. The
             model needs those of `hf-vae directions`.
         label_guidance: How clearly labels show. 1 is as clearly as in the training images.

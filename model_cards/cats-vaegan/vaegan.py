@@ -3290,7 +3290,7 @@ class ImageGenerator(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the two 
             guidance: Strength of what a flow's network adds to its Gaussian; the model's own if None. Above 1
                 samples are more typical. Other priors ignore it.
             rest_temperature: Scale of the noise of what the code does not say, such as skin and hair, for a prior with
-                a code; the model's own if None. At 0.7, fewer samples are malformed, and all are softer.
+                a code; the model's own if None. At 0.7, samples are softer, and fewer faces are malformed.
 
         Raises:
             ValueError: If the model has no such prior, `num_images` or `num_steps` is below 1, or there are several
